@@ -1,0 +1,216 @@
+//! The appliance's settings and where things live on it.
+//!
+//! Every path goes through [`Config::at`], so that tests can put a whole
+//! machine below a directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::failure::{Class, Classify};
+use crate::slot::Slot;
+
+/// The settings file, unless `--config` names another.
+pub const DEFAULT_FILE: &str = "/etc/va-upgrade/config.yaml";
+
+/// What `/etc/va-upgrade/config.yaml` may say; the defaults are the contract's table.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The product of an appliance that has no release record yet.
+    pub product: Option<String>,
+    /// The version of an appliance that has no release record yet.
+    pub version: Option<String>,
+    /// The LVM volume group.
+    pub vg: String,
+    /// The logical volumes in it.
+    pub volumes: Volumes,
+    /// The disk GRUB starts from; found from the volume group when absent.
+    pub disk: Option<PathBuf>,
+    /// How often a trial slot may be started before it counts as failed, 1 to 9.
+    pub tries: u8,
+    /// Seconds a trial slot has from its start until it must be confirmed.
+    pub deadline_seconds: u64,
+    /// Seconds one health check may take.
+    pub health_seconds: u64,
+    #[serde(skip)]
+    sysroot: PathBuf,
+}
+
+/// The names of the logical volumes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Volumes {
+    /// The slot `root`.
+    pub root: String,
+    /// The slot `back`.
+    pub back: String,
+    /// Data shared by both systems.
+    pub data: String,
+    /// Container images.
+    pub image: String,
+}
+
+impl Default for Volumes {
+    fn default() -> Volumes {
+        Volumes {
+            root: "root".into(),
+            back: "back".into(),
+            data: "data".into(),
+            image: "image".into(),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            product: None,
+            version: None,
+            vg: "VA".into(),
+            volumes: Volumes::default(),
+            disk: None,
+            tries: 3,
+            deadline_seconds: 600,
+            health_seconds: 60,
+            sysroot: PathBuf::from("/"),
+        }
+    }
+}
+
+impl Config {
+    /// Loads the settings from `file`, or from the default place, which may be absent.
+    ///
+    /// # Errors
+    /// Class [`Class::Usage`] when the file cannot be read or says something unknown.
+    pub fn load(file: Option<&Path>) -> Result<Config> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match fs::read_to_string(path) {
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Config::default());
+            }
+            other => other
+                .with_context(|| format!("reading {}", path.display()))
+                .class(Class::Usage)?,
+        };
+        Config::parse(&text)
+            .with_context(|| format!("reading {}", path.display()))
+            .class(Class::Usage)
+    }
+
+    /// Parses the text of a settings file; an empty one gives the defaults.
+    ///
+    /// # Errors
+    /// When a field is unknown or out of its range.
+    pub fn parse(text: &str) -> Result<Config> {
+        let config: Option<Config> = serde_yaml::from_str(text)?;
+        let config = config.unwrap_or_default();
+        ensure!(
+            (1..=9).contains(&config.tries),
+            "tries is {}, not 1 to 9",
+            config.tries
+        );
+        ensure!(
+            config.deadline_seconds >= 10,
+            "deadline_seconds is {}, below 10",
+            config.deadline_seconds
+        );
+        ensure!(
+            config.health_seconds >= 1,
+            "health_seconds is 0; give a check at least 1 second"
+        );
+        let Volumes {
+            root,
+            back,
+            data,
+            image,
+        } = &config.volumes;
+        for name in [&config.vg, root, back, data, image] {
+            // lvm(8): names of groups and volumes.
+            let legal = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
+            ensure!(
+                !name.is_empty()
+                    && !name.starts_with('-')
+                    && !name.starts_with('.')
+                    && name.chars().all(legal),
+                "{name:?} is not a name LVM allows"
+            );
+        }
+        ensure!(root != back, "both slots are the volume {root:?}");
+        Ok(config)
+    }
+
+    /// Puts the whole machine below `sysroot`; for tests.
+    #[must_use]
+    pub fn with_sysroot(mut self, sysroot: &Path) -> Config {
+        self.sysroot = sysroot.to_owned();
+        self
+    }
+
+    /// Returns where the absolute path `path` of the machine is found.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.sysroot.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Returns the name of the volume that is `slot`.
+    pub fn volume(&self, slot: Slot) -> &str {
+        match slot {
+            Slot::Root => &self.volumes.root,
+            Slot::Back => &self.volumes.back,
+        }
+    }
+
+    /// Returns the device of a slot as commands and `status` name it.
+    pub fn device(&self, slot: Slot) -> PathBuf {
+        PathBuf::from(format!("/dev/{}/{}", self.vg, self.volume(slot)))
+    }
+
+    /// Returns the device-mapper name of a slot: hyphens inside names are doubled.
+    pub fn mapper_name(&self, slot: Slot) -> String {
+        let escape = |name: &str| name.replace('-', "--");
+        format!("{}-{}", escape(&self.vg), escape(self.volume(slot)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_example_is_the_default() {
+        let example = include_str!("../packaging/config.yaml");
+        assert_eq!(Config::parse(example).unwrap(), Config::default());
+        let uncommented: String = example
+            .lines()
+            .filter_map(|l| l.strip_prefix('#'))
+            .filter(|l| !l.starts_with(' '))
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert_eq!(Config::parse(&uncommented).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn unknown_fields_and_bad_values_are_refused_by_name() {
+        for (text, word) in [
+            ("vgs: X", "vgs"),
+            ("tries: 0", "tries"),
+            ("vg: 'a/b'", "a/b"),
+            ("deadline_seconds: 1", "deadline_seconds"),
+            ("volumes: {root: x, back: x}", "both slots"),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn device_mapper_names_double_hyphens() {
+        let config = Config {
+            vg: "V-A".into(),
+            ..Config::default()
+        };
+        assert_eq!(config.mapper_name(Slot::Back), "V--A-back");
+    }
+}

@@ -1,0 +1,17 @@
+//! Whole-root upgrades for virtual appliances with two LVM roots.
+//!
+//! Imports go one way: `main -> cli -> upgrade -> {source, bundle, disk, boot}
+//! -> {state, slot, config, progress, failure, system}`.
+
+pub mod boot;
+pub mod bundle;
+pub mod cli;
+pub mod config;
+pub mod disk;
+pub mod failure;
+pub mod progress;
+pub mod slot;
+pub mod source;
+pub mod state;
+pub mod system;
+pub mod upgrade;

@@ -1,0 +1,142 @@
+//! A command as data: printed, compared in tests, run by a `System`.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A program with its arguments, not yet run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cmd {
+    program: OsString,
+    args: Vec<OsString>,
+    envs: Vec<(OsString, OsString)>,
+    chroot: Option<PathBuf>,
+    limit: Duration,
+}
+
+impl Cmd {
+    /// How long a program may take unless [`Cmd::limit`] says otherwise.
+    pub const DEFAULT_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+    /// Starts a command; `program` is looked up in PATH.
+    pub fn new(program: impl AsRef<OsStr>) -> Cmd {
+        Cmd {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            envs: Vec::new(),
+            chroot: None,
+            limit: Cmd::DEFAULT_LIMIT,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Cmd {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds several arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Cmd {
+        self.args
+            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Cmd {
+        self.envs
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs the command with `dir` as its root directory, through chroot(8).
+    #[must_use]
+    pub fn chroot(mut self, dir: &Path) -> Cmd {
+        self.chroot = Some(dir.to_owned());
+        self
+    }
+
+    /// Sets the time after which the program is killed.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Cmd {
+        self.limit = limit;
+        self
+    }
+
+    /// Returns the program as given, without the chroot.
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
+    /// Returns the arguments as given, without the chroot.
+    pub fn arguments(&self) -> &[OsString] {
+        &self.args
+    }
+
+    /// Returns the root directory the program runs in, if not the caller's.
+    pub fn root(&self) -> Option<&Path> {
+        self.chroot.as_deref()
+    }
+
+    /// Returns the environment variables set on top of the caller's.
+    pub fn environment(&self) -> &[(OsString, OsString)] {
+        &self.envs
+    }
+
+    /// Returns the time limit.
+    pub fn time_limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Returns the words as they are executed, chroot included.
+    pub fn argv(&self) -> Vec<&OsStr> {
+        let mut words: Vec<&OsStr> = Vec::new();
+        if let Some(dir) = &self.chroot {
+            words.push(OsStr::new("chroot"));
+            words.push(dir.as_os_str());
+        }
+        words.push(&self.program);
+        words.extend(self.args.iter().map(OsString::as_os_str));
+        words
+    }
+}
+
+impl fmt::Display for Cmd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, word) in self.argv().iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            write_quoted(f, &word.to_string_lossy())?;
+        }
+        Ok(())
+    }
+}
+
+fn write_quoted(f: &mut fmt::Formatter<'_>, word: &str) -> fmt::Result {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%^~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return f.write_str(word);
+    }
+    write!(f, "'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_prints_so_that_a_shell_would_run_it() {
+        let cmd = Cmd::new("grub-install")
+            .args(["--x=a b", "it's", ""])
+            .chroot(Path::new("/mnt/t"));
+        assert_eq!(
+            cmd.to_string(),
+            r"chroot /mnt/t grub-install '--x=a b' 'it'\''s' ''"
+        );
+    }
+}

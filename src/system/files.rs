@@ -1,0 +1,66 @@
+//! The one way to replace a file safely and to empty a directory.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Replaces the file at `path` with `content`, whole or not at all.
+///
+/// Writes a temporary file beside it, syncs, renames, syncs the directory.
+///
+/// # Errors
+/// When any of that fails; the old file is then still there.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let dir = path
+        .parent()
+        .with_context(|| format!("{} has no parent directory", path.display()))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temp = dir.join(name);
+    let write = || -> Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temp)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temp, path)?;
+        sync_dir(dir)
+    };
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&temp)))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Makes the entries of a directory durable.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .with_context(|| format!("syncing {}", dir.display()))
+}
+
+/// Removes a directory tree that is known to hold no mount; absent is fine.
+///
+/// # Errors
+/// When an entry cannot be removed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place trees are removed"
+)]
+pub fn remove_tree(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}

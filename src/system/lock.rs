@@ -1,0 +1,57 @@
+//! One `va-upgrade` at a time.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::failure::{Class, with_class};
+
+/// Holds the machine-wide lock until dropped.
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Takes the lock in the file at `path`, without waiting.
+    ///
+    /// # Errors
+    /// Class [`Class::Locked`] when another process holds it.
+    pub fn take(path: &Path) -> Result<Lock> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .with_context(|| format!("opening lock {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Lock { _file: file }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(with_class(
+                Class::Locked,
+                anyhow::anyhow!(
+                    "another va-upgrade is at work (it holds {}); wait for it to end",
+                    path.display()
+                ),
+            )),
+            Err((_, errno)) => Err(errno).with_context(|| format!("locking {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::class_of;
+
+    #[test]
+    fn a_second_taker_is_told_and_the_lock_ends_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::take(&path).unwrap();
+        let error = Lock::take(&path).err().unwrap();
+        assert_eq!(class_of(&error), Class::Locked);
+        drop(first);
+        Lock::take(&path).unwrap();
+    }
+}
