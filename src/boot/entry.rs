@@ -61,6 +61,14 @@ pub fn arguments(mapper_path: &str, volume: &str, inherited: &str) -> Vec<String
     args
 }
 
+/// Returns the arguments of a running system, as they were given to it, for
+/// an entry of its own.
+pub fn own_arguments(cmdline: &str) -> Vec<String> {
+    let mut args = split_words(cmdline);
+    args.retain(|word| !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=") && !word.starts_with("va."));
+    args
+}
+
 /// Splits a command line at blanks outside double quotes, as the kernel does.
 fn split_words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
@@ -140,6 +148,12 @@ mod tests {
             arguments("m", "v", "ro panic=10 va.why=commit")[3],
             "panic=10"
         );
+    }
+
+    #[test]
+    fn an_adopted_system_keeps_its_own_line() {
+        let args = own_arguments("BOOT_IMAGE=(hd0,gpt2)/vmlinuz-3.10 root=UUID=1-2 rw quiet");
+        assert_eq!(args, ["root=UUID=1-2", "rw", "quiet"]);
     }
 
     #[test]

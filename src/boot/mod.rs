@@ -3,5 +3,7 @@
 //! Parts for the flows in `upgrade`; nothing here decides when to act.
 
 pub mod core;
+pub mod deadline;
 pub mod entry;
 pub mod menu;
+pub mod newc;

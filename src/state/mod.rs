@@ -267,6 +267,11 @@ impl State {
         Ok(())
     }
 
+    /// Declares that `slot`, which is neither committed nor on trial, failed.
+    pub fn fail(&mut self, slot: Slot, reason: Reason) {
+        self.failed = Some((slot, reason));
+    }
+
     /// Notes why the running trial is about to be restarted.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Cmd, Mount, System};
+use super::{Cmd, Mount, Restart, System};
 
 /// The machine this process runs on.
 pub struct Host {
@@ -112,8 +112,9 @@ impl System for Host {
         bail!("unmounting {}: still in use after 5 seconds", at.display())
     }
 
-    fn reboot(&self) -> Result<()> {
-        self.run(&Cmd::new("systemctl").arg("reboot")).map(drop)
+    fn reboot(&self, how: Restart) -> Result<()> {
+        let force: &[&str] = if how == Restart::Forced { &["--force"] } else { &[] };
+        self.run(&Cmd::new("systemctl").arg("reboot").args(force)).map(drop)
     }
 }
 

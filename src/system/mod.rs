@@ -37,9 +37,19 @@ pub trait System: Sync {
     /// When something still uses it, or its last writes failed.
     fn unmount(&self, at: &Path) -> Result<()>;
 
-    /// Restarts the machine in an orderly way.
+    /// Restarts the machine.
     ///
     /// # Errors
     /// When the service manager does not accept the request.
-    fn reboot(&self) -> Result<()>;
+    fn reboot(&self, how: Restart) -> Result<()>;
+}
+
+/// How a machine restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Services are stopped first.
+    Orderly,
+    /// Services are killed, file systems are unmounted: for a system in which
+    /// stopping a service may hang.
+    Forced,
 }
