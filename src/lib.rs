@@ -7,6 +7,7 @@ pub mod boot;
 pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod cpu;
 pub mod disk;
 pub mod failure;
 pub mod progress;

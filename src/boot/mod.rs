@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What boots: the system in a tree.
+
+pub mod target;
