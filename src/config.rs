@@ -159,7 +159,11 @@ impl Config {
     /// Returns how long an ordered restart may take before the kernel is told to.
     pub fn restart_patience(&self) -> Duration {
         // A machine below a directory is a test's; it has restarted by now.
-        Duration::from_secs(if self.sysroot == Path::new("/") { 90 } else { 0 })
+        Duration::from_secs(if self.sysroot == Path::new("/") {
+            90
+        } else {
+            0
+        })
     }
 
     /// Returns the name of the volume that is `slot`.

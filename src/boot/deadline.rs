@@ -13,14 +13,25 @@ const SCRIPT: &str = include_str!("../../initramfs/deadline.sh");
 /// Renders the archive for a deadline this many seconds after the kernel's start.
 pub fn archive(seconds: u64) -> Vec<u8> {
     let script = SCRIPT.replace("@SECONDS@", &seconds.to_string());
-    let directory = |path| Entry { path, mode: 0o040_755, content: &[] };
-    let file = |path, content| Entry { path, mode: 0o100_755, content };
+    let directory = |path| Entry {
+        path,
+        mode: 0o040_755,
+        content: &[],
+    };
+    let file = |path, content| Entry {
+        path,
+        mode: 0o100_755,
+        content,
+    };
     newc::archive(&[
         directory("conf"),
         directory("conf/conf.d"),
         file("conf/conf.d/va-upgrade-deadline", script.as_bytes()),
         // Without its directory the kernel passes over the file.
-        file("lib/dracut/hooks/pre-udev/00-va-upgrade-deadline.sh", script.as_bytes()),
+        file(
+            "lib/dracut/hooks/pre-udev/00-va-upgrade-deadline.sh",
+            script.as_bytes(),
+        ),
     ])
 }
 

@@ -65,7 +65,9 @@ pub fn arguments(mapper_path: &str, volume: &str, inherited: &str) -> Vec<String
 /// an entry of its own.
 pub fn own_arguments(cmdline: &str) -> Vec<String> {
     let mut args = split_words(cmdline);
-    args.retain(|word| !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=") && !word.starts_with("va."));
+    args.retain(|word| {
+        !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=") && !word.starts_with("va.")
+    });
     args
 }
 

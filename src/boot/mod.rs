@@ -7,3 +7,4 @@ pub mod deadline;
 pub mod entry;
 pub mod menu;
 pub mod newc;
+pub mod target;

@@ -18,7 +18,15 @@ pub fn archive(entries: &[Entry]) -> Vec<u8> {
     for (inode, entry) in entries.iter().enumerate() {
         append(&mut out, inode + 1, entry);
     }
-    append(&mut out, 0, &Entry { path: "TRAILER!!!", mode: 0, content: &[] });
+    append(
+        &mut out,
+        0,
+        &Entry {
+            path: "TRAILER!!!",
+            mode: 0,
+            content: &[],
+        },
+    );
     out
 }
 
@@ -26,7 +34,21 @@ fn append(out: &mut Vec<u8>, inode: usize, entry: &Entry) {
     let name_bytes = entry.path.len() + 1;
     out.extend_from_slice(b"070701");
     let mode = entry.mode as usize;
-    let fields = [inode, mode, 0, 0, 1, 0, entry.content.len(), 0, 0, 0, 0, name_bytes, 0];
+    let fields = [
+        inode,
+        mode,
+        0,
+        0,
+        1,
+        0,
+        entry.content.len(),
+        0,
+        0,
+        0,
+        0,
+        name_bytes,
+        0,
+    ];
     for field in fields {
         out.extend_from_slice(format!("{field:08x}").as_bytes());
     }
@@ -43,7 +65,11 @@ mod tests {
 
     #[test]
     fn headers_are_110_bytes_and_everything_is_aligned() {
-        let bytes = archive(&[Entry { path: "a/b", mode: 0o100_755, content: b"hello" }]);
+        let bytes = archive(&[Entry {
+            path: "a/b",
+            mode: 0o100_755,
+            content: b"hello",
+        }]);
         assert!(bytes.starts_with(b"070701"));
         assert_eq!(&bytes[110..114], b"a/b\0");
         assert_eq!(&bytes[116..121], b"hello");

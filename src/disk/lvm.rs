@@ -25,9 +25,16 @@ pub struct LogicalVolume {
 /// When `lvs` fails or prints what it never did.
 pub fn list(sys: &dyn System, vg: &str) -> Result<Vec<LogicalVolume>> {
     let columns = "--options=lv_name,lv_size,segtype";
-    let cmd = Cmd::new("lvs").args(report(columns)).arg("--segments").arg(vg);
+    let cmd = Cmd::new("lvs")
+        .args(report(columns))
+        .arg("--segments")
+        .arg(vg);
     let mut volumes: Vec<LogicalVolume> = Vec::new();
-    for line in sys.run(&cmd)?.lines().filter(|line| !line.trim().is_empty()) {
+    for line in sys
+        .run(&cmd)?
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+    {
         let next = parse_volume(line)?;
         match volumes.iter_mut().find(|v| v.name == next.name) {
             Some(known) if next.segment_type != "linear" => known.segment_type = next.segment_type,
@@ -45,7 +52,10 @@ pub fn list(sys: &dyn System, vg: &str) -> Result<Vec<LogicalVolume>> {
 pub fn group_uuids(sys: &dyn System, vg: &str) -> Result<Vec<String>> {
     let out = sys.run(&Cmd::new("vgs").args(report("--options=vg_name,vg_uuid")))?;
     let rows = out.lines().filter_map(|line| line.trim().split_once('|'));
-    Ok(rows.filter(|(name, _)| *name == vg).map(|(_, uuid)| uuid.to_owned()).collect())
+    Ok(rows
+        .filter(|(name, _)| *name == vg)
+        .map(|(_, uuid)| uuid.to_owned())
+        .collect())
 }
 
 /// Returns the one disk that holds the volume group `vg`.
@@ -65,7 +75,10 @@ pub fn disk_of_group(sys: &dyn System, sys_dir: &Path, vg: &str) -> Result<PathB
     match disks.as_slice() {
         [disk] => Ok(disk.clone()),
         [] => bail!("volume group {vg} has no physical volume"),
-        several => bail!("volume group {vg} lies on {} disks; an appliance has one", several.len()),
+        several => bail!(
+            "volume group {vg} lies on {} disks; an appliance has one",
+            several.len()
+        ),
     }
 }
 
@@ -73,14 +86,28 @@ pub fn disk_of_group(sys: &dyn System, sys_dir: &Path, vg: &str) -> Result<PathB
 fn disk_of_partition(sys_dir: &Path, partition: &Path) -> Result<PathBuf> {
     let name = partition.file_name().context("a device without a name")?;
     let node = sys_dir.join("class/block").join(name);
-    let real = fs::canonicalize(&node).with_context(|| format!("finding {} in /sys", partition.display()))?;
-    ensure!(real.join("partition").exists(), "{} is not a partition", partition.display());
-    let disk = real.parent().and_then(Path::file_name).context("a partition without a disk")?;
+    let real = fs::canonicalize(&node)
+        .with_context(|| format!("finding {} in /sys", partition.display()))?;
+    ensure!(
+        real.join("partition").exists(),
+        "{} is not a partition",
+        partition.display()
+    );
+    let disk = real
+        .parent()
+        .and_then(Path::file_name)
+        .context("a partition without a disk")?;
     Ok(Path::new("/dev").join(disk))
 }
 
 fn report(columns: &str) -> [&str; 5] {
-    ["--noheadings", "--nosuffix", "--units=b", "--separator=|", columns]
+    [
+        "--noheadings",
+        "--nosuffix",
+        "--units=b",
+        "--separator=|",
+        columns,
+    ]
 }
 
 fn parse_volume(line: &str) -> Result<LogicalVolume> {
@@ -90,7 +117,9 @@ fn parse_volume(line: &str) -> Result<LogicalVolume> {
     };
     Ok(LogicalVolume {
         name: name.to_owned(),
-        size_bytes: size.parse().with_context(|| format!("lvs printed the size {size:?}"))?,
+        size_bytes: size
+            .parse()
+            .with_context(|| format!("lvs printed the size {size:?}"))?,
         segment_type: segment_type.to_owned(),
     })
 }
@@ -102,7 +131,10 @@ mod tests {
     #[test]
     fn a_line_of_lvs_is_read() {
         let volume = parse_volume("  root|1887436800|linear").unwrap();
-        assert_eq!((volume.name.as_str(), volume.size_bytes), ("root", 1_887_436_800));
+        assert_eq!(
+            (volume.name.as_str(), volume.size_bytes),
+            ("root", 1_887_436_800)
+        );
         assert!(parse_volume("  root|1,8g|linear").is_err());
         assert!(parse_volume("  WARNING: something").is_err());
     }
@@ -115,7 +147,11 @@ mod tests {
         fs::write(disk.join("nvme0n1p3/partition"), "3").unwrap();
         fs::create_dir_all(dir.path().join("class/block")).unwrap();
         for name in ["nvme0n1p3", "nvme0n1"] {
-            let target = if name == "nvme0n1" { disk.clone() } else { disk.join(name) };
+            let target = if name == "nvme0n1" {
+                disk.clone()
+            } else {
+                disk.join(name)
+            };
             std::os::unix::fs::symlink(target, dir.path().join("class/block").join(name)).unwrap();
         }
         let found = disk_of_partition(dir.path(), Path::new("/dev/nvme0n1p3")).unwrap();

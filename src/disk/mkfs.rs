@@ -53,7 +53,13 @@ impl FsType {
 ///
 /// # Errors
 /// When the program is missing or fails.
-pub fn make(sys: &dyn System, fs_type: FsType, device: &Path, size_bytes: u64, inodes: u64) -> Result<()> {
+pub fn make(
+    sys: &dyn System,
+    fs_type: FsType,
+    device: &Path,
+    size_bytes: u64,
+    inodes: u64,
+) -> Result<()> {
     // Both print their version, mke2fs to stderr.
     let ask = Cmd::new("sh").args(["-c", &format!("{} -V 2>&1", fs_type.program())]);
     let version = parse_version(&sys.run(&ask)?)
@@ -62,13 +68,20 @@ pub fn make(sys: &dyn System, fs_type: FsType, device: &Path, size_bytes: u64, i
         FsType::Ext4 => ext4_command(version, size_bytes, inodes),
         FsType::Xfs => xfs_command(version),
     };
-    sys.run(&cmd.arg(device)).map(drop).with_context(|| format!("formatting {}", device.display()))
+    sys.run(&cmd.arg(device))
+        .map(drop)
+        .with_context(|| format!("formatting {}", device.display()))
 }
 
 fn ext4_command(version: (u32, u32), size_bytes: u64, inodes: u64) -> Cmd {
     let mut features = Vec::new();
     if version >= (1, 43) {
-        features.extend(["^64bit", "^metadata_csum", "^metadata_csum_seed", "uninit_bg"]);
+        features.extend([
+            "^64bit",
+            "^metadata_csum",
+            "^metadata_csum_seed",
+            "uninit_bg",
+        ]);
     }
     if version >= (1, 47) {
         features.push("^orphan_file");
@@ -106,15 +119,18 @@ fn xfs_command(version: (u32, u32)) -> Cmd {
         inode.push_str(",exchange=0");
         naming.push_str(",parent=0");
     }
-    Cmd::new("mkfs.xfs").args(["-q", "-f", "-K", "-m", &metadata, "-i", &inode, "-n", &naming])
+    Cmd::new("mkfs.xfs").args([
+        "-q", "-f", "-K", "-m", &metadata, "-i", &inode, "-n", &naming,
+    ])
 }
 
 /// Finds the first `N.M` in what a program prints of its version.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
-    text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
-        let mut parts = word.split('.');
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-    })
+    text.split(|c: char| !c.is_ascii_digit() && c != '.')
+        .find_map(|word| {
+            let mut parts = word.split('.');
+            Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+        })
 }
 
 #[cfg(test)]
@@ -123,25 +139,54 @@ mod tests {
 
     #[test]
     fn versions_are_found_in_what_the_programs_print() {
-        assert_eq!(parse_version("mke2fs 1.42.9 (28-Dec-2013)\n\tUsing EXT2FS"), Some((1, 42)));
+        assert_eq!(
+            parse_version("mke2fs 1.42.9 (28-Dec-2013)\n\tUsing EXT2FS"),
+            Some((1, 42))
+        );
         assert_eq!(parse_version("mkfs.xfs version 6.1.0\n"), Some((6, 1)));
         assert_eq!(parse_version("mkfs: not found"), None);
     }
 
     #[test]
     fn old_programs_are_not_given_names_they_do_not_know() {
-        assert!(!ext4_command((1, 42), 1 << 30, 10).to_string().contains("-O"));
+        assert!(
+            !ext4_command((1, 42), 1 << 30, 10)
+                .to_string()
+                .contains("-O")
+        );
         let new = ext4_command((1, 47), 1 << 30, 10).to_string();
-        assert!(new.contains("^metadata_csum_seed") && new.contains("^orphan_file"), "{new}");
-        assert!(!ext4_command((1, 46), 1 << 30, 10).to_string().contains("orphan"));
+        assert!(
+            new.contains("^metadata_csum_seed") && new.contains("^orphan_file"),
+            "{new}"
+        );
+        assert!(
+            !ext4_command((1, 46), 1 << 30, 10)
+                .to_string()
+                .contains("orphan")
+        );
         let old = xfs_command((4, 5)).to_string();
-        assert!(old.contains("sparse=0") && !old.contains("reflink") && !old.contains("bigtime"), "{old}");
-        assert!(xfs_command((6, 1)).to_string().contains("bigtime=0,inobtcount=0"));
+        assert!(
+            old.contains("sparse=0") && !old.contains("reflink") && !old.contains("bigtime"),
+            "{old}"
+        );
+        assert!(
+            xfs_command((6, 1))
+                .to_string()
+                .contains("bigtime=0,inobtcount=0")
+        );
     }
 
     #[test]
     fn a_tree_of_many_small_files_gets_its_inodes() {
-        assert!(!ext4_command((1, 46), 1 << 30, 50_000).to_string().contains("-N"));
-        assert!(ext4_command((1, 46), 1 << 30, 60_000).to_string().contains("-N 75000"));
+        assert!(
+            !ext4_command((1, 46), 1 << 30, 50_000)
+                .to_string()
+                .contains("-N")
+        );
+        assert!(
+            ext4_command((1, 46), 1 << 30, 60_000)
+                .to_string()
+                .contains("-N 75000")
+        );
     }
 }

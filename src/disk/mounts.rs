@@ -54,7 +54,9 @@ fn unescape(field: &str) -> String {
     let mut rest = field;
     while let Some(at) = rest.find('\\') {
         text.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(byte) => {
                 text.push(char::from(byte));
@@ -79,16 +81,22 @@ mod tests {
         let mount = parse_line(line).unwrap();
         assert_eq!(mount.device_number, "253:1");
         assert_eq!(mount.target, Path::new("/my data"));
-        assert_eq!((mount.fs_type.as_str(), mount.source.as_str()), ("ext4", "/dev/mapper/VA-data"));
+        assert_eq!(
+            (mount.fs_type.as_str(), mount.source.as_str()),
+            ("ext4", "/dev/mapper/VA-data")
+        );
         assert!(!mount.writable);
     }
 
     #[test]
     fn the_mount_on_top_counts() {
-        let table: Vec<MountEntry> = ["1 0 0:1 / / rw - rootfs rootfs rw", "2 0 253:0 / / rw - xfs /dev/x rw"]
-            .into_iter()
-            .filter_map(parse_line)
-            .collect();
+        let table: Vec<MountEntry> = [
+            "1 0 0:1 / / rw - rootfs rootfs rw",
+            "2 0 253:0 / / rw - xfs /dev/x rw",
+        ]
+        .into_iter()
+        .filter_map(parse_line)
+        .collect();
         assert_eq!(at(&table, Path::new("/")).unwrap().fs_type, "xfs");
     }
 }

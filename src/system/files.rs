@@ -1,12 +1,11 @@
 //! The one way to replace a file safely and to empty a directory.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
 /// Replaces the file at `path` with `content`, whole or not at all.
 ///
@@ -39,50 +38,6 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .with_context(|| format!("writing {}", path.display()))
 }
 
-/// Returns where the absolute `path` of a system lies that is mounted at `root`.
-///
-/// Symbolic links of the system are followed only inside it.
-///
-/// # Errors
-/// When a directory on the way is a link that leads out, or too many of them.
-pub fn beneath(root: &Path, path: &Path) -> Result<PathBuf> {
-    let mut wanted: Vec<OsString> = names(path)?;
-    wanted.reverse();
-    let mut found = root.to_owned();
-    let mut links = 0;
-    while let Some(name) = wanted.pop() {
-        let next = found.join(&name);
-        match fs::read_link(&next) {
-            Ok(link) if !wanted.is_empty() => {
-                links += 1;
-                ensure!(links <= 16, "{} goes through too many links", path.display());
-                if link.is_absolute() {
-                    found = root.to_owned();
-                }
-                let inside = names(&link).with_context(|| {
-                    format!("{} is a link to {}", next.display(), link.display())
-                })?;
-                wanted.extend(inside.into_iter().rev());
-            }
-            _ => found = next,
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the names in a path that never goes up.
-fn names(path: &Path) -> Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name.to_owned()),
-            Component::RootDir | Component::CurDir => {}
-            _ => bail!("{} goes up", path.display()),
-        }
-    }
-    Ok(names)
-}
-
 /// Makes the entries of a directory durable.
 ///
 /// # Errors
@@ -113,24 +68,6 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn links_of_a_mounted_system_never_lead_out_of_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        fs::create_dir_all(root.join("usr/lib")).unwrap();
-        symlink("usr/lib", root.join("lib")).unwrap();
-        symlink("/usr", root.join("absolute")).unwrap();
-        symlink("../../../etc", root.join("up")).unwrap();
-        symlink("loop", root.join("loop")).unwrap();
-        let at = |path: &str| beneath(root, Path::new(path));
-        assert_eq!(at("/lib/systemd").unwrap(), root.join("usr/lib/systemd"));
-        assert_eq!(at("/absolute/lib/x").unwrap(), root.join("usr/lib/x"));
-        assert!(at("/up/passwd").is_err());
-        assert!(at("/loop/x").is_err());
-        assert!(at("/usr/../../x").is_err());
-    }
 
     #[test]
     fn a_failed_replacement_leaves_the_old_file() {

@@ -113,8 +113,13 @@ impl System for Host {
     }
 
     fn reboot(&self, how: Restart) -> Result<()> {
-        let force: &[&str] = if how == Restart::Forced { &["--force"] } else { &[] };
-        self.run(&Cmd::new("systemctl").arg("reboot").args(force)).map(drop)
+        let force: &[&str] = if how == Restart::Forced {
+            &["--force"]
+        } else {
+            &[]
+        };
+        self.run(&Cmd::new("systemctl").arg("reboot").args(force))
+            .map(drop)
     }
 }
 

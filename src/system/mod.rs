@@ -1,5 +1,6 @@
 //! The only code that runs programs, mounts or reboots.
 
+pub mod beneath;
 mod cmd;
 pub mod files;
 mod host;

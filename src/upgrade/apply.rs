@@ -120,7 +120,14 @@ pub fn apply(
     if options.dry_run {
         return Ok(outcome);
     }
-    let job = Job { sys, config, machine: &machine, facts: &facts, manifest: &manifest, progress };
+    let job = Job {
+        sys,
+        config,
+        machine: &machine,
+        facts: &facts,
+        manifest: &manifest,
+        progress,
+    };
     let written = job.run(bundle, options.threads);
     let (result, text) = match written {
         Ok(()) => (Ok(outcome), format!("on trial for {} tries", config.tries)),
@@ -129,8 +136,12 @@ pub fn apply(
             (Err(error), text)
         }
     };
-    let event =
-        Event { operation: "apply", slot: facts.target, version: &manifest.version, outcome: &text };
+    let event = Event {
+        operation: "apply",
+        slot: facts.target,
+        version: &manifest.version,
+        outcome: &text,
+    };
     history::record(config, &event, progress);
     result
 }
@@ -159,7 +170,9 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn run(&self, bundle: Bundle, threads: usize) -> Result<()> {
         let mut switch = None;
-        let Err(error) = self.write(bundle, threads, &mut switch) else { return Ok(()) };
+        let Err(error) = self.write(bundle, threads, &mut switch) else {
+            return Ok(());
+        };
         if class_of(&error) == Class::Stuck {
             return Err(error);
         }
@@ -168,7 +181,10 @@ impl<'a> Job<'a> {
             self.manifest.version, self.facts.target
         ));
         self.progress.start("undoing", None);
-        let undone = switch.as_ref().map_or(Ok(()), Switch::undo).and_then(|()| self.undo_boot_files());
+        let undone = switch
+            .as_ref()
+            .map_or(Ok(()), Switch::undo)
+            .and_then(|()| self.undo_boot_files());
         match undone {
             Ok(()) => Err(with_class(Class::Undone, error)),
             Err(undo_error) => Err(stuck(&error, &undo_error)),
@@ -222,19 +238,35 @@ impl<'a> Job<'a> {
     }
 
     fn format(&self) -> Result<()> {
-        let Facts { target, volume, fs_type, .. } = self.facts;
-        self.progress.start(&format!("formatting slot {target}"), None);
+        let Facts {
+            target,
+            volume,
+            fs_type,
+            ..
+        } = self.facts;
+        self.progress
+            .start(&format!("formatting slot {target}"), None);
         signals::check()?;
         let name = format!("{}/{}", self.config.vg, self.config.volume(*target));
         self.sys.run(&Cmd::new("lvchange").args(["-ay", &name]))?;
         let device = self.config.device(*target);
-        mkfs::make(self.sys, *fs_type, &device, volume.size_bytes, self.manifest.tree.inodes)
+        mkfs::make(
+            self.sys,
+            *fs_type,
+            &device,
+            volume.size_bytes,
+            self.manifest.tree.inodes,
+        )
     }
 
     fn mount(&self, access: &str) -> Result<Mounted<'a>> {
         let device = self.config.device(self.facts.target);
-        let mount =
-            Mount::device(&device, &self.config.at(MOUNT_POINT), self.facts.fs_type.name(), access);
+        let mount = Mount::device(
+            &device,
+            &self.config.at(MOUNT_POINT),
+            self.facts.fs_type.name(),
+            access,
+        );
         Mounted::new(self.sys, &mount)
     }
 
@@ -245,9 +277,11 @@ impl<'a> Job<'a> {
         bundle.unpack(mounted.path(), &UnpackOptions { threads }, self.progress)?;
         mounted.unmount()?;
 
-        self.sys.run(&Cmd::new("blockdev").arg("--flushbufs").arg(&device))?;
+        self.sys
+            .run(&Cmd::new("blockdev").arg("--flushbufs").arg(&device))?;
         let mounted = self.mount("ro")?;
-        self.progress.start("reading back", Some(self.manifest.tree.data_bytes));
+        self.progress
+            .start("reading back", Some(self.manifest.tree.data_bytes));
         let found = bundle::digest_tree(mounted.path())?;
         ensure!(
             found == self.manifest.tree.digest,

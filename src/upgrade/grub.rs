@@ -25,7 +25,7 @@ use crate::bundle;
 use crate::config::Config;
 use crate::disk::space;
 use crate::slot::Slot;
-use crate::system::{Cmd, Mount, Mounted, System, files};
+use crate::system::{Cmd, Mount, Mounted, System, beneath, files};
 
 /// What a chroot of the target needs of the running system.
 const BINDS: [&str; 5] = ["/dev", "/dev/pts", "/proc", "/sys", "/run"];
@@ -83,14 +83,24 @@ impl<'a> Switch<'a> {
         let new_dir = new_dir(config, current)?;
         let mut old_dirs = Vec::new();
         for path in dirs_in_use(config, current)? {
-            let copy = plan.slot_root.join(SAVED_DIR).join(path.file_name().unwrap_or_default());
+            let copy = plan
+                .slot_root
+                .join(SAVED_DIR)
+                .join(path.file_name().unwrap_or_default());
             fs::create_dir_all(plan.slot_root.join(SAVED_DIR))?;
             sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(&path).arg(&copy))
                 .with_context(|| format!("saving {}", path.display()))?;
             let digest = bundle::digest_tree(&path)?;
             old_dirs.push(OldDir { path, copy, digest });
         }
-        Ok(Switch { sys, config, area, saved, old_dirs, new_dir })
+        Ok(Switch {
+            sys,
+            config,
+            area,
+            saved,
+            old_dirs,
+            new_dir,
+        })
     }
 
     /// Installs and switches. On an error the caller runs [`Switch::undo`].
@@ -116,7 +126,11 @@ impl<'a> Switch<'a> {
         let text = menu::render(plan.boot_uuid, plan.baked)?;
         files::write_atomic(&menu_path, text.as_bytes(), 0o644)?;
         let mut scripts = vec![inside.join(grub.dir_name).join("grub.cfg")];
-        scripts.extend(Slot::ALL.iter().map(|s| Path::new(BOOT_DIR).join(s.name()).join("entry.cfg")));
+        scripts.extend(
+            Slot::ALL
+                .iter()
+                .map(|s| Path::new(BOOT_DIR).join(s.name()).join("entry.cfg")),
+        );
         for script in scripts {
             chroot
                 .run(Cmd::new(&grub.script_check).arg(&script))
@@ -130,7 +144,9 @@ impl<'a> Switch<'a> {
         let sector = place.start_lba.to_string();
         files::write_atomic(&self.new_dir.join(SECTOR_FILE), sector.as_bytes(), 0o644)?;
         space::flush_journal(self.sys, &self.config.at(BOOT))?;
-        self.area.switch(&boot_img, place.start_lba).context("switching the boot sector")
+        self.area
+            .switch(&boot_img, place.start_lba)
+            .context("switching the boot sector")
     }
 
     /// Sees that the old directories are untouched and gives up their copies.
@@ -140,7 +156,11 @@ impl<'a> Switch<'a> {
     pub fn finish(&mut self, plan: &Plan) -> Result<()> {
         for old in &self.old_dirs {
             let digest = bundle::digest_tree(&old.path)?;
-            ensure!(digest == old.digest, "the target's GRUB tools changed {}", old.path.display());
+            ensure!(
+                digest == old.digest,
+                "the target's GRUB tools changed {}",
+                old.path.display()
+            );
         }
         self.old_dirs.clear();
         files::remove_tree(&plan.slot_root.join(SAVED_DIR))
@@ -151,11 +171,14 @@ impl<'a> Switch<'a> {
     /// # Errors
     /// When something cannot be restored; the error says what.
     pub fn undo(&self) -> Result<()> {
-        self.area.restore(&self.saved).context("restoring the boot sector and the bios_grub partition")?;
+        self.area
+            .restore(&self.saved)
+            .context("restoring the boot sector and the bios_grub partition")?;
         for old in &self.old_dirs {
             let same = bundle::digest_tree(&old.path).is_ok_and(|digest| digest == old.digest);
             if !same {
-                self.restore_dir(old).with_context(|| format!("restoring {}", old.path.display()))?;
+                self.restore_dir(old)
+                    .with_context(|| format!("restoring {}", old.path.display()))?;
             }
         }
         files::remove_tree(&self.new_dir)?;
@@ -169,7 +192,12 @@ impl Switch<'_> {
         name.push(".restored");
         let restored = PathBuf::from(name);
         files::remove_tree(&restored)?;
-        self.sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(&old.copy).arg(&restored))?;
+        self.sys.run(
+            &Cmd::new("cp")
+                .args(["-a", "--"])
+                .arg(&old.copy)
+                .arg(&restored),
+        )?;
         files::remove_tree(&old.path)?;
         fs::rename(&restored, &old.path)?;
         Ok(())
@@ -197,7 +225,9 @@ pub fn prune(config: &Config, disk: &Path) -> Result<()> {
 /// When the disk or `/boot` cannot be read.
 pub fn is_ours(config: &Config, disk: &Path) -> Result<bool> {
     let current = BootArea::open(&config.at(disk))?.current_core()?;
-    Ok(our_dirs(config)?.iter().any(|dir| recorded_sector(dir) == Some(current)))
+    Ok(our_dirs(config)?
+        .iter()
+        .any(|dir| recorded_sector(dir) == Some(current)))
 }
 
 fn our_dirs(config: &Config) -> Result<Vec<PathBuf>> {
@@ -205,7 +235,8 @@ fn our_dirs(config: &Config) -> Result<Vec<PathBuf>> {
     if !boot_dir.exists() {
         return Ok(Vec::new());
     }
-    let listed = fs::read_dir(&boot_dir).with_context(|| format!("listing {}", boot_dir.display()))?;
+    let listed =
+        fs::read_dir(&boot_dir).with_context(|| format!("listing {}", boot_dir.display()))?;
     let mut dirs = Vec::new();
     for entry in listed {
         let entry = entry?;
@@ -218,21 +249,36 @@ fn our_dirs(config: &Config) -> Result<Vec<PathBuf>> {
 }
 
 fn recorded_sector(dir: &Path) -> Option<u64> {
-    fs::read_to_string(dir.join(SECTOR_FILE)).ok()?.trim().parse().ok()
+    fs::read_to_string(dir.join(SECTOR_FILE))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Returns a directory name that the GRUB in use does not have.
 fn new_dir(config: &Config, current: u64) -> Result<PathBuf> {
     let used: Vec<PathBuf> = our_dirs(config)?;
-    let in_use = used.iter().find(|dir| recorded_sector(dir) == Some(current));
+    let in_use = used
+        .iter()
+        .find(|dir| recorded_sector(dir) == Some(current));
     let name = |n: u32| config.at(BOOT_DIR).join(format!("grub-{n}"));
-    Ok(if in_use == Some(&name(1)) { name(2) } else { name(1) })
+    Ok(if in_use == Some(&name(1)) {
+        name(2)
+    } else {
+        name(1)
+    })
 }
 
 /// Returns the directories the GRUB started by LBA 0 may read.
 fn dirs_in_use(config: &Config, current: u64) -> Result<Vec<PathBuf>> {
-    let ours = our_dirs(config)?.into_iter().find(|dir| recorded_sector(dir) == Some(current));
-    let foreign = FOREIGN_DIRS.iter().map(|name| config.at(BOOT).join(name)).filter(|dir| dir.is_dir());
+    let ours = our_dirs(config)?
+        .into_iter()
+        .find(|dir| recorded_sector(dir) == Some(current));
+    let foreign = FOREIGN_DIRS
+        .iter()
+        .map(|name| config.at(BOOT).join(name))
+        .filter(|dir| dir.is_dir());
     Ok(foreign.chain(ours).collect())
 }
 
@@ -266,10 +312,17 @@ struct Chroot<'a> {
 
 impl<'a> Chroot<'a> {
     fn enter(sys: &'a dyn System, config: &Config, root: &Path) -> Result<Chroot<'a>> {
-        let mut chroot = Chroot { sys, root: root.to_owned(), binds: Vec::new() };
+        let mut chroot = Chroot {
+            sys,
+            root: root.to_owned(),
+            binds: Vec::new(),
+        };
         for path in BINDS.iter().chain([&BOOT]) {
-            let target = files::beneath(root, Path::new(path))?;
-            ensure!(!target.is_symlink(), "{path} of the target is a symbolic link");
+            let target = beneath::place(root, Path::new(path))?;
+            ensure!(
+                !target.is_symlink(),
+                "{path} of the target is a symbolic link"
+            );
             let bind = Mount::bind(&config.at(path), &target);
             chroot.binds.push(Mounted::new(sys, &bind)?);
         }

@@ -40,8 +40,13 @@ pub fn check(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()>
     for path in product_checks(&config.at(CHECKS_DIR))? {
         signals::check()?;
         let limit = Duration::from_secs(config.health_seconds);
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        sys.run(&Cmd::new(&path).limit(limit)).with_context(|| format!("health check {name}"))?;
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        sys.run(&Cmd::new(&path).limit(limit))
+            .with_context(|| format!("health check {name}"))?;
     }
     Ok(())
 }
@@ -55,9 +60,17 @@ fn wait_until_started(sys: &dyn System) -> Result<()> {
             "running" => return Ok(()),
             "initializing" | "starting" => thread::sleep(PAUSE),
             "degraded" => {
-                let list = Cmd::new("systemctl").args(["list-units", "--state=failed", "--no-legend", "--plain"]);
+                let list = Cmd::new("systemctl").args([
+                    "list-units",
+                    "--state=failed",
+                    "--no-legend",
+                    "--plain",
+                ]);
                 let units = sys.run(&list)?;
-                let names: Vec<&str> = units.lines().filter_map(|l| l.split_whitespace().next()).collect();
+                let names: Vec<&str> = units
+                    .lines()
+                    .filter_map(|l| l.split_whitespace().next())
+                    .collect();
                 bail!("the system is degraded: failed units: {}", names.join(", "));
             }
             other => bail!("the system is {other}, not running"),
@@ -81,7 +94,11 @@ fn check_network(sys: &dyn System, config: &Config, machine: &Machine) -> Result
         signals::check()?;
         thread::sleep(PAUSE);
     }
-    ensure!(missing.is_empty(), "the network lacks {}", missing.join(", "));
+    ensure!(
+        missing.is_empty(),
+        "the network lacks {}",
+        missing.join(", ")
+    );
     Ok(())
 }
 
@@ -93,7 +110,9 @@ fn product_checks(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
         let path = entry?.path();
-        let meta = path.metadata().with_context(|| format!("reading {}", path.display()))?;
+        let meta = path
+            .metadata()
+            .with_context(|| format!("reading {}", path.display()))?;
         if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
             found.push(path);
         }

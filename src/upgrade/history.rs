@@ -46,10 +46,15 @@ fn append(config: &Config, event: &Event) -> Result<()> {
         #[serde(flatten)]
         event: &'a Event<'a>,
     }
-    let Some(dir) = data_dir(config)? else { return Ok(()) };
+    let Some(dir) = data_dir(config)? else {
+        return Ok(());
+    };
     let path = dir.join(FILE);
     fs::create_dir_all(path.parent().context("no parent directory")?)?;
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let mut line = serde_json::to_string(&Line { time, event })?;
     line.push('\n');
     let mut file = OpenOptions::new()
@@ -58,15 +63,22 @@ fn append(config: &Config, event: &Event) -> Result<()> {
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
     file.write_all(line.as_bytes())?;
-    file.sync_all().with_context(|| format!("writing {}", path.display()))
+    file.sync_all()
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Returns where the data volume is mounted, if it is.
 fn data_dir(config: &Config) -> Result<Option<PathBuf>> {
     let table = mounts::read(&config.at("/proc/self/mountinfo"))?;
     let escape = |name: &str| name.replace('-', "--");
-    let mapper = format!("/dev/mapper/{}-{}", escape(&config.vg), escape(&config.volumes.data));
+    let mapper = format!(
+        "/dev/mapper/{}-{}",
+        escape(&config.vg),
+        escape(&config.volumes.data)
+    );
     let plain = format!("/dev/{}/{}", config.vg, config.volumes.data);
-    let found = table.iter().find(|m| (m.source == mapper || m.source == plain) && m.writable);
+    let found = table
+        .iter()
+        .find(|m| (m.source == mapper || m.source == plain) && m.writable);
     Ok(found.map(|mount| config.at(&mount.target)))
 }

@@ -58,12 +58,21 @@ impl Machine {
             Err(_) if booted_by.why == "noenv" => None,
             Err(error) => return Err(error),
         };
-        Ok(Machine { booted, booted_by, cmdline, root_fs_type: root.fs_type.clone(), boot, state })
+        Ok(Machine {
+            booted,
+            booted_by,
+            cmdline,
+            root_fs_type: root.fs_type.clone(),
+            boot,
+            state,
+        })
     }
 
     /// Returns the boot state, or that of an appliance that knows one system.
     pub fn state(&self) -> State {
-        self.state.clone().unwrap_or_else(|| State::adopt(self.booted))
+        self.state
+            .clone()
+            .unwrap_or_else(|| State::adopt(self.booted))
     }
 
     /// Returns the UUID of the file system on `/boot`.
@@ -71,9 +80,15 @@ impl Machine {
     /// # Errors
     /// When blkid(8) does not know it.
     pub fn boot_uuid(&self, sys: &dyn System) -> Result<String> {
-        let cmd = Cmd::new("blkid").args(["-p", "-s", "UUID", "-o", "value"]).arg(&self.boot.source);
+        let cmd = Cmd::new("blkid")
+            .args(["-p", "-s", "UUID", "-o", "value"])
+            .arg(&self.boot.source);
         let uuid = sys.run(&cmd)?.trim().to_owned();
-        anyhow::ensure!(!uuid.is_empty(), "the file system on {} has no UUID", self.boot.source);
+        anyhow::ensure!(
+            !uuid.is_empty(),
+            "the file system on {} has no UUID",
+            self.boot.source
+        );
         Ok(uuid)
     }
 }
@@ -103,7 +118,11 @@ pub fn slot_volume<'a>(
         refuse!("there is no volume {} for slot {slot}", device.display());
     };
     if volume.segment_type != "linear" {
-        refuse!("{} is {}; a slot must be linear", device.display(), volume.segment_type);
+        refuse!(
+            "{} is {}; a slot must be linear",
+            device.display(),
+            volume.segment_type
+        );
     }
     Ok(volume)
 }
@@ -112,7 +131,9 @@ pub fn slot_volume<'a>(
 fn booted_slot(config: &Config, root: &MountEntry) -> Result<Slot> {
     let path = config.at(format!("/sys/dev/block/{}/dm/name", root.device_number));
     let name = fs::read_to_string(&path).unwrap_or_default();
-    let found = Slot::ALL.into_iter().find(|slot| config.mapper_name(*slot) == name.trim());
+    let found = Slot::ALL
+        .into_iter()
+        .find(|slot| config.mapper_name(*slot) == name.trim());
     match found {
         Some(slot) => Ok(slot),
         None => refuse!(

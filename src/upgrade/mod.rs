@@ -7,6 +7,7 @@
 //! - [`status`]: tells what boots and why
 
 pub mod apply;
+mod grub;
 pub mod health;
 pub mod history;
 pub mod machine;
@@ -14,8 +15,7 @@ pub mod network;
 pub mod preflight;
 pub mod record;
 pub mod rollback;
+mod slot_boot;
 pub mod slot_tree;
 pub mod status;
 pub mod trial;
-mod grub;
-mod slot_boot;

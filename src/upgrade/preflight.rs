@@ -26,8 +26,19 @@ use crate::version;
 
 /// Programs of the running system that the flows call.
 const TOOLS: [&str; 13] = [
-    "blkid", "blockdev", "chroot", "cp", "fsfreeze", "ip", "lvchange", "lvs", "mount", "pvs", "stat",
-    "systemctl", "vgs",
+    "blkid",
+    "blockdev",
+    "chroot",
+    "cp",
+    "fsfreeze",
+    "ip",
+    "lvchange",
+    "lvs",
+    "mount",
+    "pvs",
+    "stat",
+    "systemctl",
+    "vgs",
 ];
 
 /// What GRUB's modules, fonts and translations take on `/boot`, generously.
@@ -91,14 +102,23 @@ pub struct Facts {
 
 impl Report {
     fn new() -> Report {
-        Report { format: 1, ok: true, checks: Vec::new() }
+        Report {
+            format: 1,
+            ok: true,
+            checks: Vec::new(),
+        }
     }
 
     /// Notes how a check ended; an error keeps its class, else it is a refusal.
     fn add<T>(&mut self, name: &'static str, outcome: Result<(T, String)>) -> Option<T> {
         match outcome {
             Ok((value, message)) => {
-                self.checks.push(Check { name, verdict: Verdict::Pass, message, class: None });
+                self.checks.push(Check {
+                    name,
+                    verdict: Verdict::Pass,
+                    message,
+                    class: None,
+                });
                 Some(value)
             }
             Err(error) => {
@@ -107,7 +127,12 @@ impl Report {
                     class => class,
                 };
                 let message = format!("{error:#}");
-                self.checks.push(Check { name, verdict: Verdict::Fail, message, class: Some(class) });
+                self.checks.push(Check {
+                    name,
+                    verdict: Verdict::Fail,
+                    message,
+                    class: Some(class),
+                });
                 self.ok = false;
                 None
             }
@@ -115,7 +140,12 @@ impl Report {
     }
 
     fn warn(&mut self, name: &'static str, message: String) {
-        self.checks.push(Check { name, verdict: Verdict::Warn, message, class: None });
+        self.checks.push(Check {
+            name,
+            verdict: Verdict::Warn,
+            message,
+            class: None,
+        });
     }
 
     /// Fails with everything that is in the way, classed as the first of it.
@@ -123,8 +153,14 @@ impl Report {
     /// # Errors
     /// When a check failed.
     pub fn require(&self) -> Result<()> {
-        let failed: Vec<&Check> = self.checks.iter().filter(|c| c.verdict == Verdict::Fail).collect();
-        let Some(class) = failed.first().and_then(|check| check.class) else { return Ok(()) };
+        let failed: Vec<&Check> = self
+            .checks
+            .iter()
+            .filter(|c| c.verdict == Verdict::Fail)
+            .collect();
+        let Some(class) = failed.first().and_then(|check| check.class) else {
+            return Ok(());
+        };
         let messages: Vec<&str> = failed.iter().map(|check| check.message.as_str()).collect();
         Err(with_class(class, anyhow!("{}", messages.join("; "))))
     }
@@ -155,16 +191,29 @@ pub fn check(
     let boot_uuid = report.add("boot", check_boot(sys, config, machine));
     report.add("running kernel", check_adoption(config, machine));
     if let (Some(manifest), Some(volume)) = (manifest, &volume) {
-        report.add("slot space", check_slot_space(config, target, volume, manifest));
-        report.add("boot space", check_boot_space(sys, config, machine, manifest));
+        report.add(
+            "slot space",
+            check_slot_space(config, target, volume, manifest),
+        );
+        report.add(
+            "boot space",
+            check_boot_space(sys, config, machine, manifest),
+        );
     }
     if let Some((slot, reason)) = machine.state().failed() {
-        report.warn("last trial", format!("the last trial, in slot {slot}, failed: {reason}"));
+        report.warn(
+            "last trial",
+            format!("the last trial, in slot {slot}, failed: {reason}"),
+        );
     }
     let facts = match (volume, fs_type, disk, boot_uuid) {
-        (Some(volume), Some(fs_type), Some(disk), Some(boot_uuid)) if report.ok => {
-            Some(Facts { target, volume, fs_type, disk, boot_uuid })
-        }
+        (Some(volume), Some(fs_type), Some(disk), Some(boot_uuid)) if report.ok => Some(Facts {
+            target,
+            volume,
+            fs_type,
+            disk,
+            boot_uuid,
+        }),
         _ => None,
     };
     (report, facts)
@@ -179,7 +228,10 @@ fn check_product(config: &Config, manifest: &Manifest) -> Outcome<()> {
             manifest.product
         ),
         Some(product) => Ok(((), product)),
-        None => Ok(((), "this appliance does not say which product it is; not compared".into())),
+        None => Ok((
+            (),
+            "this appliance does not say which product it is; not compared".into(),
+        )),
     }
 }
 
@@ -198,7 +250,10 @@ fn check_version(config: &Config, manifest: &Manifest) -> Outcome<()> {
 
 fn check_processor(config: &Config, manifest: &Manifest) -> Outcome<()> {
     if manifest.architecture != "x86_64" {
-        crate::refuse!("the bundle is for {}, this machine is x86_64", manifest.architecture);
+        crate::refuse!(
+            "the bundle is for {}, this machine is x86_64",
+            manifest.architecture
+        );
     }
     let cpuinfo = fs::read_to_string(config.at("/proc/cpuinfo"))?;
     let missing = cpu::missing_flags(&cpuinfo, manifest.cpu_level);
@@ -223,7 +278,10 @@ fn check_tools(sys: &dyn System, machine: &Machine) -> Outcome<()> {
     let missing = sys.run(&Cmd::new("sh").args(["-c", script, "sh"]).args(&wanted))?;
     if !missing.trim().is_empty() {
         let names: Vec<&str> = missing.split_whitespace().collect();
-        crate::refuse!("these programs are missing on this system: {}", names.join(", "));
+        crate::refuse!(
+            "these programs are missing on this system: {}",
+            names.join(", ")
+        );
     }
     Ok(((), format!("{} programs are there", wanted.len())))
 }
@@ -238,7 +296,10 @@ fn check_firmware(config: &Config) -> Outcome<()> {
 fn check_volumes(sys: &dyn System, config: &Config, target: Slot) -> Outcome<LogicalVolume> {
     let uuids = lvm::group_uuids(sys, &config.vg)?;
     match uuids.as_slice() {
-        [] => crate::refuse!("there is no volume group {}; set vg in config.yaml", config.vg),
+        [] => crate::refuse!(
+            "there is no volume group {}; set vg in config.yaml",
+            config.vg
+        ),
         [_] => {}
         several => crate::refuse!(
             "there are {} volume groups called {} ({}); detach the disk that does not belong to this machine",
@@ -250,7 +311,11 @@ fn check_volumes(sys: &dyn System, config: &Config, target: Slot) -> Outcome<Log
     let volumes = lvm::list(sys, &config.vg)?;
     slot_volume(config, &volumes, target.other())?;
     let volume = slot_volume(config, &volumes, target)?.clone();
-    let message = format!("{} has {} MiB", config.device(target).display(), volume.size_bytes >> 20);
+    let message = format!(
+        "{} has {} MiB",
+        config.device(target).display(),
+        volume.size_bytes >> 20
+    );
     Ok((volume, message))
 }
 
@@ -260,7 +325,10 @@ fn check_unused(config: &Config, target: Slot) -> Outcome<()> {
     for mount in &table {
         let path = config.at(format!("/sys/dev/block/{}/dm/name", mount.device_number));
         if fs::read_to_string(path).is_ok_and(|found| found.trim() == name) {
-            crate::refuse!("slot {target} is mounted at {}; unmount it", mount.target.display());
+            crate::refuse!(
+                "slot {target} is mounted at {}; unmount it",
+                mount.target.display()
+            );
         }
     }
     Ok(((), format!("slot {target} is not mounted")))
@@ -282,7 +350,10 @@ fn check_disk(sys: &dyn System, config: &Config) -> Outcome<PathBuf> {
             disk.display()
         );
     }
-    let message = format!("{}, {free} sectors free for a second GRUB core", disk.display());
+    let message = format!(
+        "{}, {free} sectors free for a second GRUB core",
+        disk.display()
+    );
     Ok((disk, message))
 }
 
@@ -291,10 +362,19 @@ fn check_boot(sys: &dyn System, config: &Config, machine: &Machine) -> Outcome<S
         crate::refuse!("/boot is mounted read-only; run `mount -o remount,rw /boot`");
     }
     if !["ext4", "ext3", "ext2", "xfs"].contains(&machine.boot.fs_type.as_str()) {
-        crate::refuse!("/boot is {}; GRUB can keep its state on ext4 and XFS", machine.boot.fs_type);
+        crate::refuse!(
+            "/boot is {}; GRUB can keep its state on ext4 and XFS",
+            machine.boot.fs_type
+        );
     }
-    if config.at(format!("/sys/dev/block/{}/dm", machine.boot.device_number)).exists() {
-        crate::refuse!("/boot is on {}, a mapped device, where GRUB cannot write", machine.boot.source);
+    if config
+        .at(format!("/sys/dev/block/{}/dm", machine.boot.device_number))
+        .exists()
+    {
+        crate::refuse!(
+            "/boot is on {}, a mapped device, where GRUB cannot write",
+            machine.boot.source
+        );
     }
     let uuid = machine.boot_uuid(sys)?;
     let message = format!("{} on {}", machine.boot.fs_type, machine.boot.source);
@@ -303,10 +383,19 @@ fn check_boot(sys: &dyn System, config: &Config, machine: &Machine) -> Outcome<S
 
 fn check_adoption(config: &Config, machine: &Machine) -> Outcome<()> {
     if machine.state.is_some() {
-        return Ok(((), format!("slot {} has its own boot files", machine.booted)));
+        return Ok((
+            (),
+            format!("slot {} has its own boot files", machine.booted),
+        ));
     }
     let kernel = slot_boot::running_kernel(config)?;
-    Ok(((), format!("{} will be kept for slot {}", kernel.release, machine.booted)))
+    Ok((
+        (),
+        format!(
+            "{} will be kept for slot {}",
+            kernel.release, machine.booted
+        ),
+    ))
 }
 
 fn check_slot_space(
@@ -327,7 +416,10 @@ fn check_slot_space(
             need.div_ceil(1 << 20)
         );
     }
-    Ok(((), format!("{} MiB of {} MiB", need >> 20, volume.size_bytes >> 20)))
+    Ok((
+        (),
+        format!("{} MiB of {} MiB", need >> 20, volume.size_bytes >> 20),
+    ))
 }
 
 fn check_boot_space(
@@ -356,12 +448,27 @@ fn check_boot_space(
     if let Some(inodes) = free.inodes
         && inodes < BOOT_INODES
     {
-        crate::refuse!("/boot has room for {inodes} more files, {BOOT_INODES} are needed; remove old files");
+        crate::refuse!(
+            "/boot has room for {inodes} more files, {BOOT_INODES} are needed; remove old files"
+        );
     }
-    Ok(((), format!("{} MiB of {} MiB free", need >> 20, (free.bytes + freed) >> 20)))
+    Ok((
+        (),
+        format!(
+            "{} MiB of {} MiB free",
+            need >> 20,
+            (free.bytes + freed) >> 20
+        ),
+    ))
 }
 
 fn directory_bytes(dir: &std::path::Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|meta| meta.len())
+        .sum()
 }

@@ -41,7 +41,10 @@ impl ReleaseRecord {
             Some(version) => version.clone(),
             None => os_version(config).context("finding the version of the running system")?,
         };
-        Ok(ReleaseRecord { product: config.product.clone(), version })
+        Ok(ReleaseRecord {
+            product: config.product.clone(),
+            version,
+        })
     }
 }
 
@@ -50,7 +53,9 @@ fn os_version(config: &Config) -> Result<String> {
         .iter()
         .find_map(|path| fs::read_to_string(config.at(path)).ok())
         .context("there is no os-release; set version in config.yaml")?;
-    let value = text.lines().find_map(|line| line.strip_prefix("VERSION_ID="));
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_ID="));
     let version = value.map(|v| v.trim_matches(['"', '\''])).unwrap_or("0");
     Ok(version.to_owned())
 }
@@ -87,7 +92,11 @@ impl SlotRecord {
     /// When it is there and cannot be read.
     pub fn load(dir: &Path) -> Result<Option<SlotRecord>> {
         let path = dir.join(SlotRecord::FILE);
-        if path.exists() { read_yaml(&path).map(Some) } else { Ok(None) }
+        if path.exists() {
+            read_yaml(&path).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Writes the record into `dir`.
@@ -108,7 +117,12 @@ impl SlotRecord {
             match path.metadata() {
                 Err(error) => faults.push(format!("{}: {error}", path.display())),
                 Ok(meta) if meta.len() != file.size => {
-                    faults.push(format!("{} has {} bytes, not {}", path.display(), meta.len(), file.size));
+                    faults.push(format!(
+                        "{} has {} bytes, not {}",
+                        path.display(),
+                        meta.len(),
+                        file.size
+                    ));
                 }
                 Ok(_) if deep && sha256_file(&path).ok().as_deref() != Some(&file.sha256) => {
                     faults.push(format!("{} is not what was written", path.display()));
@@ -127,7 +141,10 @@ impl SlotRecord {
 pub fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let read = || -> Result<T> {
         let size = path.metadata()?.len();
-        anyhow::ensure!(size <= MAX_BYTES, "it has {size} bytes, a record has at most {MAX_BYTES}");
+        anyhow::ensure!(
+            size <= MAX_BYTES,
+            "it has {size} bytes, a record has at most {MAX_BYTES}"
+        );
         Ok(serde_yaml::from_str(&fs::read_to_string(path)?)?)
     };
     read().with_context(|| format!("reading {}", path.display()))
@@ -165,8 +182,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("vmlinuz"), "kernel").unwrap();
         let sha256 = sha256_file(&dir.path().join("vmlinuz")).unwrap();
-        let file = BootFile { name: "vmlinuz".into(), size: 6, sha256 };
-        let record = SlotRecord { version: "1".into(), kernel: "6".into(), files: vec![file] };
+        let file = BootFile {
+            name: "vmlinuz".into(),
+            size: 6,
+            sha256,
+        };
+        let record = SlotRecord {
+            version: "1".into(),
+            kernel: "6".into(),
+            files: vec![file],
+        };
         record.save(dir.path()).unwrap();
         assert_eq!(SlotRecord::load(dir.path()).unwrap(), Some(record.clone()));
         assert!(record.faults(dir.path(), true).is_empty());
@@ -181,12 +206,22 @@ mod tests {
     fn an_appliance_without_a_record_is_known_by_its_settings_or_os_release() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("etc/va-upgrade")).unwrap();
-        fs::write(dir.path().join("etc/os-release"), "ID=centos\nVERSION_ID=\"7\"\n").unwrap();
+        fs::write(
+            dir.path().join("etc/os-release"),
+            "ID=centos\nVERSION_ID=\"7\"\n",
+        )
+        .unwrap();
         let config = Config::default().with_sysroot(dir.path());
-        let unknown = ReleaseRecord { product: None, version: "7".into() };
+        let unknown = ReleaseRecord {
+            product: None,
+            version: "7".into(),
+        };
         assert_eq!(ReleaseRecord::of_running(&config).unwrap(), unknown);
         fs::write(config.at(RELEASE_FILE), "product: acme\nversion: 9.4.1\n").unwrap();
-        let known = ReleaseRecord { product: Some("acme".into()), version: "9.4.1".into() };
+        let known = ReleaseRecord {
+            product: Some("acme".into()),
+            version: "9.4.1".into(),
+        };
         assert_eq!(ReleaseRecord::of_running(&config).unwrap(), known);
     }
 }

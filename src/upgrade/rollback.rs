@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::refuse;
 use crate::slot::Slot;
 use crate::state::{Phase, State};
-use crate::system::{Cmd, Mount, Mounted, System, files};
+use crate::system::{Cmd, Mount, Mounted, System, beneath};
 
 /// Where the other slot is mounted while it is looked at.
 const MOUNT_POINT: &str = "/run/va-upgrade/other";
@@ -59,15 +59,31 @@ pub fn rollback(
     state.commit(target)?;
     state.save(&config.at(super::machine::BOOT_DIR))?;
     space::flush_journal(sys, &config.at(super::machine::BOOT))?;
-    let outcome = if cancelled_trial { "trial cancelled" } else { "made the default" };
-    let event = Event { operation: "rollback", slot: target, version: &record.version, outcome };
+    let outcome = if cancelled_trial {
+        "trial cancelled"
+    } else {
+        "made the default"
+    };
+    let event = Event {
+        operation: "rollback",
+        slot: target,
+        version: &record.version,
+        outcome,
+    };
     history::record(config, &event, progress);
-    Ok(Outcome { next: target, version: record.version, cancelled_trial })
+    Ok(Outcome {
+        next: target,
+        version: record.version,
+        cancelled_trial,
+    })
 }
 
 /// Returns the slot other than the one that boots, or runs, as things stand.
 fn target_of(state: &State) -> Slot {
-    state.trial().map_or(state.committed(), |trial| trial.slot).other()
+    state
+        .trial()
+        .map_or(state.committed(), |trial| trial.slot)
+        .other()
 }
 
 /// Refuses unless `slot` would really boot; returns its record.
@@ -114,11 +130,18 @@ fn check_root(
     record: &SlotRecord,
 ) -> Result<()> {
     let device = config.device(slot);
-    sys.run(&Cmd::new("lvchange").args(["-ay", &format!("{}/{}", config.vg, config.volume(slot))]))?;
-    let ask = Cmd::new("blkid").args(["-p", "-s", "TYPE", "-o", "value"]).arg(&device);
+    sys.run(
+        &Cmd::new("lvchange").args(["-ay", &format!("{}/{}", config.vg, config.volume(slot))]),
+    )?;
+    let ask = Cmd::new("blkid")
+        .args(["-p", "-s", "TYPE", "-o", "value"])
+        .arg(&device);
     let fs_type = sys.run(&ask).unwrap_or_default().trim().to_owned();
     if fs_type.is_empty() {
-        refuse!("slot {slot} would not boot: {} holds no file system", device.display());
+        refuse!(
+            "slot {slot} would not boot: {} holds no file system",
+            device.display()
+        );
     }
     let options = if fs_type == "xfs" { "ro,nouuid" } else { "ro" };
     let mount = Mount::device(&device, &config.at(MOUNT_POINT), &fs_type, options);
@@ -127,12 +150,18 @@ fn check_root(
         Err(error) => refuse!("slot {slot} would not boot: {error:#}"),
     };
     let modules = format!("/lib/modules/{}", record.kernel);
-    let inits = ["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+    let inits = [
+        "/sbin/init",
+        "/usr/lib/systemd/systemd",
+        "/lib/systemd/systemd",
+    ];
     let has = |path: &str| {
-        files::beneath(mounted.path(), Path::new(path)).is_ok_and(|p| p.symlink_metadata().is_ok())
+        beneath::place(mounted.path(), Path::new(path)).is_ok_and(|p| p.symlink_metadata().is_ok())
     };
     let whole = inits.iter().any(|path| has(path)) && has(&modules) && has("/etc/fstab");
-    mounted.unmount().with_context(|| format!("looking at slot {slot}"))?;
+    mounted
+        .unmount()
+        .with_context(|| format!("looking at slot {slot}"))?;
     if !whole {
         refuse!(
             "slot {slot} would not boot: {} lacks init, {modules} or /etc/fstab (running: slot {})",

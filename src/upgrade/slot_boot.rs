@@ -44,14 +44,24 @@ pub fn write(config: &Config, slot: Slot, set: &BootSet) -> Result<()> {
     let dir = dir(config, slot);
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     copy(set.kernel, &dir.join("vmlinuz"), &[])?;
-    let addition = if set.guarded { deadline::archive(config.deadline_seconds) } else { Vec::new() };
+    let addition = if set.guarded {
+        deadline::archive(config.deadline_seconds)
+    } else {
+        Vec::new()
+    };
     copy(set.initramfs, &dir.join("initrd"), &addition)?;
     let text = entry::render(slot, set.version, set.args)?;
     files::write_atomic(&dir.join("entry.cfg"), text.as_bytes(), 0o644)?;
-    let described: Result<Vec<BootFile>> =
-        ["vmlinuz", "initrd", "entry.cfg"].iter().map(|name| describe(&dir, name)).collect();
-    SlotRecord { version: set.version.to_owned(), kernel: set.kernel_release.to_owned(), files: described? }
-        .save(&dir)
+    let described: Result<Vec<BootFile>> = ["vmlinuz", "initrd", "entry.cfg"]
+        .iter()
+        .map(|name| describe(&dir, name))
+        .collect();
+    SlotRecord {
+        version: set.version.to_owned(),
+        kernel: set.kernel_release.to_owned(),
+        files: described?,
+    }
+    .save(&dir)
 }
 
 /// Writes the boot files of the running system, which never had any of ours:
@@ -88,14 +98,25 @@ pub struct RunningKernel {
 /// Class `Refused` when one is missing.
 pub fn running_kernel(config: &Config) -> Result<RunningKernel> {
     let path = config.at("/proc/sys/kernel/osrelease");
-    let release = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let release =
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let release = release.trim().to_owned();
     let boot = config.at(BOOT);
     let kernel = boot.join(format!("vmlinuz-{release}"));
-    let names = [format!("initrd.img-{release}"), format!("initramfs-{release}.img")];
-    let initramfs = names.iter().map(|name| boot.join(name)).find(|path| path.is_file());
+    let names = [
+        format!("initrd.img-{release}"),
+        format!("initramfs-{release}.img"),
+    ];
+    let initramfs = names
+        .iter()
+        .map(|name| boot.join(name))
+        .find(|path| path.is_file());
     match initramfs {
-        Some(initramfs) if kernel.is_file() => Ok(RunningKernel { release, kernel, initramfs }),
+        Some(initramfs) if kernel.is_file() => Ok(RunningKernel {
+            release,
+            kernel,
+            initramfs,
+        }),
         _ => refuse!(
             "/boot does not hold the running kernel vmlinuz-{release} and its initramfs, \
              so this system could not be kept bootable; reinstall that kernel package or reboot into an installed one"
@@ -105,8 +126,15 @@ pub fn running_kernel(config: &Config) -> Result<RunningKernel> {
 
 fn describe(dir: &Path, name: &str) -> Result<BootFile> {
     let path = dir.join(name);
-    let size = path.metadata().with_context(|| format!("reading {}", path.display()))?.len();
-    Ok(BootFile { name: name.to_owned(), size, sha256: sha256_file(&path)? })
+    let size = path
+        .metadata()
+        .with_context(|| format!("reading {}", path.display()))?
+        .len();
+    Ok(BootFile {
+        name: name.to_owned(),
+        size,
+        sha256: sha256_file(&path)?,
+    })
 }
 
 /// Copies `from` with `addition` behind it, and compares what then is there.

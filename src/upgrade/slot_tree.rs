@@ -14,7 +14,7 @@ use super::record::{RELEASE_FILE, ReleaseRecord};
 use crate::config::Config;
 use crate::progress::Progress;
 use crate::slot::Slot;
-use crate::system::{Cmd, System, files};
+use crate::system::{Cmd, System, beneath, files};
 
 /// Our directory of settings.
 const SETTINGS_DIR: &str = "/etc/va-upgrade";
@@ -63,8 +63,13 @@ pub fn settle(
 ) -> Result<()> {
     write_fstab(config, root, identity, progress)?;
     carry_settings(sys, config, root)?;
-    let release = serde_yaml::to_string(identity.release).context("rendering the release record")?;
-    files::write_atomic(&files::beneath(root, Path::new(RELEASE_FILE))?, release.as_bytes(), 0o644)?;
+    let release =
+        serde_yaml::to_string(identity.release).context("rendering the release record")?;
+    files::write_atomic(
+        &beneath::place(root, Path::new(RELEASE_FILE))?,
+        release.as_bytes(),
+        0o644,
+    )?;
     install_program(sys, config, root)?;
     install_units(root)
 }
@@ -75,7 +80,7 @@ fn write_fstab(
     identity: &Identity,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let path = files::beneath(root, Path::new("/etc/fstab"))?;
+    let path = beneath::place(root, Path::new("/etc/fstab"))?;
     let of_image = fs::read_to_string(&path).unwrap_or_default();
     let running_path = config.at("/etc/fstab");
     let of_running = fs::read_to_string(&running_path)
@@ -85,7 +90,7 @@ fn write_fstab(
         progress.note(&format!("left out of the new fstab: {line}"));
     }
     for target in &fstab.mount_points {
-        let point = files::beneath(root, target)?;
+        let point = beneath::place(root, target)?;
         fs::create_dir_all(&point).with_context(|| format!("making {}", point.display()))?;
     }
     files::write_atomic(&path, fstab.text.as_bytes(), 0o644)
@@ -113,7 +118,12 @@ impl FstabLine {
         let source = fields.next().filter(|f| !f.starts_with('#'))?.to_owned();
         let target = fields.next()?.to_owned();
         let fs_type = fields.next()?.to_owned();
-        Some(FstabLine { source, target, fs_type, rest: fields.collect::<Vec<_>>().join(" ") })
+        Some(FstabLine {
+            source,
+            target,
+            fs_type,
+            rest: fields.collect::<Vec<_>>().join(" "),
+        })
     }
 
     fn is_system(&self) -> bool {
@@ -122,12 +132,24 @@ impl FstabLine {
     }
 
     fn is_kernel(&self) -> bool {
-        let kinds = ["proc", "sysfs", "tmpfs", "devpts", "devtmpfs", "cgroup2", "securityfs", "debugfs"];
+        let kinds = [
+            "proc",
+            "sysfs",
+            "tmpfs",
+            "devpts",
+            "devtmpfs",
+            "cgroup2",
+            "securityfs",
+            "debugfs",
+        ];
         kinds.contains(&self.fs_type.as_str())
     }
 
     fn render(&self) -> String {
-        format!("{} {} {} {}\n", self.source, self.target, self.fs_type, self.rest)
+        format!(
+            "{} {} {} {}\n",
+            self.source, self.target, self.fs_type, self.rest
+        )
     }
 }
 
@@ -137,21 +159,34 @@ impl FstabLine {
 /// What the customer added gets `nofail`, so that a share that is down does not
 /// fail a trial; volumes of the appliance stay required.
 fn render_fstab(config: &Config, identity: &Identity, of_image: &str, of_running: &str) -> Fstab {
-    let parse = |text: &str| -> Vec<FstabLine> { text.lines().filter_map(FstabLine::parse).collect() };
+    let parse =
+        |text: &str| -> Vec<FstabLine> { text.lines().filter_map(FstabLine::parse).collect() };
     let (image, running) = (parse(of_image), parse(of_running));
     let mut text = "# Written by va-upgrade for this slot; see fstab(5).\n".to_owned();
     let mapper = format!("/dev/mapper/{}", config.mapper_name(identity.slot));
-    let pass = if identity.fs_type == "xfs" { "0 0" } else { "0 1" };
+    let pass = if identity.fs_type == "xfs" {
+        "0 0"
+    } else {
+        "0 1"
+    };
     text += &format!("{mapper} / {} defaults {pass}\n", identity.fs_type);
-    text += &format!("UUID={} /boot {} defaults 0 0\n", identity.boot_uuid, identity.boot_fs_type);
+    text += &format!(
+        "UUID={} /boot {} defaults 0 0\n",
+        identity.boot_uuid, identity.boot_fs_type
+    );
     let mut mount_points = vec![PathBuf::from("/boot")];
     let mut left_out = Vec::new();
     let carried: Vec<&FstabLine> = running.iter().filter(|line| !line.is_system()).collect();
     for line in &carried {
         let mut line = (*line).clone();
-        let own = line.source.starts_with(&format!("/dev/mapper/{}-", config.vg))
+        let own = line
+            .source
+            .starts_with(&format!("/dev/mapper/{}-", config.vg))
             || line.source.starts_with(&format!("/dev/{}/", config.vg));
-        let optional = line.rest.split([',', ' ']).any(|o| o == "nofail" || o == "noauto");
+        let optional = line
+            .rest
+            .split([',', ' '])
+            .any(|o| o == "nofail" || o == "noauto");
         if !own && !optional && line.fs_type != "swap" && !line.is_kernel() {
             line.rest = match line.rest.split_once(' ') {
                 Some((options, rest)) => format!("{options},nofail {rest}"),
@@ -165,20 +200,26 @@ fn render_fstab(config: &Config, identity: &Identity, of_image: &str, of_running
         text += &line.render();
     }
     for line in image.iter().filter(|line| !line.is_system()) {
-        let known = carried.iter().any(|c| c.target == line.target && c.target.starts_with('/'));
+        let known = carried
+            .iter()
+            .any(|c| c.target == line.target && c.target.starts_with('/'));
         if line.is_kernel() && !known {
             text += &line.render();
         } else if !known {
             left_out.push(line.render().trim_end().to_owned());
         }
     }
-    Fstab { text, mount_points, left_out }
+    Fstab {
+        text,
+        mount_points,
+        left_out,
+    }
 }
 
 /// Copies our settings, keys and checks of the running system over the
 /// image's, which stay where the running system has none of that name.
 fn carry_settings(sys: &dyn System, config: &Config, root: &Path) -> Result<()> {
-    let to = files::beneath(root, Path::new(SETTINGS_DIR))?;
+    let to = beneath::place(root, Path::new(SETTINGS_DIR))?;
     fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
     let from = config.at(SETTINGS_DIR);
     if !from.is_dir() {
@@ -186,12 +227,16 @@ fn carry_settings(sys: &dyn System, config: &Config, root: &Path) -> Result<()> 
     }
     let mut content = from.into_os_string();
     content.push("/.");
-    sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(content).arg(&to)).map(drop).context("carrying over our settings")
+    sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(content).arg(&to))
+        .map(drop)
+        .context("carrying over our settings")
 }
 
 fn install_program(sys: &dyn System, config: &Config, root: &Path) -> Result<()> {
-    let to = files::beneath(root, Path::new(PROGRAM))?;
-    let there = sys.run(&Cmd::new(PROGRAM).arg("--version").chroot(root)).ok();
+    let to = beneath::place(root, Path::new(PROGRAM))?;
+    let there = sys
+        .run(&Cmd::new(PROGRAM).arg("--version").chroot(root))
+        .ok();
     if there.as_deref().and_then(parse_version) >= parse_version(env!("CARGO_PKG_VERSION")) {
         return Ok(());
     }
@@ -209,10 +254,10 @@ fn parse_version(text: &str) -> Option<Vec<u32>> {
 fn install_units(root: &Path) -> Result<()> {
     for (name, wanted_by, content) in UNITS {
         let unit = Path::new("/usr/lib/systemd/system").join(name);
-        let file = files::beneath(root, &unit)?;
+        let file = beneath::place(root, &unit)?;
         fs::create_dir_all(file.parent().unwrap_or(root))?;
         files::write_atomic(&file, content.as_bytes(), 0o644)?;
-        let wants = files::beneath(root, &Path::new("/etc/systemd/system").join(wanted_by))?;
+        let wants = beneath::place(root, &Path::new("/etc/systemd/system").join(wanted_by))?;
         fs::create_dir_all(&wants).with_context(|| format!("making {}", wants.display()))?;
         let link = wants.join(name);
         if !link.is_symlink() {
@@ -227,12 +272,21 @@ mod tests {
     use super::*;
 
     fn identity(release: &ReleaseRecord) -> Identity<'_> {
-        Identity { slot: Slot::Back, fs_type: "ext4", boot_uuid: "b-1", boot_fs_type: "xfs", release }
+        Identity {
+            slot: Slot::Back,
+            fs_type: "ext4",
+            boot_uuid: "b-1",
+            boot_fs_type: "xfs",
+            release,
+        }
     }
 
     #[test]
     fn the_fstab_is_the_slots_own_and_keeps_what_the_customer_mounts() {
-        let release = ReleaseRecord { product: None, version: "1".into() };
+        let release = ReleaseRecord {
+            product: None,
+            version: "1".into(),
+        };
         let image = "# image\nUUID=i-1 / ext4 errors=remount-ro 0 1\nUUID=i-2 /boot ext4 defaults 0 2\n\
                      UUID=i-3 none swap sw 0 0\ntmpfs /tmp tmpfs mode=1777 0 0\n";
         let running = "/dev/mapper/VA-root / xfs defaults 0 0\nUUID=b-1 /boot xfs defaults 0 0\n\
@@ -250,7 +304,14 @@ mod tests {
         );
         assert_eq!(fstab.left_out, ["UUID=i-3 none swap sw 0 0"]);
         let points: Vec<&Path> = fstab.mount_points.iter().map(PathBuf::as_path).collect();
-        assert_eq!(points, [Path::new("/boot"), Path::new("/data"), Path::new("/mnt/nas")]);
+        assert_eq!(
+            points,
+            [
+                Path::new("/boot"),
+                Path::new("/data"),
+                Path::new("/mnt/nas")
+            ]
+        );
     }
 
     #[test]

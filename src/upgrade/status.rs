@@ -69,7 +69,11 @@ pub fn status(config: &Config, machine: &Machine) -> Result<Status> {
         slots.push(slot_status(config, machine, &state, slot, record(slot)?)?);
     }
     let failed = match state.failed() {
-        Some((slot, reason)) => Some(Failed { slot, version: record(slot)?.map(|r| r.version), reason }),
+        Some((slot, reason)) => Some(Failed {
+            slot,
+            version: record(slot)?.map(|r| r.version),
+            reason,
+        }),
         None => None,
     };
     Ok(Status {
@@ -89,14 +93,20 @@ pub fn status(config: &Config, machine: &Machine) -> Result<Status> {
 pub fn after_boot(config: &Config, machine: &Machine) -> State {
     let mut state = machine.state();
     let why = machine.booted_by.why.as_str();
-    let waiting = state.trial().is_some_and(|trial| trial.slot != machine.booted);
+    let waiting = state
+        .trial()
+        .is_some_and(|trial| trial.slot != machine.booted);
     if why == "nowrite" && waiting {
         // The trial is there, as was just seen.
         let _ = state.fail_trial(Reason::Nowrite);
     }
     if why == "noenv" && machine.state.is_none() {
         let other = machine.booted.other();
-        if SlotRecord::load(&slot_boot::dir(config, other)).ok().flatten().is_some() {
+        if SlotRecord::load(&slot_boot::dir(config, other))
+            .ok()
+            .flatten()
+            .is_some()
+        {
             state.fail(other, Reason::Noenv);
         }
     }
@@ -114,10 +124,14 @@ fn slot_status(
     let filled = !matches!(phase, Phase::Empty | Phase::Writing);
     let running = slot == machine.booted;
     let adopted = machine.state.is_some();
-    let whole = record.as_ref().is_some_and(|r| r.faults(&slot_boot::dir(config, slot), false).is_empty());
+    let whole = record
+        .as_ref()
+        .is_some_and(|r| r.faults(&slot_boot::dir(config, slot), false).is_empty());
     let kernel = match &record {
         Some(record) => Some(record.kernel.clone()),
-        None if running => slot_boot::running_kernel(config).ok().map(|kernel| kernel.release),
+        None if running => slot_boot::running_kernel(config)
+            .ok()
+            .map(|kernel| kernel.release),
         None => None,
     };
     let version = match record {
@@ -149,12 +163,19 @@ impl Status {
                 slot.state,
                 unknown(&slot.version),
                 unknown(&slot.kernel),
-                if slot.bootable { "" } else { "  (not bootable)" }
+                if slot.bootable {
+                    ""
+                } else {
+                    "  (not bootable)"
+                }
             );
         }
         let why = match self.trial {
             Some(trial) if trial.slot == self.booted => {
-                format!("on trial, {} more tries; not confirmed yet", trial.tries_left)
+                format!(
+                    "on trial, {} more tries; not confirmed yet",
+                    trial.tries_left
+                )
             }
             Some(trial) if trial.tries_left > 0 => format!("its trial, {} tries", trial.tries_left),
             Some(_) => "the trial has no tries left".to_owned(),

@@ -65,7 +65,12 @@ pub fn after_boot(sys: &dyn System, config: &Config, progress: &dyn Progress) ->
         Some((slot, reason)) if just_failed => {
             let version = version_of(config, slot);
             let outcome = format!("failed: {reason}");
-            let event = Event { operation: "trial", slot, version: &version, outcome: &outcome };
+            let event = Event {
+                operation: "trial",
+                slot,
+                version: &version,
+                outcome: &outcome,
+            };
             history::record(config, &event, progress);
             Ok(Outcome::TrialFailed(slot, reason))
         }
@@ -95,14 +100,22 @@ pub fn confirm(config: &Config, progress: &dyn Progress) -> Result<bool> {
     state.confirm()?;
     state.save(&config.at(BOOT_DIR))?;
     let version = version_of(config, machine.booted);
-    let event =
-        Event { operation: "confirm", slot: machine.booted, version: &version, outcome: "committed" };
+    let event = Event {
+        operation: "confirm",
+        slot: machine.booted,
+        version: &version,
+        outcome: "committed",
+    };
     history::record(config, &event, progress);
     Ok(true)
 }
 
 fn on_trial(machine: &Machine) -> bool {
-    let slot = machine.state.as_ref().and_then(State::trial).map(|trial| trial.slot);
+    let slot = machine
+        .state
+        .as_ref()
+        .and_then(State::trial)
+        .map(|trial| trial.slot);
     slot == Some(machine.booted)
 }
 
@@ -112,7 +125,10 @@ fn run_trial(
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<Outcome> {
-    progress.start(&format!("checking the health of slot {}", machine.booted), None);
+    progress.start(
+        &format!("checking the health of slot {}", machine.booted),
+        None,
+    );
     let Err(error) = health::check(sys, config, machine) else {
         confirm(config, progress)?;
         space::flush_journal(sys, &config.at(BOOT))?;
@@ -130,17 +146,23 @@ fn run_trial(
 /// # Errors
 /// When the kernel's clock or command line cannot be read.
 pub fn watch_deadline(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Result<()> {
-    let cmdline = fs::read_to_string(config.at("/proc/cmdline")).context("reading the kernel command line")?;
+    let cmdline = fs::read_to_string(config.at("/proc/cmdline"))
+        .context("reading the kernel command line")?;
     if booted_by(&cmdline).why != "trial" {
         return Ok(());
     }
     let uptime = uptime_seconds(&config.at("/proc/uptime"))?;
-    thread::sleep(Duration::from_secs(config.deadline_seconds.saturating_sub(uptime)));
+    thread::sleep(Duration::from_secs(
+        config.deadline_seconds.saturating_sub(uptime),
+    ));
     let confirmed = Machine::look(config).is_ok_and(|machine| !on_trial(&machine));
     if confirmed {
         return Ok(());
     }
-    let text = format!("nothing confirmed this system in {} seconds", config.deadline_seconds);
+    let text = format!(
+        "nothing confirmed this system in {} seconds",
+        config.deadline_seconds
+    );
     give_up(config, Reason::Deadline, &text, progress);
     restart(sys, config, Restart::Forced, progress);
     Ok(())
@@ -148,7 +170,10 @@ pub fn watch_deadline(sys: &dyn System, config: &Config, progress: &dyn Progress
 
 fn uptime_seconds(path: &Path) -> Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let seconds = text.split(['.', ' ']).next().and_then(|word| word.parse().ok());
+    let seconds = text
+        .split(['.', ' '])
+        .next()
+        .and_then(|word| word.parse().ok());
     seconds.with_context(|| format!("{} says {text:?}", path.display()))
 }
 
@@ -161,7 +186,12 @@ fn give_up(config: &Config, reason: Reason, text: &str, progress: &dyn Progress)
         state.note_reason(reason)?;
         state.save(&config.at(BOOT_DIR))?;
         let version = version_of(config, machine.booted);
-        let event = Event { operation: "trial", slot: machine.booted, version: &version, outcome: text };
+        let event = Event {
+            operation: "trial",
+            slot: machine.booted,
+            version: &version,
+            outcome: text,
+        };
         history::record(config, &event, progress);
         Ok(())
     };
@@ -185,6 +215,8 @@ fn restart(sys: &dyn System, config: &Config, how: Restart, progress: &dyn Progr
 }
 
 fn version_of(config: &Config, slot: Slot) -> String {
-    let record = SlotRecord::load(&slot_boot::dir(config, slot)).ok().flatten();
+    let record = SlotRecord::load(&slot_boot::dir(config, slot))
+        .ok()
+        .flatten();
     record.map_or_else(|| "unknown".into(), |record| record.version)
 }
