@@ -1,11 +1,13 @@
 //! The one way to replace a file safely and to empty a directory.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use nix::libc;
 
 /// Replaces the file at `path` with `content`, whole or not at all.
 ///
@@ -46,6 +48,37 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|d| d.sync_all())
         .with_context(|| format!("syncing {}", dir.display()))
+}
+
+/// Makes a file for reading and writing in `dir` that has no name, so that
+/// nothing is left of it when this process ends, however it ends.
+///
+/// # Errors
+/// When `dir` cannot be written to.
+pub fn unnamed_file(dir: &Path) -> Result<File> {
+    let context = || format!("making a temporary file in {}", dir.display());
+    let unnamed = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(dir);
+    match unnamed.as_ref().map_err(io::Error::raw_os_error) {
+        // Kernels before 3.11 and some file systems do not know the flag.
+        Err(Some(libc::EISDIR | libc::EOPNOTSUPP | libc::EINVAL)) => {}
+        _ => return unnamed.with_context(context),
+    }
+    let name = format!(".va-upgrade-{}", std::process::id());
+    let path = dir.join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(context)?;
+    fs::remove_file(&path).with_context(context)?;
+    Ok(file)
 }
 
 /// Removes a directory tree that is known to hold no mount; absent is fine.
