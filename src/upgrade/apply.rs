@@ -282,7 +282,7 @@ impl<'a> Job<'a> {
         let mounted = self.mount("ro")?;
         self.progress
             .start("reading back", Some(self.manifest.tree.data_bytes));
-        let found = bundle::digest_tree(mounted.path())?;
+        let found = bundle::digest_tree(mounted.path(), threads, self.progress)?;
         ensure!(
             found == self.manifest.tree.digest,
             "{} does not hold what was written to it; check the machine's storage",

@@ -21,9 +21,10 @@ use super::record::sha256_file;
 use crate::boot::core::{BootArea, Saved};
 use crate::boot::menu;
 use crate::boot::target::Target;
-use crate::bundle;
+use crate::bundle::{self, Sha};
 use crate::config::Config;
 use crate::disk::space;
+use crate::progress::Silent;
 use crate::slot::Slot;
 use crate::system::{Cmd, Mount, Mounted, System, beneath, files};
 
@@ -67,7 +68,7 @@ pub struct Switch<'a> {
 struct OldDir {
     path: PathBuf,
     copy: PathBuf,
-    digest: String,
+    digest: Sha,
 }
 
 impl<'a> Switch<'a> {
@@ -90,7 +91,7 @@ impl<'a> Switch<'a> {
             fs::create_dir_all(plan.slot_root.join(SAVED_DIR))?;
             sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(&path).arg(&copy))
                 .with_context(|| format!("saving {}", path.display()))?;
-            let digest = bundle::digest_tree(&path)?;
+            let digest = digest(&path)?;
             old_dirs.push(OldDir { path, copy, digest });
         }
         Ok(Switch {
@@ -155,7 +156,7 @@ impl<'a> Switch<'a> {
     /// When one was changed, or the copies cannot be removed.
     pub fn finish(&mut self, plan: &Plan) -> Result<()> {
         for old in &self.old_dirs {
-            let digest = bundle::digest_tree(&old.path)?;
+            let digest = digest(&old.path)?;
             ensure!(
                 digest == old.digest,
                 "the target's GRUB tools changed {}",
@@ -175,7 +176,7 @@ impl<'a> Switch<'a> {
             .restore(&self.saved)
             .context("restoring the boot sector and the bios_grub partition")?;
         for old in &self.old_dirs {
-            let same = bundle::digest_tree(&old.path).is_ok_and(|digest| digest == old.digest);
+            let same = digest(&old.path).is_ok_and(|digest| digest == old.digest);
             if !same {
                 self.restore_dir(old)
                     .with_context(|| format!("restoring {}", old.path.display()))?;
@@ -297,6 +298,11 @@ fn compare_modules(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the digest of everything in a directory, names, owners and times included.
+fn digest(dir: &Path) -> Result<Sha> {
+    bundle::digest_tree(dir, 1, &Silent)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

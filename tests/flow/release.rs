@@ -65,7 +65,7 @@ pub fn make_bundle(dir: &Path, version: &str) -> PathBuf {
         architecture: found.architecture.to_owned(),
     };
     let out = dir.join(format!("{version}.vab"));
-    let options = PackOptions { threads: 1, ..PackOptions::default() };
+    let options = PackOptions::new(1, 1_700_000_000);
     bundle::pack(&tree, &release, &facts, &options, &out, &Silent).unwrap();
     out
 }
