@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use super::bundles::trust;
 use super::{Session, print, print_json, threads};
-use crate::bundle::{Bundle, Keyring, Manifest};
+use crate::bundle::{Keyring, Manifest, Sealed};
 use crate::progress::Progress;
 use crate::system::{Restart, System};
 use crate::upgrade::apply::{self as apply_flow, Input, Options, REVOKED_FILE, TRUSTED_DIR};
@@ -47,9 +48,8 @@ pub fn check(session: &Session, args: &CheckArgs) -> Result<()> {
 /// Proves a bundle whole and genuine and returns its manifest.
 fn authentic(session: &Session, file: &Path, allow_unsigned: bool) -> Result<Manifest> {
     let keyring = Keyring::load(&session.config.at(TRUSTED_DIR), &session.config.at(REVOKED_FILE))?;
-    let mut bundle = Bundle::open(file)?;
-    bundle.authenticate(&keyring, allow_unsigned)?;
-    bundle.verify(&session.ui)?;
+    let (mut bundle, _) = Sealed::open(file)?.authenticate(trust(&keyring, allow_unsigned))?;
+    bundle.verify(threads(None)?, &session.ui)?;
     Ok(bundle.manifest().clone())
 }
 

@@ -29,7 +29,7 @@ use super::slot_tree::{self, Identity};
 use super::trial::LOCK_FILE;
 use crate::boot::entry;
 use crate::boot::target::{self, Target};
-use crate::bundle::{self, Bundle, Keyring, Manifest, UnpackOptions};
+use crate::bundle::{self, Bundle, Keyring, Manifest, Sealed, Trust, UnpackOptions};
 use crate::config::Config;
 use crate::disk::{mkfs, space};
 use crate::failure::{Class, class_of, with_class};
@@ -95,11 +95,16 @@ pub fn apply(
     let _lock = Lock::take(&config.at(LOCK_FILE))?;
     let keyring = Keyring::load(&config.at(TRUSTED_DIR), &config.at(REVOKED_FILE))?;
     let streamed = matches!(options.input, Input::Stream(_));
-    let mut bundle = match options.input {
-        Input::File(path) => Bundle::open(&path)?,
-        Input::Stream(stream) => Bundle::from_stream(stream)?,
+    let sealed = match options.input {
+        Input::File(path) => Sealed::open(&path)?,
+        Input::Stream(stream) => Sealed::from_stream("the stream", stream)?,
     };
-    bundle.authenticate(&keyring, options.allow_unsigned)?;
+    let trust = if options.allow_unsigned {
+        Trust::SignedOrUnsigned(&keyring)
+    } else {
+        Trust::Signed(&keyring)
+    };
+    let (mut bundle, _) = sealed.authenticate(trust)?;
     let manifest = bundle.manifest().clone();
     let machine = Machine::look(config)?;
     refuse_armed(&machine)?;
@@ -107,7 +112,7 @@ pub fn apply(
     report.require()?;
     let facts = facts.context("the checks passed without facts")?;
     if !streamed {
-        bundle.verify(progress)?;
+        bundle.verify(options.threads, progress)?;
     }
     let from = ReleaseRecord::of_running(config)?.version;
     let outcome = Outcome {
@@ -274,7 +279,7 @@ impl<'a> Job<'a> {
     fn unpack(&self, bundle: Bundle, threads: usize) -> Result<()> {
         let device = self.config.device(self.facts.target);
         let mounted = self.mount("rw")?;
-        bundle.unpack(mounted.path(), &UnpackOptions { threads }, self.progress)?;
+        bundle.unpack(mounted.path(), &UnpackOptions::new(threads), self.progress)?;
         mounted.unmount()?;
 
         self.sys
