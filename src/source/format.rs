@@ -4,7 +4,7 @@
 //! something else would have them open files of its choice.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -48,10 +48,8 @@ pub fn detect(path: &Path) -> Result<Kind> {
         refuse!("{shown} is neither a directory nor an image file");
     }
     let file = File::open(path).with_context(|| format!("opening {shown}"))?;
-    let mut head = Vec::new();
-    (&file)
-        .take(512)
-        .read_to_end(&mut head)
+    let mut head = vec![0; usize::try_from(meta.len().min(512))?];
+    file.read_exact_at(&mut head, 0)
         .with_context(|| format!("reading {shown}"))?;
     let extension = path
         .extension()

@@ -13,7 +13,7 @@ use super::{Opened, SourceOptions, drop_in_reverse, guest, place};
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
-use crate::system::{Mount, Mounted, System, beneath};
+use crate::system::{Mount, Mounted, System, beneath, signals};
 
 /// The volume that is the root when several could be.
 const ROOT_VOLUME: &str = "root";
@@ -130,7 +130,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
         );
         let mut reasons = Vec::new();
         for group in [called_root, others] {
-            let roots = self.roots_among(&group, at, &mut reasons);
+            let roots = self.roots_among(&group, at, &mut reasons)?;
             match roots.as_slice() {
                 [] => {}
                 [root] => return Ok(Search::Found(root)),
@@ -155,7 +155,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
         volumes: &[&'i Volume],
         at: &Path,
         reasons: &mut Vec<String>,
-    ) -> Vec<&'i Volume> {
+    ) -> Result<Vec<&'i Volume>> {
         let mut roots = Vec::new();
         for volume in volumes {
             if let Content::Closed(reason) = &volume.content {
@@ -165,10 +165,13 @@ impl<'a, 'i> OpenImage<'a, 'i> {
             match self.is_root(volume, at) {
                 Ok(true) => roots.push(*volume),
                 Ok(false) => {}
-                Err(error) => reasons.push(format!("{error:#}")),
+                Err(error) => {
+                    signals::check()?;
+                    reasons.push(format!("{error:#}"));
+                }
             }
         }
-        roots
+        Ok(roots)
     }
 
     /// Tells whether `volume` holds a root file system, mounting it for the moment.

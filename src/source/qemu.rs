@@ -13,7 +13,7 @@ use super::raw::RawImage;
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
-use crate::system::{Cmd, System};
+use crate::system::{Cmd, System, signals};
 
 /// Looking at an image takes a moment, however large it is.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
@@ -85,7 +85,7 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
     let raw = RawImage::temporary(size_bytes, data_bytes)?;
     let cmd = convert_cmd(&spec, &raw.path());
     progress.start(&format!("reading {}", image.name()), Some(data_bytes));
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         let tool = scope.spawn(|| sys.run(&cmd));
         let mut done = 0;
         while !tool.is_finished() {
@@ -98,14 +98,17 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
             Ok(result) => result.map(drop),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })
-    .with_context(|| {
-        format!(
-            "reading {} (set TMPDIR to a larger directory if space ran out)",
-            image.path.display()
-        )
-    })
-    .class(Class::Refused)?;
+    });
+    // A terminal's Ctrl-C ends the tool as well; that is no fault of the image.
+    signals::check()?;
+    result
+        .map_err(|error| {
+            let full = format!("{error:#}").contains("No space left");
+            let way_out = "the directory for temporary files is full; set TMPDIR to a larger one";
+            if full { error.context(way_out) } else { error }
+        })
+        .with_context(context)
+        .class(Class::Refused)?;
     progress.finish();
     Ok(raw)
 }
