@@ -156,11 +156,11 @@ impl Config {
         self.sysroot.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Returns how long an ordered restart may take before the kernel is told to.
-    pub fn restart_patience(&self) -> Duration {
-        // A machine below a directory is a test's; it has restarted by now.
+    /// Returns the time to wait for `seconds` to pass on this machine.
+    pub fn pause(&self, seconds: u64) -> Duration {
+        // A machine below a directory is a test's: nothing happens on it by itself.
         Duration::from_secs(if self.sysroot == Path::new("/") {
-            90
+            seconds
         } else {
             0
         })

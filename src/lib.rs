@@ -1,9 +1,10 @@
 //! Whole-root upgrades for virtual appliances with two LVM roots.
 //!
-//! Imports go one way: `main -> cli -> upgrade -> {source, bundle, disk, boot}
+//! Imports go one way: `main -> cli -> {build, upgrade} -> {source, bundle, disk, boot}
 //! -> {state, slot, config, progress, failure, system}`.
 
 pub mod boot;
+pub mod build;
 pub mod bundle;
 pub mod cli;
 pub mod config;

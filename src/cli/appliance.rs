@@ -20,7 +20,11 @@ pub struct StatusArgs {
 pub fn status(session: &Session, args: &StatusArgs) -> Result<()> {
     let machine = Machine::look(&session.config)?;
     let status = status_flow::status(&session.config, &machine)?;
-    if args.json { print_json(&status) } else { print(&status.text()) }
+    if args.json {
+        print_json(&status)
+    } else {
+        print(&status.text())
+    }
 }
 
 /// Keep the running system, which is on trial
@@ -32,7 +36,11 @@ pub struct ConfirmArgs {}
 pub fn confirm(session: &Session) -> Result<()> {
     session.start_changing("confirm")?;
     let newly = trial::confirm(&session.config, &session.ui)?;
-    print(if newly { "this system is committed now\n" } else { "this system was committed already\n" })
+    print(if newly {
+        "this system is committed now\n"
+    } else {
+        "this system was committed already\n"
+    })
 }
 
 /// Make the other slot boot, if it would
@@ -50,13 +58,27 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<()> {
     let _lock = Lock::take(&session.config.at(trial::LOCK_FILE))?;
     let machine = Machine::look(&session.config)?;
     session.agree("Make the other slot the one that boots?")?;
-    let outcome =
-        rollback_flow::rollback(&session.host, &session.config, &machine, &session.ui)?;
+    let outcome = rollback_flow::rollback(&session.host, &session.config, &machine, &session.ui)?;
     session.ui.finish();
-    let cancelled = if outcome.cancelled_trial { "; the trial is cancelled" } else { "" };
-    let next = if outcome.next == machine.booted { "stays" } else { "boots next" };
-    print(&format!("slot {} with version {} {next}{cancelled}\n", outcome.next, outcome.version))?;
-    if args.reboot { session.host.reboot(Restart::Orderly) } else { Ok(()) }
+    let cancelled = if outcome.cancelled_trial {
+        "; the trial is cancelled"
+    } else {
+        ""
+    };
+    let next = if outcome.next == machine.booted {
+        "stays"
+    } else {
+        "boots next"
+    };
+    print(&format!(
+        "slot {} with version {} {next}{cancelled}\n",
+        outcome.next, outcome.version
+    ))?;
+    if args.reboot {
+        session.host.reboot(Restart::Orderly)
+    } else {
+        Ok(())
+    }
 }
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state

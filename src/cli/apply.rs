@@ -38,16 +38,22 @@ pub fn check(session: &Session, args: &CheckArgs) -> Result<()> {
         None => None,
     };
     let machine = Machine::look(&session.config)?;
-    let (report, _) =
-        preflight::check(&session.host, &session.config, &machine, manifest.as_ref());
+    let (report, _) = preflight::check(&session.host, &session.config, &machine, manifest.as_ref());
     session.ui.finish();
-    if args.json { print_json(&report)? } else { print(&text(&report))? }
+    if args.json {
+        print_json(&report)?
+    } else {
+        print(&text(&report))?
+    }
     report.require()
 }
 
 /// Proves a bundle whole and genuine and returns its manifest.
 fn authentic(session: &Session, file: &Path, allow_unsigned: bool) -> Result<Manifest> {
-    let keyring = Keyring::load(&session.config.at(TRUSTED_DIR), &session.config.at(REVOKED_FILE))?;
+    let keyring = Keyring::load(
+        &session.config.at(TRUSTED_DIR),
+        &session.config.at(REVOKED_FILE),
+    )?;
     let (mut bundle, _) = Sealed::open(file)?.authenticate(trust(&keyring, allow_unsigned))?;
     bundle.verify(threads(None)?, &session.ui)?;
     Ok(bundle.manifest().clone())
@@ -95,9 +101,17 @@ pub fn apply(session: &Session, args: ApplyArgs) -> Result<()> {
     if !args.dry_run && !streamed {
         session.agree("Overwrite the slot that does not run?")?;
     }
-    let input = if streamed { Input::Stream(Box::new(io::stdin())) } else { Input::File(args.file) };
-    let options =
-        Options { input, allow_unsigned: args.allow_unsigned, dry_run: args.dry_run, threads };
+    let input = if streamed {
+        Input::Stream(Box::new(io::stdin()))
+    } else {
+        Input::File(args.file)
+    };
+    let options = Options {
+        input,
+        allow_unsigned: args.allow_unsigned,
+        dry_run: args.dry_run,
+        threads,
+    };
     let outcome = apply_flow::apply(&session.host, &session.config, options, &session.ui)?;
     session.ui.finish();
     let (slot, version) = (outcome.slot, &outcome.version);
@@ -113,5 +127,9 @@ pub fn apply(session: &Session, args: ApplyArgs) -> Result<()> {
          Until it is confirmed, version {} stays the default\n",
         outcome.tries, outcome.from
     ))?;
-    if args.reboot { session.host.reboot(Restart::Orderly) } else { Ok(()) }
+    if args.reboot {
+        session.host.reboot(Restart::Orderly)
+    } else {
+        Ok(())
+    }
 }

@@ -61,10 +61,15 @@ pub fn build(session: &Session, args: BuildArgs) -> Result<()> {
         ],
         threads,
     };
-    let manifest = build_flow::build(&session.host, &options, &session.ui)?;
+    let manifest = build_flow::build(&session.host, options, &session.ui)?;
     session.ui.finish();
     let size = args.output.metadata().map_or(0, |meta| meta.len());
-    print(&format!("{}: {}, {} bytes\n", args.output.display(), title(&manifest), size))
+    print(&format!(
+        "{}: {}, {} bytes\n",
+        args.output.display(),
+        title(&manifest),
+        size
+    ))
 }
 
 /// Add a signature to a bundle
@@ -125,29 +130,63 @@ struct Info<'a> {
 
 pub fn info(session: &Session, args: &InfoArgs) -> Result<()> {
     let keyring = keyring(session, None)?;
-    let trusted = Sealed::open(&args.file)?.authenticate(Trust::Signed(&keyring)).is_ok();
+    let trusted = Sealed::open(&args.file)?
+        .authenticate(Trust::Signed(&keyring))
+        .is_ok();
     let sealed = Sealed::open(&args.file)?;
     let signatures = sealed.signatures().len();
     // Shown whoever signed it: looking is not installing.
     let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
     let manifest = bundle.manifest();
     if args.json {
-        return print_json(&Info { manifest, signatures, trusted });
+        return print_json(&Info {
+            manifest,
+            signatures,
+            trusted,
+        });
     }
-    let trust = if trusted { "trusted" } else { "by nobody this machine trusts" };
-    let signed = if signatures == 0 { "no".to_owned() } else { format!("{signatures}, {trust}") };
+    let trust = if trusted {
+        "trusted"
+    } else {
+        "by nobody this machine trusts"
+    };
+    let signed = if signatures == 0 {
+        "no".to_owned()
+    } else {
+        format!("{signatures}, {trust}")
+    };
     let rows = [
         ("product", manifest.product.clone()),
         ("version", manifest.version.clone()),
-        ("upgrades from", manifest.min_version.clone().unwrap_or_else(|| "any version".into())),
+        (
+            "upgrades from",
+            manifest
+                .min_version
+                .clone()
+                .unwrap_or_else(|| "any version".into()),
+        ),
         ("processor", manifest.cpu_level.to_string()),
         ("kernel", manifest.boot.kernel_release.clone()),
         ("entries", manifest.tree.entries.to_string()),
-        ("needs", format!("{} MiB", manifest.tree.data_bytes.div_ceil(1 << 20))),
-        ("packed", format!("{} bytes in {} chunks", manifest.payload.packed_bytes, manifest.chunks.len())),
+        (
+            "needs",
+            format!("{} MiB", manifest.tree.data_bytes.div_ceil(1 << 20)),
+        ),
+        (
+            "packed",
+            format!(
+                "{} bytes in {} chunks",
+                manifest.payload.packed_bytes,
+                manifest.chunks.len()
+            ),
+        ),
         ("signatures", signed),
     ];
-    print(&rows.map(|(name, value)| format!("{name:<14} {value}\n")).concat())
+    print(
+        &rows
+            .map(|(name, value)| format!("{name:<14} {value}\n"))
+            .concat(),
+    )
 }
 
 /// Prove a bundle whole and signed by a trusted key
@@ -171,7 +210,11 @@ pub fn verify(session: &Session, args: &VerifyArgs) -> Result<()> {
     bundle.verify(threads(None)?, &session.ui)?;
     session.ui.finish();
     let by = signer.map_or("not signed".to_owned(), |id| format!("signed by key {id}"));
-    print(&format!("{}: {}, whole, {by}\n", args.file.display(), title(bundle.manifest())))
+    print(&format!(
+        "{}: {}, whole, {by}\n",
+        args.file.display(),
+        title(bundle.manifest())
+    ))
 }
 
 /// Restore a bundle's tree into a directory; for experts
@@ -208,19 +251,29 @@ fn require_empty(dir: &Path) -> Result<()> {
         .class(Class::Refused)?;
     let used = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found"));
     if used {
-        refuse!("{} is not empty; unpack into an empty directory", dir.display());
+        refuse!(
+            "{} is not empty; unpack into an empty directory",
+            dir.display()
+        );
     }
     Ok(())
 }
 
 fn keyring(session: &Session, trusted: Option<&Path>) -> Result<Keyring> {
     let default = session.config.at(TRUSTED_DIR);
-    Keyring::load(trusted.unwrap_or(&default), &session.config.at(REVOKED_FILE))
+    Keyring::load(
+        trusted.unwrap_or(&default),
+        &session.config.at(REVOKED_FILE),
+    )
 }
 
 /// Returns whose bundles are accepted.
 pub fn trust(keyring: &Keyring, allow_unsigned: bool) -> Trust<'_> {
-    if allow_unsigned { Trust::SignedOrUnsigned(keyring) } else { Trust::Signed(keyring) }
+    if allow_unsigned {
+        Trust::SignedOrUnsigned(keyring)
+    } else {
+        Trust::Signed(keyring)
+    }
 }
 
 fn title(manifest: &Manifest) -> String {

@@ -184,7 +184,10 @@ fn print(text: &str) -> Result<()> {
 /// Returns how many threads to work with: as told, else one for each processor.
 fn threads(wanted: Option<usize>) -> Result<usize> {
     match wanted {
-        Some(0) => Err(anyhow::anyhow!("--threads 0 is not possible; give at least 1")).class(Class::Usage),
+        Some(0) => Err(anyhow::anyhow!(
+            "--threads 0 is not possible; give at least 1"
+        ))
+        .class(Class::Usage),
         Some(threads) => Ok(threads.min(256)),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
@@ -203,9 +206,18 @@ mod tests {
     #[test]
     fn every_verb_and_flag_is_explained() {
         for verb in Cli::command().get_subcommands() {
-            assert!(verb.get_about().is_some(), "{} has no summary", verb.get_name());
+            assert!(
+                verb.get_about().is_some(),
+                "{} has no summary",
+                verb.get_name()
+            );
             for arg in verb.get_arguments() {
-                assert!(arg.get_help().is_some(), "{} {} has no help", verb.get_name(), arg.get_id());
+                assert!(
+                    arg.get_help().is_some(),
+                    "{} {} has no help",
+                    verb.get_name(),
+                    arg.get_id()
+                );
             }
         }
     }

@@ -52,8 +52,18 @@ impl Ui {
             mode => mode,
         };
         let now = Instant::now();
-        let state = State { step: String::new(), total: None, done: 0, started: now, shown: now, bar: None };
-        Ui { mode, state: Mutex::new(state) }
+        let state = State {
+            step: String::new(),
+            total: None,
+            done: 0,
+            started: now,
+            shown: now,
+            bar: None,
+        };
+        Ui {
+            mode,
+            state: Mutex::new(state),
+        }
     }
 
     /// Returns whether somebody is there to be asked.
@@ -68,13 +78,18 @@ impl Ui {
     pub fn ask(&self, question: &str) -> Result<bool> {
         eprint!("{question} [y/N] ");
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .context("reading the answer")?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves numbers to be shown, nothing worse.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -88,7 +103,13 @@ impl State {
         let mib = |bytes: u64| bytes >> 20;
         match self.total {
             Some(total) if total > 0 => {
-                format!("{}: {} of {} MiB ({} %)", self.step, mib(self.done), mib(total), self.done * 100 / total)
+                format!(
+                    "{}: {} of {} MiB ({} %)",
+                    self.step,
+                    mib(self.done),
+                    mib(total),
+                    self.done * 100 / total
+                )
             }
             _ if self.done > 0 => format!("{}: {} MiB", self.step, mib(self.done)),
             _ => self.step.clone(),
@@ -108,7 +129,11 @@ impl State {
         }
         match mode {
             ProgressMode::Bar | ProgressMode::Plain => {
-                say(&format!("{} (done in {:.1} s)", self.step, self.started.elapsed().as_secs_f64()));
+                say(&format!(
+                    "{} (done in {:.1} s)",
+                    self.step,
+                    self.started.elapsed().as_secs_f64()
+                ));
             }
             ProgressMode::Json => say(&self.json()),
             ProgressMode::Auto | ProgressMode::None => {}

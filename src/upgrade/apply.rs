@@ -216,7 +216,10 @@ impl<'a> Job<'a> {
             // The switch keeps copies inside the slot, so it is undone before
             // the slot is unmounted.
             let undone = switch.take().map_or(Ok(()), |switch| switch.undo());
-            return Err(undone.map_or_else(|undo_error| stuck(&error, &undo_error), |()| error));
+            return Err(match undone {
+                Ok(()) => error,
+                Err(undo_error) => stuck(&error, &undo_error),
+            });
         }
         mounted.unmount()?;
 

@@ -121,7 +121,10 @@ impl<'a> Switch<'a> {
             )
             .context("installing GRUB from the target")?;
         let platform = self.new_dir.join(grub.dir_name).join("i386-pc");
-        compare_modules(&beneath::place(plan.slot_root, &grub.platform_dir)?, &platform)?;
+        compare_modules(
+            &beneath::place(plan.slot_root, &grub.platform_dir)?,
+            &platform,
+        )?;
 
         let menu_path = self.new_dir.join(grub.dir_name).join("grub.cfg");
         let text = menu::render(plan.boot_uuid, plan.baked)?;

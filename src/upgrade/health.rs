@@ -22,11 +22,8 @@ use crate::system::{Cmd, System, signals};
 /// The directory of the product's own checks.
 pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
 
-/// How often something that still changes is looked at.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// How long the network may take once the system has started.
-const NETWORK_ROUNDS: u32 = 60;
+/// How long, in seconds, the network may take once the system has started.
+const NETWORK_SECONDS: u32 = 60;
 
 /// Checks the running system; returns when it is healthy.
 ///
@@ -35,7 +32,7 @@ const NETWORK_ROUNDS: u32 = 60;
 /// # Errors
 /// What is unhealthy.
 pub fn check(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()> {
-    wait_until_started(sys)?;
+    wait_until_started(sys, config)?;
     check_network(sys, config, machine)?;
     for path in product_checks(&config.at(CHECKS_DIR))? {
         signals::check()?;
@@ -52,13 +49,13 @@ pub fn check(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()>
 }
 
 /// Waits for the end of the start, and refuses a degraded system.
-fn wait_until_started(sys: &dyn System) -> Result<()> {
+fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
     loop {
         // The exit status says less than the word, so the shell swallows it.
         let ask = Cmd::new("sh").args(["-c", "systemctl is-system-running || true"]);
         match sys.run(&ask)?.trim() {
             "running" => return Ok(()),
-            "initializing" | "starting" => thread::sleep(PAUSE),
+            "initializing" | "starting" => thread::sleep(config.pause(1)),
             "degraded" => {
                 let list = Cmd::new("systemctl").args([
                     "list-units",
@@ -86,13 +83,13 @@ fn check_network(sys: &dyn System, config: &Config, machine: &Machine) -> Result
     }
     let before: Network = read_yaml(&path)?;
     let mut missing = Vec::new();
-    for _ in 0..NETWORK_ROUNDS {
+    for _ in 0..NETWORK_SECONDS {
         missing = before.missing_in(&Network::look(sys, config)?);
         if missing.is_empty() {
             return Ok(());
         }
         signals::check()?;
-        thread::sleep(PAUSE);
+        thread::sleep(config.pause(1));
     }
     ensure!(
         missing.is_empty(),

@@ -29,6 +29,9 @@ use crate::system::{Lock, Restart, System};
 /// The lock of every command that changes something.
 pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 
+/// How long an ordered restart may take before the kernel is told to restart.
+const RESTART_SECONDS: u64 = 90;
+
 /// What a boot turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -203,7 +206,7 @@ fn give_up(config: &Config, reason: Reason, text: &str, progress: &dyn Progress)
 /// Restarts, if need be without asking anyone.
 fn restart(sys: &dyn System, config: &Config, how: Restart, progress: &dyn Progress) {
     match sys.reboot(how) {
-        Ok(()) => thread::sleep(config.restart_patience()),
+        Ok(()) => thread::sleep(config.pause(RESTART_SECONDS)),
         Err(error) => progress.note(&format!("the restart was not accepted: {error:#}")),
     }
     // Linux, "Magic SysRq": s syncs, b restarts at once.

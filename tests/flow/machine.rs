@@ -26,6 +26,7 @@ pub struct Machine {
 struct Calls {
     count: usize,
     fail_at: Option<usize>,
+    failed: Option<String>,
     log: Vec<String>,
     mounts: Vec<(PathBuf, PathBuf)>,
     reboots: Vec<Restart>,
@@ -35,11 +36,20 @@ struct Calls {
 impl Machine {
     /// An appliance as an installer leaves it: runs from `root`, knows nothing of us.
     pub fn fresh() -> Machine {
-        let machine = Machine { dir: tempfile::tempdir().unwrap(), state: Mutex::default() };
-        machine.write("/proc/cmdline", "BOOT_IMAGE=/vmlinuz-5.10 root=/dev/mapper/VA-root ro console=ttyS0\n");
+        let machine = Machine {
+            dir: scratch(),
+            state: Mutex::default(),
+        };
+        machine.write(
+            "/proc/cmdline",
+            "BOOT_IMAGE=/vmlinuz-5.10 root=/dev/mapper/VA-root ro console=ttyS0\n",
+        );
         machine.write("/proc/cpuinfo", CPUINFO);
         machine.write("/proc/sys/kernel/osrelease", "5.10.0-1\n");
-        machine.write("/proc/net/route", "Iface\tDestination\tGateway\neth0\t00000000\t0202000A\t3\t0\t0\t0\n");
+        machine.write(
+            "/proc/net/route",
+            "Iface\tDestination\tGateway\neth0\t00000000\t0202000A\t3\t0\t0\t0\n",
+        );
         machine.write("/proc/uptime", "5000.00 1.0\n");
         machine.write("/proc/self/exe", "the program");
         machine.write("/proc/sysrq-trigger", "");
@@ -48,16 +58,29 @@ impl Machine {
         machine.write("/sys/class/net/eth0/device/x", "");
         machine.write("/sys/devices/vda/vda3/partition", "3");
         fs::create_dir_all(machine.at("/sys/class/block")).unwrap();
-        symlink(machine.at("/sys/devices/vda/vda3"), machine.at("/sys/class/block/vda3")).unwrap();
+        symlink(
+            machine.at("/sys/devices/vda/vda3"),
+            machine.at("/sys/class/block/vda3"),
+        )
+        .unwrap();
         machine.run_from("root", "253:0");
         machine.write("/boot/vmlinuz-5.10.0-1", "old kernel");
         machine.write("/boot/initrd.img-5.10.0-1", "old initramfs");
         machine.write("/boot/grub/grub.cfg", "menu of the installer");
         machine.write("/boot/grub/i386-pc/normal.mod", "old module");
-        machine.write("/etc/fstab", "/dev/mapper/VA-root / ext4 defaults 0 1\n/dev/VA/data /data ext4 defaults 0 2\n");
+        machine.write(
+            "/etc/fstab",
+            "/dev/mapper/VA-root / ext4 defaults 0 1\n/dev/VA/data /data ext4 defaults 0 2\n",
+        );
         machine.write("/etc/os-release", "ID=debian\nVERSION_ID=\"11\"\n");
         machine.write("/etc/va-upgrade/config.yaml", "product: acme\n");
-        for dir in ["/run", "/dev/pts", "/data", "/devices/VA-back", "/devices/VA-root"] {
+        for dir in [
+            "/run",
+            "/dev/pts",
+            "/data",
+            "/devices/VA-back",
+            "/devices/VA-root",
+        ] {
             fs::create_dir_all(machine.at(dir)).unwrap();
         }
         make_disk(&machine.at("/dev/vda"));
@@ -84,7 +107,10 @@ impl Machine {
 
     /// Makes the kernel say which volume is `/`.
     pub fn run_from(&self, volume: &str, number: &str) {
-        self.write(&format!("/sys/dev/block/{number}/dm/name"), &format!("VA-{volume}\n"));
+        self.write(
+            &format!("/sys/dev/block/{number}/dm/name"),
+            &format!("VA-{volume}\n"),
+        );
         let lines = format!(
             "1 0 {number} / / rw - ext4 /dev/mapper/VA-{volume} rw\n\
              2 1 252:2 / /boot rw - ext4 /dev/vda2 rw\n\
@@ -102,7 +128,11 @@ impl Machine {
 
     /// Sets what the program or question `name` answers.
     pub fn answer(&self, name: &'static str, text: &str) {
-        self.state.lock().unwrap().answers.insert(name, text.to_owned());
+        self.state
+            .lock()
+            .unwrap()
+            .answers
+            .insert(name, text.to_owned());
     }
 
     /// Makes the call number `step`, counted from now, fail.
@@ -111,8 +141,19 @@ impl Machine {
         state.fail_at = Some(state.count + step);
     }
 
+    /// Returns the call that was made to fail, if it came to that.
+    pub fn failed_call(&self) -> Option<String> {
+        self.state.lock().unwrap().failed.clone()
+    }
+
     pub fn mounts(&self) -> Vec<PathBuf> {
-        self.state.lock().unwrap().mounts.iter().map(|(_, target)| target.clone()).collect()
+        self.state
+            .lock()
+            .unwrap()
+            .mounts
+            .iter()
+            .map(|(_, target)| target.clone())
+            .collect()
     }
 
     pub fn reboots(&self) -> Vec<Restart> {
@@ -151,6 +192,7 @@ impl Machine {
         state.count += 1;
         state.log.push(what.clone());
         if state.fail_at == Some(count) {
+            state.failed = Some(what.clone());
             bail!("{what}: made to fail");
         }
         Ok(())
@@ -162,11 +204,21 @@ impl Machine {
     }
 
     fn install_grub(&self, cmd: &Cmd) -> Result<String> {
-        let args: Vec<String> = cmd.arguments().iter().map(|a| a.to_string_lossy().into_owned()).collect();
-        let dir = args.iter().find_map(|a| a.strip_prefix("--boot-directory=")).context("no directory")?;
+        let args: Vec<String> = cmd
+            .arguments()
+            .iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        let dir = args
+            .iter()
+            .find_map(|a| a.strip_prefix("--boot-directory="))
+            .context("no directory")?;
         let platform = self.at(dir).join("grub/i386-pc");
         fs::create_dir_all(&platform)?;
-        let source = cmd.root().context("not in a chroot")?.join("usr/lib/grub/i386-pc");
+        let source = cmd
+            .root()
+            .context("not in a chroot")?
+            .join("usr/lib/grub/i386-pc");
         for entry in fs::read_dir(source)? {
             let path = entry?.path();
             fs::copy(&path, platform.join(path.file_name().unwrap()))?;
@@ -179,7 +231,11 @@ impl Machine {
 impl System for Machine {
     fn run(&self, cmd: &Cmd) -> Result<String> {
         self.step(cmd.to_string())?;
-        let program = Path::new(cmd.program()).file_name().unwrap().to_string_lossy().into_owned();
+        let program = Path::new(cmd.program())
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         let answer = |name: &str| self.state.lock().unwrap().answers.get(name).cloned();
         let text = cmd.to_string();
         Ok(match program.as_str() {
@@ -187,16 +243,22 @@ impl System for Machine {
             "blkid" => format!("{BOOT_UUID}\n"),
             "vgs" => answer("vgs").unwrap_or_else(|| "  VA|uuid-1\n".into()),
             "lvs" => answer("lvs").unwrap_or_else(|| {
-                "  root|2147483648|linear\n  back|2147483648|linear\n  data|268435456|linear\n".into()
+                "  root|2147483648|linear\n  back|2147483648|linear\n  data|268435456|linear\n"
+                    .into()
             }),
             "pvs" => "  VA|/dev/vda3\n".into(),
             "stat" => answer("stat").unwrap_or_else(|| "4096 100000 100000 90000\n".into()),
-            "ip" => answer("ip").unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
+            "ip" => answer("ip")
+                .unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
             "sh" if text.contains("command -v") => answer("missing").unwrap_or_default(),
             "sh" if text.contains("mkfs") => "mke2fs 1.46.2 (28-Feb-2021)\n".into(),
             "sh" if text.contains("fsfreeze") => String::new(),
-            "sh" if text.contains("is-system-running") => answer("running").unwrap_or_else(|| "running\n".into()),
-            "systemctl" if text.contains("list-units") => "broken.service loaded failed failed\n".into(),
+            "sh" if text.contains("is-system-running") => {
+                answer("running").unwrap_or_else(|| "running\n".into())
+            }
+            "systemctl" if text.contains("list-units") => {
+                "broken.service loaded failed failed\n".into()
+            }
             "mkfs.ext4" => {
                 let dir = self.device_dir(Path::new(cmd.arguments().last().unwrap()));
                 fs::remove_dir_all(&dir)?;
@@ -221,12 +283,20 @@ impl System for Machine {
     }
 
     fn mount(&self, mount: &Mount) -> Result<()> {
-        self.step(format!("mount {} on {}", mount.source.display(), mount.target.display()))?;
+        self.step(format!(
+            "mount {} on {}",
+            mount.source.display(),
+            mount.target.display()
+        ))?;
         if mount.fs_type.is_some() {
             fs::remove_dir(&mount.target)?;
             fs::rename(self.device_dir(&mount.source), &mount.target)?;
         }
-        self.state.lock().unwrap().mounts.push((mount.source.clone(), mount.target.clone()));
+        self.state
+            .lock()
+            .unwrap()
+            .mounts
+            .push((mount.source.clone(), mount.target.clone()));
         Ok(())
     }
 
@@ -234,7 +304,11 @@ impl System for Machine {
         // What is undone is undone; a real unmount that fails is reported, and
         // the kernel ends it with the process.
         let mut state = self.state.lock().unwrap();
-        let place = state.mounts.iter().rposition(|(_, target)| target == at).context("not mounted")?;
+        let place = state
+            .mounts
+            .iter()
+            .rposition(|(_, target)| target == at)
+            .context("not mounted")?;
         let (source, target) = state.mounts.remove(place);
         drop(state);
         let volume = source.starts_with("/dev/VA");
@@ -252,20 +326,38 @@ impl System for Machine {
     }
 }
 
+/// A directory in memory where there is such a place: the flows sync a lot.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
 /// A disk with a bios_grub partition of 1 MiB at sector 2048.
 fn make_disk(path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let file = fs::File::create(path).unwrap();
     file.set_len(8 << 20).unwrap();
     gpt::mbr::ProtectiveMBR::with_lb_size((8 << 20) / 512 - 1)
-        .overwrite_lba0(&mut fs::OpenOptions::new().read(true).write(true).open(path).unwrap())
+        .overwrite_lba0(
+            &mut fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .unwrap(),
+        )
         .unwrap();
     let mut table = gpt::GptConfig::new()
         .writable(true)
         .logical_block_size(gpt::disk::LogicalBlockSize::Lb512)
         .create(path)
         .unwrap();
-    table.add_partition("grub", 1 << 20, gpt::partition_types::BIOS, 0, Some(2048)).unwrap();
+    table
+        .add_partition("grub", 1 << 20, gpt::partition_types::BIOS, 0, Some(2048))
+        .unwrap();
     table.write().unwrap();
 }
 

@@ -16,8 +16,14 @@ pub fn make_tree(dir: &Path, kernel: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     };
-    write("etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n");
-    write("etc/fstab", b"/dev/mapper/VA-root / ext4 defaults 0 1\nUUID=1 /boot ext4 defaults 0 2\n");
+    write(
+        "etc/os-release",
+        b"ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n",
+    );
+    write(
+        "etc/fstab",
+        b"/dev/mapper/VA-root / ext4 defaults 0 1\nUUID=1 /boot ext4 defaults 0 2\n",
+    );
     write(&format!("boot/vmlinuz-{kernel}"), b"new kernel");
     write(&format!("boot/initrd.img-{kernel}"), b"new initramfs");
     write(&format!("usr/lib/modules/{kernel}/modules.dep"), b"");
@@ -33,12 +39,30 @@ pub fn make_tree(dir: &Path, kernel: &str) {
     }
     write("usr/lib/grub/i386-pc/boot.img", &boot_img());
     for name in [
-        "biosdisk", "part_gpt", "part_msdos", "ext2", "xfs", "search", "search_fs_uuid", "loadenv", "test",
-        "linux", "normal", "configfile", "echo", "reboot", "sleep", "gzio",
+        "biosdisk",
+        "part_gpt",
+        "part_msdos",
+        "ext2",
+        "xfs",
+        "search",
+        "search_fs_uuid",
+        "loadenv",
+        "test",
+        "linux",
+        "normal",
+        "configfile",
+        "echo",
+        "reboot",
+        "sleep",
+        "gzio",
     ] {
         write(&format!("usr/lib/grub/i386-pc/{name}.mod"), name.as_bytes());
     }
-    for (link, to) in [("lib", "usr/lib"), ("sbin", "usr/sbin"), ("usr/sbin/init", "../lib/systemd/systemd")] {
+    for (link, to) in [
+        ("lib", "usr/lib"),
+        ("sbin", "usr/sbin"),
+        ("usr/sbin/init", "../lib/systemd/systemd"),
+    ] {
         std::os::unix::fs::symlink(to, dir.join(link)).unwrap();
     }
     for path in ["dev", "proc", "sys", "run", "tmp", "etc/systemd/system"] {
@@ -50,7 +74,10 @@ pub fn make_tree(dir: &Path, kernel: &str) {
 pub fn make_bundle(dir: &Path, version: &str) -> PathBuf {
     let tree = dir.join(format!("tree-{version}"));
     make_tree(&tree, "6.1.0-2");
-    let release = Release::parse(&format!("product: acme\nversion: {version}\n")).unwrap();
+    let release = Release::parse(&format!(
+        "product: acme\nversion: {version}\ncpu_level: x86-64-v2\n"
+    ))
+    .unwrap();
     let found = target::inspect(&tree).unwrap();
     let bytes = |path: &Path| tree.join(path).metadata().unwrap().len();
     let facts = TreeFacts {

@@ -10,7 +10,7 @@ use va_upgrade::upgrade::rollback::{Outcome, rollback};
 use va_upgrade::upgrade::trial::confirm;
 
 use crate::apply::{armed, state};
-use crate::machine::Machine;
+use crate::machine::{Machine, scratch};
 
 fn run(machine: &Machine) -> anyhow::Result<Outcome> {
     let config = machine.config();
@@ -19,7 +19,7 @@ fn run(machine: &Machine) -> anyhow::Result<Outcome> {
 
 /// Runs 9.4.1 from `back`, confirmed; `root` holds the old system.
 fn upgraded() -> (tempfile::TempDir, Machine) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
     confirm(&machine.config(), &Silent).unwrap();
@@ -46,12 +46,24 @@ fn rollback_works_from_either_side_twice_in_a_row() {
 fn rollback_refuses_a_slot_that_would_not_boot() {
     type Damage = fn(&Machine);
     let cases: [(&str, Damage); 6] = [
-        ("vmlinuz", |m| fs::remove_file(m.at("/boot/va/root/vmlinuz")).unwrap()),
-        ("initrd", |m| m.write("/boot/va/root/initrd", "old initramfz")),
-        ("entry.cfg", |m| fs::remove_file(m.at("/boot/va/root/entry.cfg")).unwrap()),
-        ("no boot entry", |m| fs::remove_file(m.at("/boot/va/root/slot.yaml")).unwrap()),
-        ("lacks init", |m| fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()),
-        ("another GRUB", |m| fs::remove_file(m.at("/boot/va/grub-1/core-sector")).unwrap()),
+        ("vmlinuz", |m| {
+            fs::remove_file(m.at("/boot/va/root/vmlinuz")).unwrap()
+        }),
+        ("initrd", |m| {
+            m.write("/boot/va/root/initrd", "old initramfz")
+        }),
+        ("entry.cfg", |m| {
+            fs::remove_file(m.at("/boot/va/root/entry.cfg")).unwrap()
+        }),
+        ("no boot entry", |m| {
+            fs::remove_file(m.at("/boot/va/root/slot.yaml")).unwrap()
+        }),
+        ("lacks init", |m| {
+            fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()
+        }),
+        ("another GRUB", |m| {
+            fs::remove_file(m.at("/boot/va/grub-1/core-sector")).unwrap()
+        }),
     ];
     for (words, damage) in cases {
         let (_dir, machine) = upgraded();
@@ -67,7 +79,7 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
 #[test]
 fn rollback_ends_a_trial_before_it_starts_and_while_it_runs() {
     for booted in ["root", "back"] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let machine = armed(dir.path());
         for path in ["sbin/init", "lib/modules/5.10.0-1/modules.dep", "etc/fstab"] {
             machine.write(&format!("/devices/VA-root/{path}"), "");

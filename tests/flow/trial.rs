@@ -9,10 +9,10 @@ use va_upgrade::upgrade::status::status;
 use va_upgrade::upgrade::trial::{Outcome, after_boot, confirm, watch_deadline};
 
 use crate::apply::{armed, state};
-use crate::machine::Machine;
+use crate::machine::{Machine, scratch};
 
 fn trial_running() -> (tempfile::TempDir, Machine) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
     (dir, machine)
@@ -49,9 +49,16 @@ fn a_healthy_trial_is_confirmed() {
     let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
     assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
     let state = state(&machine).unwrap();
-    assert_eq!((state.committed(), state.phase(Slot::Root)), (Slot::Back, Phase::Good));
+    assert_eq!(
+        (state.committed(), state.phase(Slot::Root)),
+        (Slot::Back, Phase::Good)
+    );
     assert!(machine.reboots().is_empty());
-    assert!(machine.read("/data/va-upgrade/history.jsonl").contains("\"operation\":\"confirm\""));
+    assert!(
+        machine
+            .read("/data/va-upgrade/history.jsonl")
+            .contains("\"operation\":\"confirm\"")
+    );
 }
 
 #[test]
@@ -60,7 +67,11 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
     let cases: [(&str, Setup); 4] = [
         ("broken.service", |m| m.answer("running", "degraded\n")),
         ("address 10.0.2.15/24", |m| m.answer("ip", "")),
-        ("network card", |m| std::fs::remove_file(m.at("/sys/class/net/eth0/device/x")).and_then(|()| std::fs::remove_dir(m.at("/sys/class/net/eth0/device"))).unwrap()),
+        ("network card", |m| {
+            std::fs::remove_file(m.at("/sys/class/net/eth0/device/x"))
+                .and_then(|()| std::fs::remove_dir(m.at("/sys/class/net/eth0/device")))
+                .unwrap()
+        }),
         ("health check 10-app", |m| {
             use std::os::unix::fs::PermissionsExt;
             m.write("/etc/va-upgrade/health.d/10-app", "");
@@ -73,7 +84,9 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
         let (_dir, machine) = trial_running();
         setup(&machine);
         let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
-        let Outcome::Restarting(why) = outcome else { panic!("{words}: {outcome:?}") };
+        let Outcome::Restarting(why) = outcome else {
+            panic!("{words}: {outcome:?}")
+        };
         assert!(why.contains(words), "{words}: {why}");
         assert_eq!(machine.reboots(), [Restart::Orderly]);
         exhaust(&machine);
@@ -98,7 +111,10 @@ fn the_deadline_restarts_an_unconfirmed_trial_by_force() {
 #[test]
 fn the_deadline_restarts_even_when_boot_is_not_mounted() {
     let (_dir, machine) = trial_running();
-    machine.write("/proc/self/mountinfo", "1 0 253:1 / / rw - ext4 /dev/mapper/VA-back rw\n");
+    machine.write(
+        "/proc/self/mountinfo",
+        "1 0 253:1 / / rw - ext4 /dev/mapper/VA-back rw\n",
+    );
     watch_deadline(&machine, &machine.config(), &Silent).unwrap();
     assert_eq!(machine.reboots(), [Restart::Forced]);
 }
@@ -122,7 +138,10 @@ fn a_failed_trial_is_told_on_the_old_slot() {
     let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
     assert_eq!(outcome, Outcome::TrialFailed(Slot::Back, Reason::Exhausted));
     let status = shown(&machine);
-    assert_eq!(status["failed"], serde_json::json!({"slot": "back", "version": "9.4.1", "reason": "exhausted"}));
+    assert_eq!(
+        status["failed"],
+        serde_json::json!({"slot": "back", "version": "9.4.1", "reason": "exhausted"})
+    );
     assert_eq!(status["slots"][1]["state"], "failed");
     assert_eq!(status["slots"][1]["bootable"], false);
 }
@@ -147,16 +166,25 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
     assert_eq!(shown(&machine)["failed"]["reason"], "noenv");
     after_boot(&machine, &machine.config(), &Silent).unwrap();
     let state = State::load(&machine.at("/boot/va")).unwrap().unwrap();
-    assert_eq!((state.committed(), state.failed()), (Slot::Root, Some((Slot::Back, Reason::Noenv))));
+    assert_eq!(
+        (state.committed(), state.failed()),
+        (Slot::Root, Some((Slot::Back, Reason::Noenv)))
+    );
 }
 
 #[test]
 fn an_armed_trial_that_has_not_started_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("root", "other");
-    assert_eq!(after_boot(&machine, &machine.config(), &Silent).unwrap(), Outcome::Ordinary);
-    assert_eq!(shown(&machine)["trial"], serde_json::json!({"slot": "back", "tries_left": 3}));
+    assert_eq!(
+        after_boot(&machine, &machine.config(), &Silent).unwrap(),
+        Outcome::Ordinary
+    );
+    assert_eq!(
+        shown(&machine)["trial"],
+        serde_json::json!({"slot": "back", "tries_left": 3})
+    );
     assert_eq!(shown(&machine)["next"], "back");
 }
 
