@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn directories_come_back_as_they_were_added() {
-        let added: [(&[u8], i64, Option<&[u8]>); 4] = [
+        type Added<'a> = (&'a [u8], i64, Option<&'a [u8]>);
+        let added: [Added; 4] = [
             (b"", -1, None),
             (b"usr/share", 5, Some(b"acl")),
             (b"usr/share/doc", 6, None),

@@ -20,8 +20,9 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// The kinds of member, in the order they are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
-    /// Directories; first, so that readers know them before their content.
-    Dirs,
+    /// Directories with a default ACL, which come again among [`Group::Dirs`]:
+    /// bsdtar gives one only to directories it makes itself.
+    EarlyDirs,
     /// Everything without data.
     Nodes,
     /// Text and whatever else is not named below.
@@ -32,19 +33,23 @@ pub(super) enum Group {
     Programs,
     /// What is packed already.
     Packed,
-    /// Further names of files; last, so that each file is there before.
+    /// Further names of files, which are then all there.
     Links,
+    /// Directories, each after its content: GNU tar and bsdtar set the time of
+    /// one they know and do not look after it again.
+    Dirs,
 }
 
 impl Group {
-    pub(super) const ALL: [Group; 7] = [
-        Group::Dirs,
+    pub(super) const ALL: [Group; 8] = [
+        Group::EarlyDirs,
         Group::Nodes,
         Group::Rest,
         Group::Modules,
         Group::Programs,
         Group::Packed,
         Group::Links,
+        Group::Dirs,
     ];
 
     /// Tells where an entry belongs, looking at its name and first bytes.
@@ -90,6 +95,9 @@ fn group_of_file(path: &[u8], head: &[u8]) -> Group {
     }
 }
 
+/// What is called with each path, and for a further name of a file the first one.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+
 /// The paths of one group, waiting on disk.
 pub(super) struct Spill {
     file: BufWriter<File>,
@@ -119,7 +127,7 @@ impl Spill {
     }
 
     /// Visits all paths in packing order.
-    pub(super) fn drain(self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn drain(self, visit: Visit) -> Result<()> {
         let mut file = self
             .file
             .into_inner()
@@ -142,13 +150,11 @@ impl Spill {
 }
 
 impl Group {
-    fn visit_window(
-        self,
-        window: &mut Vec<(Vec<u8>, Vec<u8>)>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn visit_window(self, window: &mut Vec<(Vec<u8>, Vec<u8>)>, visit: Visit) -> Result<()> {
         match self {
             Group::Dirs | Group::Nodes | Group::Links => {}
+            // Parents first.
+            Group::EarlyDirs => window.sort(),
             _ => window.sort_by(|(a, _), (b, _)| likeness(a).cmp(&likeness(b))),
         }
         for (path, first_name) in window.drain(..) {

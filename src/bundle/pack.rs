@@ -21,6 +21,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FileStat, fstat, fstatat};
 
+use super::acl;
 use super::beneath::{Dirs, Missing, show, split};
 use super::chunks::{ChunkWriter, Packing, pack_chunks};
 use super::cpu_level::CpuLevel;
@@ -107,7 +108,7 @@ pub fn pack(
     progress: &dyn Progress,
 ) -> Result<Manifest> {
     ensure!(
-        options.chunk_bytes >= outer::BLOCK && options.chunk_bytes % outer::BLOCK == 0,
+        options.chunk_bytes >= outer::BLOCK && options.chunk_bytes.is_multiple_of(outer::BLOCK),
         "a chunk of {} bytes is not a whole number of blocks",
         options.chunk_bytes
     );
@@ -157,6 +158,9 @@ fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     let mut tar_bytes = 0;
     let left_out = walk(root, &release.globs()?, &mut |found: &Found| {
         tar_bytes += outer::BLOCK as u64;
+        if found.meta.kind == Kind::Dir && has_default_acl(found)? {
+            spills[Group::EarlyDirs as usize].push(found.path, b"")?;
+        }
         if found.links() > 1 {
             if let Some(first) = first_names.get(&found.inode()) {
                 return spills[Group::Links as usize].push(found.path, first);
@@ -174,6 +178,11 @@ fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
         left_out,
         tar_bytes,
     })
+}
+
+fn has_default_acl(found: &Found) -> Result<bool> {
+    let xattrs = xattrs::read_at(found.dir.as_fd(), found.name.as_bytes())?;
+    Ok(xattrs.iter().any(|x| x.name == acl::DEFAULT))
 }
 
 impl LeftOut {
@@ -219,10 +228,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 Group::Programs => Filter::X86,
                 _ => Filter::None,
             });
+            let counted = self.sum;
             spill.drain(&mut |path, first_name| {
                 self.entry(path, first_name)
                     .with_context(|| format!("reading {}", show(path)))
             })?;
+            if group == Group::EarlyDirs {
+                // They come again and count then.
+                self.sum = counted;
+            }
         }
         self.chunks.write(&outer::END)
     }

@@ -21,7 +21,6 @@ use super::meta::Kind;
 use super::parse::{Batch, Parser};
 use super::reader::{Bundle, Feed};
 use super::xz;
-use crate::bad_bundle;
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::system::signals;
@@ -59,7 +58,6 @@ struct Turn {
     /// The file that goes on in the next piece.
     spanning: Option<Arc<Spanning>>,
     ends: DirEnds,
-    entries: u64,
     /// Pieces whose files are being written.
     writing: usize,
     error: Option<Error>,
@@ -80,7 +78,6 @@ impl Turn {
             parser: Parser::default(),
             spanning: None,
             ends: DirEnds::default(),
-            entries: 0,
             writing: 0,
             error: None,
         }
@@ -89,7 +86,6 @@ impl Turn {
     /// Reads the headers of a piece and makes its directories.
     fn take(&mut self, piece: &[u8], batch: &mut Batch, extractor: &mut Extractor) -> Result<Work> {
         self.parser.parse(piece, batch).class(Class::BadBundle)?;
-        self.entries += batch.members.len() as u64;
         for member in &batch.members {
             if member.meta.kind == Kind::Dir {
                 extractor.make_dir(batch.path(member), member, &mut self.ends)?;
@@ -226,7 +222,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Finishes directories and makes everything durable.
-    fn finish(self) -> Result<u64> {
+    fn finish(self) -> Result<()> {
         let turn = self.turn.into_inner();
         let turn = turn.unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = turn.error {
@@ -249,7 +245,7 @@ impl<'a> Shared<'a> {
                  label the tree with its own policy"
             ));
         }
-        Ok(turn.entries)
+        Ok(())
     }
 }
 
@@ -280,17 +276,10 @@ impl Bundle<'_> {
                 });
             }
         });
-        let entries = shared
+        shared
             .finish()
             .with_context(|| format!("unpacking {} to {}", self.label(), target.display()))?;
         self.check_end()?;
-        let expected = self.manifest().tree.entries;
-        if entries != expected {
-            bad_bundle!(
-                "{} holds {entries} files and directories, its manifest says {expected}",
-                self.label()
-            );
-        }
         progress.finish();
         Ok(())
     }
@@ -341,8 +330,7 @@ pub fn unpack_tar_xz(
         }
     }
     drop(extractor);
-    shared.finish()?;
-    Ok(())
+    shared.finish()
 }
 
 fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {

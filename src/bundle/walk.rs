@@ -13,7 +13,7 @@ use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use super::beneath::{Dirs, Missing, OPEN_DIR, show};
+use super::beneath::{Dirs, Missing, OPEN_DIR, show, split};
 use super::glob::Glob;
 use super::meta::{Kind, Meta};
 use crate::system::signals;
@@ -71,7 +71,8 @@ pub(super) struct LeftOut {
     pub(super) sockets: u64,
 }
 
-/// Visits every entry of the tree at `root` that is packed, parents first.
+/// Visits every entry of the tree at `root` that is packed, directories after
+/// their content.
 pub(super) fn walk(
     root: &Path,
     exclude: &[Glob],
@@ -103,7 +104,7 @@ struct Frame {
     /// Names still to visit, the next one last.
     names: Vec<CString>,
     path_length: usize,
-    device: u64,
+    stat: FileStat,
     is_mount_root: bool,
 }
 
@@ -111,19 +112,12 @@ impl Walker<'_> {
     fn run(&mut self) -> Result<()> {
         let root = self.dirs.get(b"")?;
         let stat = fstat(root.as_fd()).context("examining the root of the tree")?;
-        let meta = Meta::from_stat(&stat).context("the root of the tree is odd")?;
-        (self.visit)(&Found {
-            path: b"",
-            meta,
-            stat,
-            dir: &root,
-            name: OsStr::new("."),
-        })?;
-        self.enter(&root, stat.st_dev, true)?;
+        self.enter(&root, stat, true)?;
         while let Some(frame) = self.frames.last_mut() {
             self.path.truncate(frame.path_length);
             let Some(name) = frame.names.pop() else {
-                self.frames.pop();
+                self.leave()
+                    .with_context(|| format!("reading {}", show(&self.path)))?;
                 continue;
             };
             let dir = self.dirs.get(&self.path)?;
@@ -151,19 +145,34 @@ impl Walker<'_> {
             self.left_out.swap_files.push(self.path.clone());
             return Ok(());
         }
+        if meta.kind == Kind::Dir {
+            let fd = self.dirs.get(&self.path)?;
+            let above = self.frames.last().map(|frame| frame.stat.st_dev);
+            return self.enter(&fd, stat, above != Some(stat.st_dev));
+        }
         (self.visit)(&Found {
             path: &self.path,
             meta,
             stat,
             dir,
             name,
-        })?;
-        if meta.kind == Kind::Dir && !HOLLOW.contains(&self.path.as_slice()) {
-            let fd = self.dirs.get(&self.path)?;
-            let above = self.frames.last().map(|frame| frame.device);
-            self.enter(&fd, stat.st_dev, above != Some(stat.st_dev))?;
-        }
-        Ok(())
+        })
+    }
+
+    /// Visits the directory all of whose content has been visited.
+    fn leave(&mut self) -> Result<()> {
+        let Some(frame) = self.frames.pop() else {
+            return Ok(());
+        };
+        let (parent, name) = split(&self.path);
+        let name = if name.is_empty() { b"." } else { name };
+        (self.visit)(&Found {
+            path: &self.path,
+            meta: Meta::from_stat(&frame.stat).context("it is no directory")?,
+            stat: frame.stat,
+            dir: &*self.dirs.get(parent)?,
+            name: OsStr::from_bytes(name),
+        })
     }
 
     fn is_left_out(&self, meta: &Meta) -> bool {
@@ -174,20 +183,22 @@ impl Walker<'_> {
             || self.exclude.iter().any(|glob| glob.matches(&self.path))
     }
 
-    fn enter(&mut self, fd: &OwnedFd, device: u64, is_mount_root: bool) -> Result<()> {
-        let mut dir = Dir::openat(fd.as_fd(), ".", OPEN_DIR, Mode::empty())?;
+    fn enter(&mut self, fd: &OwnedFd, stat: FileStat, is_mount_root: bool) -> Result<()> {
         let mut names = Vec::new();
-        for entry in dir.iter() {
-            let name = entry?.file_name().to_owned();
-            if name.as_bytes() != b"." && name.as_bytes() != b".." {
-                names.push(name);
+        if !HOLLOW.contains(&self.path.as_slice()) {
+            let mut dir = Dir::openat(fd.as_fd(), ".", OPEN_DIR, Mode::empty())?;
+            for entry in dir.iter() {
+                let name = entry?.file_name().to_owned();
+                if name.as_bytes() != b"." && name.as_bytes() != b".." {
+                    names.push(name);
+                }
             }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         self.frames.push(Frame {
             names,
             path_length: self.path.len(),
-            device,
+            stat,
             is_mount_root,
         });
         Ok(())
@@ -252,20 +263,20 @@ mod tests {
         let _socket = UnixListener::bind(at("srv/socket")).unwrap();
         let (seen, left_out) = paths(root.path(), &["/var/cache/*"]);
         let expected = [
-            "",
             "dev",
-            "etc",
-            "etc/lvm",
             "etc/lvm/profile",
+            "etc/lvm",
+            "etc",
             "notswap",
             "proc",
-            "srv",
             "srv/lost+found",
-            "srv/proc",
             "srv/proc/1",
+            "srv/proc",
+            "srv",
             "tmp",
-            "var",
             "var/cache",
+            "var",
+            "",
         ];
         assert_eq!(seen, expected);
         assert_eq!(left_out.swap_files, [b"swapfile"]);

@@ -23,6 +23,8 @@ impl Archive {
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
         header.set_size(data.len() as u64);
         header.set_cksum();
         self.0.extend(header.as_bytes());

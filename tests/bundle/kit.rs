@@ -130,7 +130,7 @@ pub fn make_tricky_tree(root: &Path) {
     );
     fs::set_permissions(at("srv"), Permissions::from_mode(0o2775)).unwrap();
     std::os::unix::fs::chown(at("srv"), Some(7), Some(8)).unwrap();
-    fs::set_permissions(at("etc/empty"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(at("etc/empty"), Permissions::from_mode(0o000)).unwrap();
 
     // Attributes and ACLs.
     fs::write(at("srv/acl/file"), "x").unwrap();

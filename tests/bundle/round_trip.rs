@@ -138,7 +138,11 @@ fn stock_tools_restore_what_we_pack() {
         bundle.display(),
         by_bsd.display()
     ));
-    assert_same(&tree, &by_bsd);
+    // bsdtar reads -0.5 as +0.5, whoever wrote it.
+    assert_same_but(&tree, &by_bsd, |path, text| match path.to_str() {
+        Some("etc/empty" | "usr/bin/link" | "zzz") => without_time(&text),
+        _ => text,
+    });
 }
 
 #[test]
@@ -210,12 +214,19 @@ fn bsdtar_archives_are_restored() {
     fs::remove_file(tree.join("srv/only-a-hole")).unwrap();
     let input = File::open(&archive).unwrap();
     unpack_tar_xz(input, &target, &unpack_options(), &Silent).unwrap();
-    assert_same_but(&tree, &target, |path, text| {
-        match path.as_os_str().to_str() {
-            Some("srv") => "its time changed above".to_owned(),
-            _ => text,
-        }
+    // bsdtar writes 2.5 seconds before 1970 as 3.5 seconds before.
+    assert_same_but(&tree, &target, |path, text| match path.to_str() {
+        Some("srv") => "its time changed above".to_owned(),
+        Some("etc/empty" | "usr/bin/link" | "zzz") => without_time(&text),
+        _ => text,
     });
+}
+
+/// Cuts the time out of an entry's description.
+fn without_time(text: &str) -> String {
+    let (before, rest) = text.split_once(" rdev").unwrap();
+    let (before, _) = before.rsplit_once(' ').unwrap();
+    format!("{before}{rest}")
 }
 
 #[test]
