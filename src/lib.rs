@@ -4,6 +4,7 @@
 //! -> {state, slot, config, progress, failure, system}`.
 
 pub mod boot;
+pub mod build;
 pub mod bundle;
 pub mod cli;
 pub mod config;

@@ -77,7 +77,8 @@ impl FileSystem {
         });
     }
 
-    fn while_mounted(&self, dir: &Path, work: impl FnOnce(&Path)) {
+    /// Does some work on it while it is mounted.
+    pub fn while_mounted(&self, dir: &Path, work: impl FnOnce(&Path)) {
         let at = dir.join("filling");
         fs::create_dir_all(&at).unwrap();
         run("mount", &["-o", "loop", text(&self.path), text(&at)]);

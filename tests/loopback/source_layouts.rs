@@ -90,7 +90,9 @@ fn a_volume_in_pieces_over_two_partitions_is_read_in_order() {
     let fstab = "/dev/mapper/my--va-root / xfs defaults 0 0\n";
     let system = root(dir, "ext4", "root", 64, fstab);
     let filler = "0123456789abcdef".repeat(40_000);
-    system_fill(dir, &system, "etc/large", &filler);
+    system.while_mounted(dir, |tree| {
+        fs::write(tree.join("etc/large"), &filler).unwrap()
+    });
     let disk = Disk::new(dir.join("pieces.raw"), 140);
     disk.gpt(&[("8e00", 60), ("8e00", 60)]);
     {
@@ -109,14 +111,6 @@ fn a_volume_in_pieces_over_two_partitions_is_read_in_order() {
     seen.assert_opened();
     assert_eq!(seen.tree["etc/large"], filler);
     assert!(seen.steps.contains(&"joining my-va/root".to_owned()));
-}
-
-fn system_fill(dir: &Path, system: &FileSystem, name: &str, content: &str) {
-    let at = dir.join("more");
-    fs::create_dir(&at).unwrap();
-    run("mount", &["-o", "loop", text(&system.path), text(&at)]);
-    fs::write(at.join(name), content).unwrap();
-    run("umount", &[text(&at)]);
 }
 
 #[test]
