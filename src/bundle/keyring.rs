@@ -43,6 +43,7 @@ impl fmt::Display for KeyId {
 }
 
 /// A private key to sign bundles with.
+#[derive(Clone)]
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
 impl SigningKey {

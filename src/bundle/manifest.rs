@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 
-use super::cpu_level::CpuLevel;
 use super::release::{check_product, check_version};
+use crate::cpu::CpuLevel;
 
 /// The newest manifest format this program reads and the one it writes.
 pub const FORMAT: u32 = 1;

@@ -8,7 +8,6 @@
 mod acl;
 mod beneath;
 mod chunks;
-mod cpu_level;
 mod digest;
 mod dir_ends;
 mod draft;
@@ -33,7 +32,7 @@ mod walk;
 mod xattrs;
 mod xz;
 
-pub use cpu_level::CpuLevel;
+pub use crate::cpu::CpuLevel;
 pub use digest::digest_tree;
 pub use extract::Devices;
 pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};

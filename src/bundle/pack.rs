@@ -24,7 +24,6 @@ use nix::sys::stat::{FileStat, fstat, fstatat};
 use super::acl;
 use super::beneath::{Dirs, Missing, show, split};
 use super::chunks::{ChunkWriter, Packing, pack_chunks};
-use super::cpu_level::CpuLevel;
 use super::digest::{InodeHasher, TreeSum};
 use super::draft::{self, Draft};
 use super::holes::{Extent, data_extents};
@@ -40,6 +39,7 @@ use super::release::Release;
 use super::walk::{Found, LeftOut, OPEN_DIRS, open_file, walk};
 use super::xattrs::{self, Xattr};
 use super::xz::Filter;
+use crate::cpu::CpuLevel;
 use crate::progress::Progress;
 use crate::refuse;
 

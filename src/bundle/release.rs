@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::cpu_level::CpuLevel;
 use super::glob::Glob;
+use crate::cpu::CpuLevel;
 use crate::failure::{Class, Classify};
 
 const MAX_BYTES: u64 = 1 << 20;

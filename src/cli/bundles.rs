@@ -61,7 +61,7 @@ pub fn build(session: &Session, args: BuildArgs) -> Result<()> {
         ],
         threads,
     };
-    let manifest = build_flow::build(&session.host, options, &session.ui)?;
+    let manifest = build_flow::build(&session.host, &options, &session.ui)?;
     session.ui.finish();
     let size = args.output.metadata().map_or(0, |meta| meta.len());
     print(&format!(

@@ -299,4 +299,37 @@ mod tests {
             assert_eq!(class_of(&error), Class::Refused, "{error:#}");
         }
     }
+
+    /// The checksum of GPT, which is zlib's.
+    fn crc(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
+                (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+            })
+        })
+    }
+
+    #[test]
+    fn a_gpt_with_entries_of_another_size_or_number_is_refused() {
+        for (at, value) in [(84, 256_u32), (80, u32::MAX)] {
+            let disk = Disk::new(1 << 20).table(0, &[(0xee, 1, 2047)]);
+            let mut header = [0; 92];
+            header[..12].copy_from_slice(b"EFI PART\0\0\x01\0");
+            header[12] = 92;
+            header[24] = 1;
+            header[40] = 34;
+            header[72] = 2;
+            (header[80], header[84]) = (128, 128);
+            header[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            let sum = crc(&header);
+            header[16..20].copy_from_slice(&sum.to_le_bytes());
+            disk.file.write_all_at(&header, SECTOR).unwrap();
+            let error = disk.read().unwrap_err();
+            assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+            assert!(
+                format!("{error:#}").contains(&value.to_string()),
+                "{error:#}"
+            );
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -68,16 +69,21 @@ pub fn unnamed_file(dir: &Path) -> Result<File> {
         Err(Some(libc::EISDIR | libc::EOPNOTSUPP | libc::EINVAL)) => {}
         _ => return unnamed.with_context(context),
     }
-    let name = format!(".va-upgrade-{}", std::process::id());
-    let path = dir.join(name);
+    nameless_at_once(dir).with_context(context)
+}
+
+/// Makes a file and removes its name in the next moment.
+fn nameless_at_once(dir: &Path) -> io::Result<File> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = dir.join(format!(".va-upgrade-{}-{count}", std::process::id()));
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&path)
-        .with_context(context)?;
-    fs::remove_file(&path).with_context(context)?;
+        .open(&path)?;
+    fs::remove_file(&path)?;
     Ok(file)
 }
 
@@ -110,5 +116,19 @@ mod tests {
         fs::create_dir(dir.path().join("a.new")).unwrap();
         assert!(write_atomic(&path, b"new", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn an_unnamed_file_is_nowhere_to_be_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            unnamed_file(dir.path()).unwrap(),
+            nameless_at_once(dir.path()).unwrap(),
+            nameless_at_once(dir.path()).unwrap(),
+        ];
+        for mut file in files {
+            file.write_all(b"x").unwrap();
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

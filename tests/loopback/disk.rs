@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,6 +28,12 @@ pub fn run(program: &str, args: &[&str]) -> String {
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Makes a program out of a script.
+pub fn write_tool(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 pub const MIB: u64 = 1 << 20;
@@ -77,7 +84,8 @@ impl FileSystem {
         });
     }
 
-    fn while_mounted(&self, dir: &Path, work: impl FnOnce(&Path)) {
+    /// Does some work on it while it is mounted.
+    pub fn while_mounted(&self, dir: &Path, work: impl FnOnce(&Path)) {
         let at = dir.join("filling");
         fs::create_dir_all(&at).unwrap();
         run("mount", &["-o", "loop", text(&self.path), text(&at)]);

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::disk::{Disk, FileSystem, Lvm, run, text};
-use super::opener::open;
+use super::disk::{Disk, FileSystem, Lvm, run, text, write_tool};
+use super::opener::{Opener, open};
 
 /// A root file system with the fstab `fstab`, told apart by `name`.
 fn root(dir: &Path, kind: &str, name: &str, mib: u64, fstab: &str) -> FileSystem {
@@ -90,7 +90,9 @@ fn a_volume_in_pieces_over_two_partitions_is_read_in_order() {
     let fstab = "/dev/mapper/my--va-root / xfs defaults 0 0\n";
     let system = root(dir, "ext4", "root", 64, fstab);
     let filler = "0123456789abcdef".repeat(40_000);
-    system_fill(dir, &system, "etc/large", &filler);
+    system.while_mounted(dir, |tree| {
+        fs::write(tree.join("etc/large"), &filler).unwrap()
+    });
     let disk = Disk::new(dir.join("pieces.raw"), 140);
     disk.gpt(&[("8e00", 60), ("8e00", 60)]);
     {
@@ -109,14 +111,6 @@ fn a_volume_in_pieces_over_two_partitions_is_read_in_order() {
     seen.assert_opened();
     assert_eq!(seen.tree["etc/large"], filler);
     assert!(seen.steps.contains(&"joining my-va/root".to_owned()));
-}
-
-fn system_fill(dir: &Path, system: &FileSystem, name: &str, content: &str) {
-    let at = dir.join("more");
-    fs::create_dir(&at).unwrap();
-    run("mount", &["-o", "loop", text(&system.path), text(&at)]);
-    fs::write(at.join(name), content).unwrap();
-    run("umount", &[text(&at)]);
 }
 
 #[test]
@@ -244,30 +238,68 @@ fn two_volume_groups_of_one_name_are_refused_with_their_uuids() {
     assert!(uuids.iter().all(|uuid| refusal.contains(uuid)), "{refusal}");
 }
 
+/// A disk whose root is striped over two partitions, which takes device-mapper.
+fn striped(dir: &Path) -> Disk {
+    let back = root(dir, "ext4", "back", 32, "");
+    let disk = Disk::new(dir.join("striped.raw"), 140);
+    disk.gpt(&[("8e00", 60), ("8e00", 60)]);
+    let lvm = Lvm::new(&disk, &[(1, 60), (2, 60)]);
+    lvm.group("VA", &[0, 1]);
+    lvm.run(
+        "lvcreate",
+        &["-an", "-Zn", "-Wn", "-i2", "-L32M", "-nroot", "VA"],
+    );
+    lvm.volume("VA", "back", 32);
+    lvm.put("VA", "back", &back);
+    drop(lvm);
+    disk
+}
+
 #[test]
 fn what_only_a_guest_could_open_is_refused_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let system = root(dir, "ext4", "root", 32, "");
-    let disk = Disk::new(dir.join("striped.raw"), 140);
-    disk.gpt(&[("8e00", 60), ("8e00", 60)]);
-    {
-        let lvm = Lvm::new(&disk, &[(1, 60), (2, 60)]);
-        lvm.group("VA", &[0, 1]);
-        lvm.run(
-            "lvcreate",
-            &["-an", "-Zn", "-Wn", "-i2", "-L32M", "-nroot", "VA"],
-        );
-        lvm.volume("VA", "back", 32);
-        lvm.put("VA", "back", &system);
-    }
-    let seen = open(&disk.path, None);
+    let seen = open(&striped(dir.path()).path, None);
     let refusal = seen.refusal();
     assert!(
         refusal.contains("VA/root is an LVM volume of type striped"),
         "{refusal}"
     );
     assert!(refusal.contains("libguestfs-tools"), "{refusal}");
+}
+
+#[test]
+fn guestmount_is_used_where_it_is_installed_and_the_customers_data_are_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let disk = striped(dir);
+    // Stands in for the real one, which boots a VM: shows a tree at its last argument.
+    let tree = dir.join("tree");
+    for (name, content) in [
+        ("etc/fstab", "/dev/VA/data /data ext4 defaults 0 2\n"),
+        ("etc/name", "root"),
+        ("data/customer", "secret"),
+    ] {
+        let path = tree.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let tools = dir.join("tools");
+    fs::create_dir(&tools).unwrap();
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" > {dir}/arguments\nfor at; do :; done\nexec mount --bind {tree} \"$at\"\n",
+        dir = text(dir),
+        tree = text(&tree)
+    );
+    write_tool(&tools.join("guestmount"), &script);
+    let seen = Opener::start_with_tools(&disk.path, None, None, Some(&tools)).finish();
+    seen.assert_opened();
+    assert_eq!(seen.tree["etc/name"], "root");
+    assert!(!seen.tree.contains_key("data/customer"), "{seen:?}");
+    let arguments = fs::read_to_string(dir.join("arguments")).unwrap();
+    assert!(
+        arguments.starts_with("--ro -i --format=raw -a /proc/"),
+        "{arguments}"
+    );
 }
 
 #[test]

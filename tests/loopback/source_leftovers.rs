@@ -2,11 +2,10 @@
 //! mount, no temporary file. [`Opener::finish`] checks it after every run.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, FileSystem, Lvm, run, text};
+use super::disk::{Disk, FileSystem, Lvm, run, text, write_tool};
 use super::opener::Opener;
 
 /// An image that goes through every step: converted, joined, mounted.
@@ -79,9 +78,7 @@ fn endless_conversion(dir: &Path) -> PathBuf {
         real.trim(),
         dir = dir.display()
     );
-    let path = tools.join("qemu-img");
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_tool(&tools.join("qemu-img"), &script);
     tools
 }
 
