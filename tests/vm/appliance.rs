@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use va_upgrade::system::{Cmd, System};
 
@@ -20,6 +20,12 @@ use crate::lab::qemu::Hardware;
 use crate::lab::{host, images, say};
 
 const PAYLOAD_SIZE: u64 = 1 << 30;
+
+/// The versions of the two bundles. They hold the same kernel version, but not
+/// the same initramfs; the second one needs a processor of level 2.
+pub const RELEASE: &str = "9.4.1";
+/// The version after [`RELEASE`].
+pub const NEXT_RELEASE: &str = "9.4.2";
 
 /// What the customer's config.yaml says in every test.
 const CONFIG: &str = "product: lab-appliance\nversion: 7.9.0\n";
@@ -71,20 +77,37 @@ impl Appliance {
         Ok(appliance)
     }
 
-    /// Returns an old appliance with 9.4.1 just applied to `back` and a trial
-    /// of three tries armed, not yet restarted.
+    /// Returns an old appliance with [`RELEASE`] just applied to `back` and a
+    /// trial of three tries armed, not yet restarted.
     pub fn applied(name: &str) -> Result<Appliance> {
         static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
         let snapshot = once(&MADE, || {
             let mut appliance = Appliance::old("before-trial")?;
-            appliance.apply("9.4.1")?;
-            appliance.save("applied")?;
-            appliance.cut_power()?;
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("applied.qcow2");
-            fs::rename(appliance._disk.path().join("disk.qcow2"), &kept)?;
-            Ok(kept)
+            appliance.apply(RELEASE)?;
+            appliance.keep("applied")
         })?;
         Appliance::from_snapshot(name, snapshot, "applied", payload()?)
+    }
+
+    /// Returns an appliance that runs [`RELEASE`] from `back`, committed.
+    pub fn upgraded(name: &str) -> Result<Appliance> {
+        static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let snapshot = once(&MADE, || {
+            let mut appliance = Appliance::applied("before-upgraded")?;
+            appliance.reboot()?;
+            appliance.wait_until_committed("back")?;
+            appliance.keep("upgraded")
+        })?;
+        Appliance::from_snapshot(name, snapshot, "upgraded", payload()?)
+    }
+
+    /// Saves the running machine as a snapshot for other tests.
+    fn keep(mut self, label: &str) -> Result<PathBuf> {
+        self.save(label)?;
+        self.cut_power()?;
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{label}.qcow2"));
+        fs::rename(self._disk.path().join("disk.qcow2"), &kept)?;
+        Ok(kept)
     }
 
     fn from_snapshot(
@@ -141,6 +164,52 @@ impl Appliance {
         let text = self.ok("va-upgrade status --json")?;
         serde_json::from_str(&text).with_context(|| format!("parsing {text}"))
     }
+
+    /// Waits until the boot service has made `slot` the committed one.
+    pub fn wait_until_committed(&mut self, slot: &str) -> Result<()> {
+        let wanted = json!(slot);
+        self.wait_until("va-upgrade status --json", |answer| {
+            serde_json::from_str(answer).is_ok_and(|status: Value| {
+                status["booted"] == wanted && status["committed"] == wanted
+            })
+        })
+        .map(drop)
+    }
+
+    /// Restarts into a trial that fails; returns the status once the old
+    /// system, in slot `root`, is back.
+    pub fn fail_trial(&mut self) -> Result<Value> {
+        self.start_reboot()?;
+        self.wait_for_boot_of("/dev/mapper/VA-root")?;
+        self.status()
+    }
+
+    /// Leaves the armed trial this many of its three tries.
+    pub fn leave_tries(&mut self, tries: u8) -> Result<()> {
+        self.ok(&format!(
+            "sed -i s/va_left=3/va_left={tries}/ /boot/va/env1 /boot/va/env2 && sync"
+        ))?;
+        assert_eq!(self.status()?["trial"]["tries_left"], json!(tries));
+        Ok(())
+    }
+
+    /// Runs `script` with the file system of slot `back` on `/tmp/back`.
+    pub fn in_back(&mut self, script: &str) -> Result<()> {
+        self.ok(&format!(
+            "mkdir -p /tmp/back && mount /dev/VA/back /tmp/back && cd /tmp/back \
+             && {{ {script}\n}} && cd / && umount /tmp/back"
+        ))
+        .map(drop)
+    }
+
+    /// Describes everything that decides how the machine boots: the disk's first
+    /// three MiB with the boot sector, the partition table and the bios_grub
+    /// partition, and each file on `/boot` with its content.
+    pub fn boot_fingerprint(&mut self) -> Result<String> {
+        self.ok("sync; blockdev --flushbufs /dev/vda; dd if=/dev/vda bs=1M count=3 status=none | sha256sum
+             cd /boot; find . -type f -printf '%p %m %U:%G %s %T@\\n' | sort
+             find . ! -type f -printf '%p %y %m %U:%G %l\\n' | sort; find . -type f -exec sha256sum {} + | sort")
+    }
 }
 
 fn disk_dir() -> Result<TempDir> {
@@ -188,7 +257,7 @@ fn empty_payload() -> Result<PathBuf> {
 }
 
 /// Returns the disk with the program under test and the bundles it built.
-fn payload() -> Result<&'static Path> {
+pub fn payload() -> Result<&'static Path> {
     static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     once(&MADE, || {
         let dir = disk_dir()?;
@@ -212,10 +281,10 @@ fn build_bundles(dir: &Path) -> Result<()> {
     let public = Cmd::new("openssl").args(["pkey", "-pubout", "-in"]);
     host.run(&public.arg(at("key")).arg("-out").arg(at("lab.pem")))?;
     let sources = [
-        ("9.4.1", images::release_ova()?),
-        ("9.4.2", images::next_release_tree()?),
+        (RELEASE, "x86-64-v1", images::release_ova()?),
+        (NEXT_RELEASE, "x86-64-v2", images::next_release_tree()?),
     ];
-    for (version, source) in sources {
+    for (version, level, source) in sources {
         say(&format!(
             "building the bundle of {version} from {}",
             source.display()
@@ -223,7 +292,7 @@ fn build_bundles(dir: &Path) -> Result<()> {
         let release = at("release.yaml");
         fs::write(
             &release,
-            format!("product: lab-appliance\nversion: {version}\n"),
+            format!("product: lab-appliance\nversion: {version}\ncpu_level: {level}\n"),
         )?;
         let build = Cmd::new(&program)
             .arg("build")
@@ -235,7 +304,7 @@ fn build_bundles(dir: &Path) -> Result<()> {
             .arg("--key")
             .arg(at("key"))
             .limit(Duration::from_secs(40 * 60));
-        host.run(&build)?;
+        println!("pipeline$ {build}\n{}", host.run(&build)?.trim());
     }
     Ok(())
 }

@@ -4,6 +4,12 @@
 //! test` leaves them out; `scripts/test` runs them.
 
 mod appliance;
-#[cfg(test)]
+mod demo;
+mod grub_failure;
 mod lab;
 mod machine;
+mod power_cut;
+mod refuse;
+mod rollback;
+mod trial;
+mod upgrade;

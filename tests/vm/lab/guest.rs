@@ -78,17 +78,6 @@ impl Guest {
         )
     }
 
-    /// Shuts the system down and waits until the machine is off.
-    pub fn power_off(&mut self) -> Result<()> {
-        self.ask("systemctl poweroff --no-block")?;
-        let end = Instant::now() + PATIENCE;
-        while self.running()?.alive()? {
-            ensure!(Instant::now() < end, self.failure("it does not power off"));
-            thread::sleep(Duration::from_millis(100));
-        }
-        self.cut_power()
-    }
-
     /// Ends the machine at once, whatever it is doing.
     pub fn cut_power(&mut self) -> Result<()> {
         self.channel = None;
@@ -144,37 +133,45 @@ impl Guest {
 
     /// Waits until a system other than the last one seen has started wholly.
     pub fn wait_for_boot(&mut self) -> Result<()> {
-        self.wait_for_agent()?;
-        let script = format!("{BOOT_ID}; systemctl is-system-running");
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.ask(&script)?;
-            let mut words = answer.split_whitespace();
-            if words.next() == Some(&self.boot_id)
-                && matches!(words.next(), Some("running" | "degraded"))
-            {
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < end,
-                self.failure(&format!("it stays {answer:?}"))
-            );
-            thread::sleep(Duration::from_millis(300));
-        }
+        self.wait_for_boot_of("/dev/")
     }
 
-    /// Waits until the agent of a system other than the last one seen answers.
-    /// Services, and even mounts, may not have started by then.
-    pub fn wait_for_agent(&mut self) -> Result<()> {
+    /// The same for a system whose root is a device of this name, however many
+    /// others start before it.
+    pub fn wait_for_boot_of(&mut self, root: &str) -> Result<()> {
+        let before = self.boot_id.clone();
+        let script = format!("{BOOT_ID}; findmnt -no SOURCE /; systemctl is-system-running");
+        let answer = self.wait_until(&script, |answer| {
+            let words: Vec<&str> = answer.split_whitespace().collect();
+            words.len() == 3
+                && words[0] != before
+                && words[1].starts_with(root)
+                && matches!(words[2], "running" | "degraded")
+        })?;
+        self.boot_id = answer
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Ok(())
+    }
+
+    /// Asks the guest again and again, through restarts too, until the answer is
+    /// as wanted; returns that answer.
+    pub fn wait_until(&mut self, script: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
         let end = Instant::now() + PATIENCE;
+        let mut last = String::new();
         loop {
-            let id = self.ask(BOOT_ID)?;
-            if !id.is_empty() && id != self.boot_id {
-                self.boot_id = id;
-                return Ok(());
+            let answer = self.ask(script)?;
+            if wanted(&answer) {
+                return Ok(answer);
             }
-            ensure!(Instant::now() < end, self.failure("no new boot"));
-            thread::sleep(Duration::from_millis(100));
+            if !answer.is_empty() {
+                last = answer;
+            }
+            let late = || self.failure(&format!("`{script}` still says {last:?}"));
+            ensure!(Instant::now() < end, late());
+            thread::sleep(Duration::from_millis(300));
         }
     }
 
