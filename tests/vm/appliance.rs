@@ -1,0 +1,321 @@
+//! The appliance under test: where its disks and bundles come from, and what
+//! the tests ask of it.
+
+use std::env;
+use std::fs::{self, File};
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use va_upgrade::system::{Cmd, System};
+
+use crate::lab::cache::cached;
+use crate::lab::channel::Output;
+use crate::lab::guest::{Guest, overlay};
+use crate::lab::qemu::Hardware;
+use crate::lab::{host, images, say};
+
+const PAYLOAD_SIZE: u64 = 1 << 30;
+
+/// The versions of the two bundles. They hold the same kernel version, but not
+/// the same initramfs; the second one needs a processor of level 2.
+pub const RELEASE: &str = "9.4.1";
+/// The version after [`RELEASE`].
+pub const NEXT_RELEASE: &str = "9.4.2";
+
+/// What the customer's config.yaml says in every test.
+const CONFIG: &str = "product: lab-appliance\nversion: 7.9.0\n";
+
+/// An appliance with a disk of its own, which goes when this value goes.
+pub struct Appliance {
+    guest: Guest,
+    _disk: TempDir,
+}
+
+impl Deref for Appliance {
+    type Target = Guest;
+    fn deref(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+impl DerefMut for Appliance {
+    fn deref_mut(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+}
+
+impl Appliance {
+    /// Returns a running old appliance that was just given the `va-upgrade`
+    /// binary, its settings and the key it trusts.
+    pub fn old(name: &str) -> Result<Appliance> {
+        let (snapshot, payload) = (booted_old_appliance()?, payload()?);
+        let mut appliance = Appliance::from_snapshot(name, &snapshot, "booted", payload)?;
+        appliance.install_program()?;
+        Ok(appliance)
+    }
+
+    /// Returns a running old appliance as its customer has it.
+    pub fn without_program(name: &str) -> Result<Appliance> {
+        let (snapshot, payload) = (booted_old_appliance()?, empty_payload()?);
+        Appliance::from_snapshot(name, &snapshot, "booted", &payload)
+    }
+
+    /// The same on other hardware, for which the appliance has to start anew.
+    pub fn old_on(name: &str, hardware: Hardware) -> Result<Appliance> {
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(&images::old_appliance()?, "raw", &disk)?;
+        let guest = Guest::new(name, disk, payload()?, hardware)?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        appliance.install_program()?;
+        Ok(appliance)
+    }
+
+    /// Returns an old appliance with [`RELEASE`] just applied to `back` and a
+    /// trial of three tries armed, not yet restarted.
+    pub fn applied(name: &str) -> Result<Appliance> {
+        static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let snapshot = once(&MADE, || {
+            let mut appliance = Appliance::old("before-trial")?;
+            appliance.apply(RELEASE)?;
+            appliance.keep("applied")
+        })?;
+        Appliance::from_snapshot(name, snapshot, "applied", payload()?)
+    }
+
+    /// Returns an appliance that runs [`RELEASE`] from `back`, committed.
+    pub fn upgraded(name: &str) -> Result<Appliance> {
+        static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let snapshot = once(&MADE, || {
+            let mut appliance = Appliance::applied("before-upgraded")?;
+            appliance.reboot()?;
+            appliance.wait_until_committed("back")?;
+            appliance.keep("upgraded")
+        })?;
+        Appliance::from_snapshot(name, snapshot, "upgraded", payload()?)
+    }
+
+    /// Saves the running machine as a snapshot for other tests.
+    fn keep(mut self, label: &str) -> Result<PathBuf> {
+        self.save(label)?;
+        self.cut_power()?;
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{label}.qcow2"));
+        fs::rename(self._disk.path().join("disk.qcow2"), &kept)?;
+        Ok(kept)
+    }
+
+    fn from_snapshot(
+        name: &str,
+        snapshot: &Path,
+        label: &str,
+        payload: &Path,
+    ) -> Result<Appliance> {
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        // An overlay would not do: a running machine is saved in the top layer.
+        let copy = Cmd::new("cp")
+            .args(["--reflink=auto", "--sparse=always"])
+            .arg(snapshot)
+            .arg(&disk);
+        host().run(&copy)?;
+        let guest = Guest::new(name, disk, payload, Hardware::default())?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.resume(label)?;
+        Ok(appliance)
+    }
+
+    fn install_program(&mut self) -> Result<()> {
+        self.mount_payload()?;
+        self.ok("install -m 755 /mnt/va-upgrade /usr/sbin/va-upgrade \
+             && mkdir -p /etc/va-upgrade/trusted.d && cp /mnt/lab.pem /etc/va-upgrade/trusted.d/")?;
+        self.put("/etc/va-upgrade/config.yaml", CONFIG, 0o644)
+    }
+
+    /// Mounts the disk with the program and the bundles on `/mnt`.
+    pub fn mount_payload(&mut self) -> Result<()> {
+        // A machine from a snapshot still caches blocks of the disk it had then.
+        self.ok("disk=/dev/disk/by-id/virtio-payload; mountpoint -q /mnt \
+             || { blockdev --flushbufs $disk && mount -o ro $disk /mnt; }")
+            .map(drop)
+    }
+
+    /// Applies the bundle of `version`, which must succeed.
+    pub fn apply(&mut self, version: &str) -> Result<()> {
+        self.mount_payload()?;
+        self.ok(&format!(
+            "va-upgrade apply /mnt/{version}.vab && umount /mnt"
+        ))
+        .map(drop)
+    }
+
+    /// Runs `va-upgrade` with `arguments`, whatever comes of it.
+    pub fn va_upgrade(&mut self, arguments: &str) -> Result<Output> {
+        self.run(&format!("va-upgrade {arguments}"))
+    }
+
+    /// Returns what `va-upgrade status --json` says.
+    pub fn status(&mut self) -> Result<Value> {
+        let text = self.ok("va-upgrade status --json")?;
+        serde_json::from_str(&text).with_context(|| format!("parsing {text}"))
+    }
+
+    /// Waits until the boot service has made `slot` the committed one.
+    pub fn wait_until_committed(&mut self, slot: &str) -> Result<()> {
+        let wanted = json!(slot);
+        self.wait_until("va-upgrade status --json", |answer| {
+            serde_json::from_str(answer).is_ok_and(|status: Value| {
+                status["booted"] == wanted && status["committed"] == wanted
+            })
+        })
+        .map(drop)
+    }
+
+    /// Restarts into a trial that fails; returns the status once the old
+    /// system, in slot `root`, is back.
+    pub fn fail_trial(&mut self) -> Result<Value> {
+        self.start_reboot()?;
+        self.wait_for_boot_of("/dev/mapper/VA-root")?;
+        self.status()
+    }
+
+    /// Leaves the armed trial this many of its three tries.
+    pub fn leave_tries(&mut self, tries: u8) -> Result<()> {
+        self.ok(&format!(
+            "sed -i s/va_left=3/va_left={tries}/ /boot/va/env1 /boot/va/env2 && sync"
+        ))?;
+        assert_eq!(self.status()?["trial"]["tries_left"], json!(tries));
+        Ok(())
+    }
+
+    /// Runs `script` with the file system of slot `back` on `/tmp/back`.
+    pub fn in_back(&mut self, script: &str) -> Result<()> {
+        self.ok(&format!(
+            "mkdir -p /tmp/back && mount /dev/VA/back /tmp/back && cd /tmp/back \
+             && {{ {script}\n}} && cd / && umount /tmp/back"
+        ))
+        .map(drop)
+    }
+
+    /// Describes everything that decides how the machine boots: the disk's first
+    /// three MiB with the boot sector, the partition table and the bios_grub
+    /// partition, and each file on `/boot` with its content.
+    pub fn boot_fingerprint(&mut self) -> Result<String> {
+        self.ok("sync; blockdev --flushbufs /dev/vda; dd if=/dev/vda bs=1M count=3 status=none | sha256sum
+             cd /boot; find . -type f -printf '%p %m %U:%G %s %T@\\n' | sort
+             find . ! -type f -printf '%p %y %m %U:%G %l\\n' | sort; find . -type f -exec sha256sum {} + | sort")
+    }
+}
+
+fn disk_dir() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
+}
+
+/// Does `make` once for all tests of a run, also when it fails.
+fn once(
+    cell: &'static OnceLock<Result<PathBuf, String>>,
+    make: impl FnOnce() -> Result<PathBuf>,
+) -> Result<&'static Path> {
+    cell.get_or_init(|| make().map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|text| anyhow!("{text}"))
+}
+
+/// Returns the disk of an old appliance that was saved while running.
+fn booted_old_appliance() -> Result<PathBuf> {
+    let base = images::old_appliance()?;
+    let version = host().run(&Cmd::new("qemu-system-x86_64").arg("--version"))?;
+    let hardware = Hardware::default();
+    let size = PAYLOAD_SIZE.to_string();
+    let inputs = [
+        &*base.to_string_lossy(),
+        &version,
+        &hardware.words().join(" "),
+        &*size,
+    ];
+    cached("booted-old-appliance.qcow2", &inputs, |path| {
+        overlay(&base, "raw", path)?;
+        let payload = empty_payload()?;
+        let mut guest = Guest::new("old-appliance", path.to_owned(), &payload, hardware)?;
+        guest.power_on()?;
+        guest.save("booted")?;
+        guest.cut_power()
+    })
+}
+
+/// Returns a payload disk without anything on it, of the usual size: a machine
+/// remembers the size of its disks in a snapshot.
+fn empty_payload() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty-payload.raw");
+    File::create(&path)?.set_len(PAYLOAD_SIZE)?;
+    Ok(path)
+}
+
+/// Returns the disk with the program under test and the bundles it built.
+pub fn payload() -> Result<&'static Path> {
+    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&MADE, || {
+        let dir = disk_dir()?;
+        build_bundles(dir.path())?;
+        let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload.raw");
+        File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
+        let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);
+        host().run(&mkfs.arg(dir.path()).arg(&payload))?;
+        Ok(payload)
+    })
+}
+
+/// Packs both releases with the program under test, as a release pipeline would.
+fn build_bundles(dir: &Path) -> Result<()> {
+    let host = host();
+    let program = program()?;
+    let at = |name: &str| dir.join(name);
+    fs::copy(&program, at("va-upgrade"))?;
+    let key = Cmd::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]);
+    host.run(&key.arg(at("key")))?;
+    let public = Cmd::new("openssl").args(["pkey", "-pubout", "-in"]);
+    host.run(&public.arg(at("key")).arg("-out").arg(at("lab.pem")))?;
+    let sources = [
+        (RELEASE, "x86-64-v1", images::release_ova()?),
+        (NEXT_RELEASE, "x86-64-v2", images::next_release_tree()?),
+    ];
+    for (version, level, source) in sources {
+        say(&format!(
+            "building the bundle of {version} from {}",
+            source.display()
+        ));
+        let release = at("release.yaml");
+        fs::write(
+            &release,
+            format!("product: lab-appliance\nversion: {version}\ncpu_level: {level}\n"),
+        )?;
+        let build = Cmd::new(&program)
+            .arg("build")
+            .arg(source)
+            .arg("-o")
+            .arg(at(&format!("{version}.vab")))
+            .arg("--release")
+            .arg(&release)
+            .arg("--key")
+            .arg(at("key"))
+            .limit(Duration::from_secs(40 * 60));
+        println!("pipeline$ {build}\n{}", host.run(&build)?.trim());
+    }
+    Ok(())
+}
+
+/// Finds the static binary that `scripts/build` makes.
+fn program() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/va-upgrade");
+    ensure!(
+        path.exists(),
+        "{} is not there; run scripts/build",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,0 +1,74 @@
+//! Real Debian root file systems: the old appliance's and the new release's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use va_upgrade::system::{Cmd, System};
+
+use super::cache::cached;
+use super::host;
+
+/// A Debian release as a root file system.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Debian {
+    /// Debian 11, whose kernel and GRUB are the old ones.
+    Bullseye,
+    /// Debian 12.
+    Bookworm,
+}
+
+const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,kmod,lvm2,e2fsprogs,\
+    util-linux,grub-pc-bin,grub2-common,initramfs-tools,zstd,xz-utils,iproute2,procps";
+
+/// What the hook script of mmdebstrap reads, so that a change makes a new root.
+const GUEST_FILES: [&str; 6] = [
+    include_str!("../guest/customize"),
+    include_str!("../guest/agent"),
+    include_str!("../guest/lab-agent.service"),
+    include_str!("../guest/dhcp.network"),
+    include_str!("../guest/faulty-tool"),
+    include_str!("../guest/initramfs-mark"),
+];
+
+impl Debian {
+    fn suite(self) -> &'static str {
+        match self {
+            Debian::Bullseye => "bullseye",
+            Debian::Bookworm => "bookworm",
+        }
+    }
+
+    /// Returns a tar of the root file system, made by mmdebstrap.
+    pub fn tar(self) -> Result<PathBuf> {
+        let suite = self.suite();
+        // The main archive alone: the security archive of a release that has
+        // reached its end is not kept whole.
+        let source = format!("deb http://deb.debian.org/debian {suite} main");
+        let mut inputs = vec![suite, PACKAGES, &source];
+        inputs.extend(GUEST_FILES);
+        cached(&format!("{suite}.tar"), &inputs, |path| {
+            let cmd = Cmd::new("mmdebstrap")
+                .args(["--variant=minbase", "--mode=root", "--format=tar"])
+                .arg(format!("--include={PACKAGES}"))
+                .args([
+                    "--aptopt=Acquire::Languages \"none\"",
+                    "--aptopt=Acquire::Retries \"5\"",
+                ])
+                .args(
+                    ["doc", "man", "locale"]
+                        .map(|dir| format!("--dpkgopt=path-exclude=/usr/share/{dir}/*")),
+                )
+                .arg(concat!(
+                    "--customize-hook=",
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/tests/vm/guest/customize"
+                ))
+                .arg(suite)
+                .arg(path)
+                .arg(&source)
+                .limit(Duration::from_secs(30 * 60));
+            host().run(&cmd).map(drop)
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! Real virtual machines: real firmware, GRUB, kernels, LVM and systemd.
+//!
+//! They need root, QEMU and the network for the first run, so plain `cargo
+//! test` leaves them out; `scripts/test` runs them.
+
+mod appliance;
+mod demo;
+mod grub_failure;
+mod lab;
+mod machine;
+mod power_cut;
+mod refuse;
+mod rollback;
+mod trial;
+mod upgrade;

@@ -1,0 +1,64 @@
+//! Going back by hand.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::appliance::{Appliance, RELEASE};
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn a_rollback_boots_the_old_system_and_another_one_the_new_system_again() -> Result<()> {
+    let mut appliance = Appliance::upgraded("rollback")?;
+    for (slot, debian) in [("root", "11"), ("back", "12")] {
+        appliance.ok("va-upgrade rollback")?;
+        assert_eq!(appliance.status()?["next"], json!(slot));
+        appliance.reboot()?;
+        let status = appliance.status()?;
+        assert_eq!(status["booted"], json!(slot));
+        assert_eq!(status["committed"], json!(slot));
+        assert_eq!(status["trial"], json!(null));
+        assert_eq!(status["failed"], json!(null));
+        assert_eq!(appliance.ok(". /etc/os-release; echo $VERSION_ID")?, debian);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn a_rollback_is_refused_unless_the_other_slot_would_boot() -> Result<()> {
+    let mut appliance = Appliance::upgraded("rollback-refused")?;
+    let before = appliance.status()?;
+    for (harm, mend, word) in [
+        (
+            "mv /boot/va/root/vmlinuz /boot/k",
+            "mv /boot/k /boot/va/root/vmlinuz",
+            "vmlinuz",
+        ),
+        (
+            "mv /boot/va/root/initrd /boot/i",
+            "mv /boot/i /boot/va/root/initrd",
+            "initrd",
+        ),
+        (
+            "mv /boot/va/root/entry.cfg /boot/e",
+            "mv /boot/e /boot/va/root/entry.cfg",
+            "entry.cfg",
+        ),
+        (
+            "dd if=/dev/VA/root of=/boot/s bs=4k count=1 && dd if=/dev/zero of=/dev/VA/root bs=4k count=1",
+            "dd if=/boot/s of=/dev/VA/root bs=4k",
+            "/dev/VA/root",
+        ),
+    ] {
+        appliance.ok(harm)?;
+        let output = appliance.va_upgrade("rollback")?;
+        assert_eq!(output.status, 3, "{harm}: {output:?}");
+        assert!(output.stderr.contains(word), "{harm}: {}", output.stderr);
+        appliance.ok(mend)?;
+        assert_eq!(appliance.status()?, before, "{harm}");
+    }
+    let output = appliance.va_upgrade("rollback")?;
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(appliance.status()?["slots"][1]["version"], RELEASE);
+    Ok(())
+}
