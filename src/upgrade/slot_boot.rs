@@ -146,8 +146,8 @@ fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
         if !addition.is_empty() {
             // The kernel looks for the next archive at a multiple of four
             // bytes (initramfs buffer format).
-            let padding = vec![0; copied.next_multiple_of(4).abs_diff(copied) as usize];
-            io::Write::write_all(&mut file, &padding)?;
+            let padding = usize::try_from(copied.next_multiple_of(4) - copied)?;
+            io::Write::write_all(&mut file, &[0; 3][..padding])?;
             io::Write::write_all(&mut file, addition)?;
         }
         file.sync_all()?;
