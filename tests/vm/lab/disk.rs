@@ -125,6 +125,8 @@ pub fn make(path: &Path, contents: &Contents) -> Result<()> {
     let mount_point = tempfile::tempdir()?;
     let at = |name: &str| mount_point.path().join(name);
     let tree = Mounted::new(sys, &Mount::device(&root.device, &at("root"), "ext4", ""))?;
+    // A mount point that the guard made would go with it.
+    fs::create_dir(at("root/boot"))?;
     let tree_boot = Mounted::new(sys, &Mount::device(&boot, &at("root/boot"), "ext4", ""))?;
     let untar = Cmd::new("tar")
         .args([
