@@ -329,6 +329,7 @@ impl<'a> Job<'a> {
             disk: &self.facts.disk,
             boot_uuid: &self.facts.boot_uuid,
             baked: self.machine.booted,
+            cmdline: &self.machine.cmdline,
         };
         let prepared = switch.insert(Switch::prepare(self.sys, config, &plan)?);
         prepared.run(&plan)?;
