@@ -157,7 +157,8 @@ fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     let mut first_names: HashMap<(u64, u64), Box<[u8]>> = HashMap::new();
     let mut tar_bytes = 0;
     let left_out = walk(root, &release.globs()?, &mut |found: &Found| {
-        tar_bytes += outer::BLOCK as u64;
+        // Nearly every entry has a pax header of two blocks before its own.
+        tar_bytes += 3 * outer::BLOCK as u64;
         if found.meta.kind == Kind::Dir && has_default_acl(found)? {
             spills[Group::EarlyDirs as usize].push(found.path, b"")?;
         }

@@ -6,7 +6,7 @@
 //! 3. [`Bundle`] hands out the payload, chunk by chunk, or checks it whole.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -77,11 +77,18 @@ impl<'a> Sealed<'a> {
     /// Opens the bundle in the file at `path`.
     ///
     /// # Errors
-    /// Class [`Class::BadBundle`] when it is not a bundle.
+    /// Class [`Class::BadBundle`] when it is not a bundle, [`Class::Refused`]
+    /// when there is nothing to open.
     pub fn open(path: &Path) -> Result<Sealed<'static>> {
         let label = path.display().to_string();
-        let file = File::open(path).with_context(|| format!("opening {label}"))?;
-        let is_file = file.metadata().is_ok_and(|m| m.is_file());
+        let file = File::open(path)
+            .with_context(|| format!("opening the bundle {label}"))
+            .class(Class::Refused)?;
+        let meta = file.metadata();
+        if meta.as_ref().is_ok_and(Metadata::is_dir) {
+            bad_bundle!("{label} is a directory, not a bundle; name a .vab file");
+        }
+        let is_file = meta.is_ok_and(|m| m.is_file());
         if !is_file {
             // A pipe or a device by its name is still a stream.
             return Sealed::read(label, Source::Stream(Box::new(file)));
@@ -175,7 +182,7 @@ impl<'a> Sealed<'a> {
                 }
                 bad_bundle!(
                     "{label} is damaged or signed by nobody this system trusts \
-                     (trusted keys: {}); copy it again, or add the signer's public key",
+                     (trusted keys: {}); copy it again, or put the signer's public key among the trusted ones",
                     known.join(", ")
                 )
             }
@@ -244,7 +251,13 @@ impl Front {
 
     fn header(&mut self, input: &mut impl Read) -> Result<(String, u64)> {
         let mut block = [0; BLOCK];
-        input.read_exact(&mut block).context("it is cut short")?;
+        if let Err(error) = input.read_exact(&mut block) {
+            ensure!(
+                error.kind() != io::ErrorKind::UnexpectedEof,
+                "it ends before its payload begins"
+            );
+            return Err(error.into());
+        }
         let header = tar::Header::from_byte_slice(&block);
         let name = header.path_bytes().escape_ascii().to_string();
         let size = header.entry_size().ok().context("it is not a tar")?;

@@ -60,6 +60,13 @@ impl Release {
     /// # Errors
     /// When a field is missing, unknown or out of its bounds.
     pub fn parse(text: &str) -> Result<Release> {
+        // The parser quotes what it did not expect, and a key given by mistake
+        // must not be quoted.
+        let any: serde_yaml::Value = serde_yaml::from_str(text).context("it is not YAML")?;
+        ensure!(
+            any.is_mapping(),
+            "it holds no settings; it needs lines such as `product: acme` and `version: 9.4.1`"
+        );
         let release: Release = serde_yaml::from_str(text)?;
         check_product(&release.product)?;
         check_version("version", &release.version)?;
@@ -116,6 +123,14 @@ pub(super) fn check_version(field: &str, version: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_given_by_mistake_is_not_quoted() {
+        let text = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----\n";
+        let error = format!("{:#}", Release::parse(text).unwrap_err());
+        assert!(!error.contains("MC4CAQAwBQ"), "{error}");
+        assert!(error.contains("product: acme"), "{error}");
+    }
 
     #[test]
     fn a_full_release_is_read() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::Args;
 
 use super::bundles::trust;
@@ -33,12 +33,12 @@ pub struct CheckArgs {
 
 pub fn check(session: &Session, args: &CheckArgs) -> Result<()> {
     session.start_changing("check")?;
-    let manifest = match &args.file {
-        Some(file) => Some(authentic(session, file, args.allow_unsigned)?),
-        None => None,
+    let report = match report(session, args) {
+        Ok(report) => report,
+        // A program that reads the answer gets one here, too.
+        Err((name, error)) if args.json => Report::refusal(name, &error),
+        Err((_, error)) => return Err(error),
     };
-    let machine = Machine::look(&session.config)?;
-    let (report, _) = preflight::check(&session.host, &session.config, &machine, manifest.as_ref());
     session.ui.finish();
     if args.json {
         print_json(&report)?
@@ -46,6 +46,20 @@ pub fn check(session: &Session, args: &CheckArgs) -> Result<()> {
         print(&text(&report))?
     }
     report.require()
+}
+
+/// Runs the checks; an error comes with the name of what could not be checked.
+fn report(session: &Session, args: &CheckArgs) -> Result<Report, (&'static str, Error)> {
+    let manifest = match &args.file {
+        Some(file) => {
+            let manifest = authentic(session, file, args.allow_unsigned);
+            Some(manifest.map_err(|error| ("bundle", error))?)
+        }
+        None => None,
+    };
+    let machine = Machine::look(&session.config).map_err(|error| ("appliance", error))?;
+    let (report, _) = preflight::check(&session.host, &session.config, &machine, manifest.as_ref());
+    Ok(report)
 }
 
 /// Proves a bundle whole and genuine and returns its manifest.

@@ -3,16 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::{Session, print, print_json, threads};
 use crate::build::{self as build_flow, BuildOptions};
 use crate::bundle::{self, Keyring, Manifest, Sealed, Trust, UnpackOptions, load_signing_key};
-use crate::failure::{Class, Classify};
+use crate::failure::{Class, Classify, with_class};
 use crate::progress::Progress;
 use crate::refuse;
+use crate::system::files::remove_tree;
 use crate::upgrade::apply::{REVOKED_FILE, TRUSTED_DIR};
 
 /// Pack the root file system of an image or directory into a bundle
@@ -100,7 +101,9 @@ pub fn sign(args: &SignArgs) -> Result<()> {
     }
     if let Some(out) = &args.export_digest {
         let bytes = bundle::export_signed_bytes(&args.file)?;
-        return fs::write(out, bytes).with_context(|| format!("writing {}", out.display()));
+        return fs::write(out, bytes)
+            .with_context(|| format!("writing {}", out.display()))
+            .class(Class::Refused);
     }
     if let Some(signature) = &args.attach {
         bundle::attach_signature(&args.file, signature)?;
@@ -115,6 +118,9 @@ pub struct InfoArgs {
     /// The bundle
     #[arg(value_name = "FILE.vab")]
     file: PathBuf,
+    /// Trust the *.pem keys in this directory [default: /etc/va-upgrade/trusted.d]
+    #[arg(long, value_name = "DIR")]
+    trusted: Option<PathBuf>,
     /// Print the manifest as JSON
     #[arg(long)]
     json: bool,
@@ -129,7 +135,7 @@ struct Info<'a> {
 }
 
 pub fn info(session: &Session, args: &InfoArgs) -> Result<()> {
-    let keyring = keyring(session, None)?;
+    let keyring = keyring(session, args.trusted.as_deref())?;
     let trusted = Sealed::open(&args.file)?
         .authenticate(Trust::Signed(&keyring))
         .is_ok();
@@ -225,6 +231,9 @@ pub struct UnpackArgs {
     file: PathBuf,
     /// An empty directory
     dir: PathBuf,
+    /// Trust the *.pem keys in this directory [default: /etc/va-upgrade/trusted.d]
+    #[arg(long, value_name = "DIR")]
+    trusted: Option<PathBuf>,
     /// Accept a bundle without a signature
     #[arg(long)]
     allow_unsigned: bool,
@@ -237,20 +246,39 @@ pub fn unpack(session: &Session, args: &UnpackArgs) -> Result<()> {
     let threads = threads(args.threads)?;
     session.start_changing("unpack")?;
     require_empty(&args.dir)?;
-    let keyring = keyring(session, None)?;
+    let keyring = keyring(session, args.trusted.as_deref())?;
     let sealed = Sealed::open(&args.file)?;
     let (bundle, _) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
-    bundle.unpack(&args.dir, &UnpackOptions::new(threads), &session.ui)?;
+    let unpacked = bundle.unpack(&args.dir, &UnpackOptions::new(threads), &session.ui);
     session.ui.finish();
-    Ok(())
+    let Err(error) = unpacked else { return Ok(()) };
+    // Half a tree is of no use, and a bad bundle changes nothing.
+    match clear(&args.dir) {
+        Ok(()) => Err(error),
+        Err(left) => Err(with_class(
+            Class::Unexpected,
+            anyhow!("{error:#}; and what was unpacked is still there: {left:#}"),
+        )),
+    }
+}
+
+/// Lists what is in the directory, except what mkfs put there.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() != "lost+found" {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
 }
 
 fn require_empty(dir: &Path) -> Result<()> {
-    let mut entries = fs::read_dir(dir)
+    let entries = entries(dir)
         .with_context(|| format!("{}: make this directory first", dir.display()))
         .class(Class::Refused)?;
-    let used = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found"));
-    if used {
+    if !entries.is_empty() {
         refuse!(
             "{} is not empty; unpack into an empty directory",
             dir.display()
@@ -259,7 +287,24 @@ fn require_empty(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+fn clear(dir: &Path) -> Result<()> {
+    for path in entries(dir)? {
+        if path.symlink_metadata()?.is_dir() {
+            remove_tree(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn keyring(session: &Session, trusted: Option<&Path>) -> Result<Keyring> {
+    if let Some(dir) = trusted
+        && !dir.is_dir()
+    {
+        let message = anyhow!("--trusted {}: there is no such directory", dir.display());
+        return Err(message).class(Class::Usage);
+    }
     let default = session.config.at(TRUSTED_DIR);
     Keyring::load(
         trusted.unwrap_or(&default),

@@ -178,7 +178,9 @@ impl Progress for Ui {
 
     fn advance(&self, bytes: u64) {
         let mut state = self.state();
-        state.done += bytes;
+        let done = state.done + bytes;
+        // A total may be an estimate.
+        state.done = state.total.map_or(done, |total| done.min(total));
         if let Some(bar) = &state.bar {
             bar.set_position(state.done);
         }

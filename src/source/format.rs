@@ -37,7 +37,7 @@ pub fn detect(path: &Path) -> Result<Kind> {
     let shown = path.display();
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            refuse!("{shown}: no such file or directory")
+            refuse!("there is no file or directory {shown} to build from")
         }
         other => other.with_context(|| format!("looking at {shown}"))?,
     };

@@ -329,6 +329,9 @@ impl<'a, 'i> OpenImage<'a, 'i> {
             .any(|volume| matches!(volume.content, Content::Closed(_)));
         if !closed {
             let held = match reasons {
+                [] if self.volumes.iter().all(is_whole_disk) => {
+                    "it has no partitions and no LVM".to_owned()
+                }
                 [] => format!("only {}", list_names(self.volumes.iter())),
                 _ => why,
             };
@@ -379,6 +382,10 @@ fn is_efi_partition(line: &Line) -> bool {
         && ["/boot/efi", "/efi"]
             .iter()
             .any(|efi| line.mount_point == Path::new(efi))
+}
+
+fn is_whole_disk(volume: &Volume) -> bool {
+    matches!(volume.name, Name::Disk(_))
 }
 
 fn is_called_root(volume: &Volume) -> bool {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -77,9 +77,11 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
     let spec = image.spec()?;
     let context = || format!("opening {}", image.path.display());
     let size_bytes = virtual_size(sys, &spec)
+        .map_err(with_way_out)
         .with_context(context)
         .class(Class::Refused)?;
     let data_bytes = data_size(sys, &spec)
+        .map_err(with_way_out)
         .with_context(context)
         .class(Class::Refused)?;
     let raw = RawImage::temporary(size_bytes, data_bytes)?;
@@ -102,15 +104,24 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
     // A terminal's Ctrl-C ends the tool as well; that is no fault of the image.
     signals::check()?;
     result
-        .map_err(|error| {
-            let full = format!("{error:#}").contains("No space left");
-            let way_out = "the directory for temporary files is full; set TMPDIR to a larger one";
-            if full { error.context(way_out) } else { error }
-        })
+        .map_err(with_way_out)
         .with_context(context)
         .class(Class::Refused)?;
     progress.finish();
     Ok(raw)
+}
+
+/// Says what can be done about a failure of `qemu-img`.
+fn with_way_out(error: Error) -> Error {
+    let text = format!("{error:#}");
+    let way_out = if text.contains("No space left") {
+        "the directory for temporary files is full; set TMPDIR to a larger one"
+    } else if text.starts_with("starting ") {
+        "qemu-img is needed; install it (package qemu-utils or qemu-img)"
+    } else {
+        "qemu-img cannot read it; export the VM again"
+    };
+    error.context(way_out)
 }
 
 fn convert_cmd(spec: &str, target: &Path) -> Cmd {

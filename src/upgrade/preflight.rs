@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use serde::Serialize;
 
 use super::machine::{BOOT, BOOT_DIR, Machine, boot_disk, slot_volume};
@@ -20,7 +20,7 @@ use crate::cpu;
 use crate::disk::lvm::{self, LogicalVolume};
 use crate::disk::mkfs::FsType;
 use crate::disk::{mounts, space};
-use crate::failure::{Class, with_class};
+use crate::failure::{Class, class_of, with_class};
 use crate::slot::Slot;
 use crate::system::{Cmd, System};
 use crate::version;
@@ -110,6 +110,20 @@ impl Report {
         }
     }
 
+    /// Makes the report of what could not be checked any further.
+    pub fn refusal(name: &'static str, error: &Error) -> Report {
+        Report {
+            ok: false,
+            checks: vec![Check {
+                name,
+                verdict: Verdict::Fail,
+                message: format!("{error:#}"),
+                class: Some(class_of(error)),
+            }],
+            ..Report::new()
+        }
+    }
+
     /// Notes how a check ended; an error keeps its class, else it is a refusal.
     fn add<T>(&mut self, name: &'static str, outcome: Result<(T, String)>) -> Option<T> {
         match outcome {
@@ -123,7 +137,7 @@ impl Report {
                 Some(value)
             }
             Err(error) => {
-                let class = match crate::failure::class_of(&error) {
+                let class = match class_of(&error) {
                     Class::Unexpected => Class::Refused,
                     class => class,
                 };

@@ -100,7 +100,7 @@ fn what_is_no_bundle_is_called_so() {
         assert!(error.to_string().contains("not a bundle"), "{error:#}");
     }
     let error = Sealed::open(&dir.path().join("none")).unwrap_err();
-    assert_eq!(class_of(&error), Class::Unexpected);
+    assert_eq!(class_of(&error), Class::Refused);
 }
 
 #[test]

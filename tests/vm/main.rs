@@ -4,6 +4,7 @@
 //! test` leaves them out; `scripts/test` runs them.
 
 mod appliance;
+mod bench;
 mod demo;
 mod grub_failure;
 mod lab;

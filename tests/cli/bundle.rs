@@ -1,0 +1,157 @@
+//! Bundles that are no good.
+
+use std::fs;
+
+use super::desk::Desk;
+
+/// Every verb that is given a bundle, without the bundle.
+const READERS: [&[&str]; 5] = [
+    &["info"],
+    &["verify"],
+    &["check"],
+    &["apply"],
+    &["unpack", "--allow-unsigned"],
+];
+
+/// Sees every verb refuse the bundle `name`.
+fn all_refuse(desk: &Desk, name: &str, status: i32, words: &[&str]) {
+    for verb in READERS {
+        let mut args = [verb, &[name]].concat();
+        if verb[0] == "unpack" {
+            args.push("empty");
+        }
+        desk.refuses(status, words, &args);
+    }
+}
+
+#[test]
+fn what_is_not_a_bundle_is_refused_by_every_verb() {
+    let desk = Desk::new();
+    all_refuse(&desk, "missing.vab", 3, &["missing.vab", "No such file"]);
+    all_refuse(&desk, "keys", 4, &["keys is a directory", ".vab"]);
+    desk.write("zero.vab", "");
+    all_refuse(&desk, "zero.vab", 4, &["zero.vab is not a bundle", "ends"]);
+    desk.write("note.vab", "not a bundle\n".repeat(100));
+    all_refuse(&desk, "note.vab", 4, &["note.vab is not a bundle"]);
+    desk.refuses(4, &["/dev/null is not a bundle"], &["verify", "/dev/null"]);
+}
+
+#[test]
+fn a_bundle_cut_short_or_with_something_behind_it_is_refused() {
+    let desk = Desk::with_bundle();
+    let good = fs::read(desk.at("good.vab")).unwrap();
+    let length = good.len();
+    for cut in [100, 600, 1500, length / 2, length - 1025, length - 1] {
+        desk.write("cut.vab", &good[..cut]);
+        desk.refuses(
+            4,
+            &["cut.vab is not a bundle or is damaged", "copy it again"],
+            &["verify", "cut.vab"],
+        );
+        desk.refuses(4, &["cut.vab"], &["unpack", "cut.vab", "empty"]);
+    }
+    desk.write("long.vab", [&good[..], b"x"].concat());
+    desk.refuses(4, &["long.vab", "copy it again"], &["verify", "long.vab"]);
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_found() {
+    let desk = Desk::with_bundle();
+    let good = fs::read(desk.at("good.vab")).unwrap();
+    for at in (0..good.len()).step_by(131) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        desk.write("bad.vab", &bad);
+        desk.refuses(4, &["bad.vab", "copy it again"], &["verify", "bad.vab"]);
+    }
+}
+
+#[test]
+fn a_bundle_nobody_trusted_has_signed_is_refused() {
+    let desk = Desk::with_bundle();
+    let build = [
+        "build",
+        "tree",
+        "-o",
+        "unsigned.vab",
+        "--release",
+        "release.yaml",
+    ];
+    desk.does(&[&build[..], &["--unsigned"]].concat());
+    for verb in ["verify", "check", "apply"] {
+        let words = [
+            "unsigned.vab is not signed",
+            "va-upgrade sign",
+            "--allow-unsigned",
+        ];
+        desk.refuses(4, &words, &[verb, "unsigned.vab"]);
+    }
+    desk.does(&["verify", "unsigned.vab", "--allow-unsigned"]);
+
+    desk.make_key("other.pem", "other.pub");
+    desk.does(&["sign", "unsigned.vab", "--key", "other.pem"]);
+    for verb in ["verify", "check", "apply"] {
+        let words = ["unsigned.vab", "nobody this system trusts", "public key"];
+        desk.refuses(4, &words, &[verb, "unsigned.vab"]);
+        // A signature by a stranger is worth less than none.
+        desk.refuses(4, &words, &[verb, "unsigned.vab", "--allow-unsigned"]);
+    }
+}
+
+#[test]
+fn a_revoked_key_is_refused_by_its_id() {
+    let desk = Desk::with_bundle();
+    let told = desk.does(&["verify", "good.vab"]);
+    let id = told.trim_end().rsplit(' ').next().unwrap();
+    desk.write("etc/va-upgrade/revoked", format!("# stolen\n{id}\n"));
+    for verb in ["verify", "check", "apply"] {
+        desk.refuses(4, &[id, "revoked", "another key"], &[verb, "good.vab"]);
+    }
+    desk.write("etc/va-upgrade/revoked", "everything\n");
+    desk.refuses(
+        2,
+        &["revoked line 1", "everything"],
+        &["verify", "good.vab"],
+    );
+}
+
+#[test]
+fn keys_that_are_none_are_refused_and_never_shown() {
+    let desk = Desk::with_bundle();
+    desk.refuses(
+        2,
+        &["--trusted nowhere"],
+        &["verify", "good.vab", "--trusted", "nowhere"],
+    );
+    fs::copy(desk.at("key.pem"), desk.at("keys/secret.pem")).unwrap();
+    desk.refuses(
+        2,
+        &["secret.pem", "private key"],
+        &["verify", "good.vab", "--trusted", "keys"],
+    );
+    desk.refuses(
+        2,
+        &["release.yaml", "openssl genpkey"],
+        &["sign", "good.vab", "--key", "release.yaml"],
+    );
+    desk.refuses(
+        2,
+        &["release.yaml", "64 bytes"],
+        &["sign", "good.vab", "--attach", "release.yaml"],
+    );
+    desk.refuses(3, &["none.vab"], &["sign", "none.vab", "--key", "key.pem"]);
+
+    let build = [
+        "build",
+        "tree",
+        "-o",
+        "x.vab",
+        "--release",
+        "key.pem",
+        "--unsigned",
+    ];
+    desk.refuses(2, &["key.pem", "product: "], &build);
+    let secret = fs::read_to_string(desk.at("key.pem")).unwrap();
+    let secret = secret.lines().nth(1).unwrap();
+    assert!(!desk.run(&build).stderr.contains(secret));
+}

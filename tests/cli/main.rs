@@ -1,0 +1,10 @@
+//! The real program as its callers see it: exit status, both outputs, and what
+//! it leaves behind. Needs root, unshare, setpriv, openssl and qemu-img.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod appliance;
+mod bundle;
+mod desk;
+mod output;
+mod source;

@@ -1,0 +1,177 @@
+//! What the program prints when all is well, and when it is called wrongly.
+
+use serde_json::Value;
+
+use super::desk::Desk;
+
+const VERBS: [&str; 11] = [
+    "build",
+    "sign",
+    "info",
+    "verify",
+    "unpack",
+    "check",
+    "apply",
+    "status",
+    "confirm",
+    "rollback",
+    "completions",
+];
+
+#[test]
+fn every_verb_explains_itself_on_stdout() {
+    let desk = Desk::new();
+    let overview = desk.does(&["--help"]);
+    for verb in VERBS {
+        assert!(
+            overview.contains(&format!("\n  {verb} ")),
+            "{verb} in {overview}"
+        );
+        let help = desk.run(&[verb, "--help"]);
+        assert_eq!(help.status, 0, "{help:?}");
+        assert_eq!(help.stderr, "");
+        assert!(
+            help.stdout.contains(&format!("Usage: va-upgrade {verb}")),
+            "{help:?}"
+        );
+        let lines = help.stdout.lines();
+        let widest = lines
+            .filter(|line| !line.starts_with("Usage: "))
+            .map(|line| line.chars().count())
+            .max();
+        assert!(widest <= Some(100), "{verb}: {widest:?}");
+    }
+    assert!(overview.contains("Exit status:"), "{overview}");
+    assert_eq!(
+        desk.does(&["--version"]),
+        concat!("va-upgrade ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2_and_says_what_is_wrong() {
+    let desk = Desk::new();
+    for (args, word) in [
+        (&[][..], "Usage"),
+        (&["upgrade"], "upgrade"),
+        (&["apply"], "FILE.vab"),
+        (&["apply", "x.vab", "--sideways"], "--sideways"),
+        (&["apply", "x.vab", "--threads", "0"], "--threads 0"),
+        (&["apply", "x.vab", "--threads", "many"], "many"),
+        (&["status", "--progress", "loud"], "loud"),
+        (&["status", "-q", "-v"], "cannot be used with"),
+        (
+            &["build", "tree", "-o", "x.vab", "--release", "r.yaml"],
+            "--unsigned",
+        ),
+        (&["sign", "x.vab"], "--export-digest"),
+        (&["completions", "tcsh"], "tcsh"),
+    ] {
+        let run = desk.run(args);
+        assert_eq!(run.status, 2, "{args:?}: {run:?}");
+        assert_eq!(run.stdout, "", "{args:?}");
+        assert!(run.stderr.contains(word), "{args:?}: {run:?}");
+    }
+}
+
+#[test]
+fn progress_is_json_lines_when_a_program_asks_and_nothing_when_told_so() {
+    let desk = Desk::with_bundle();
+    let build = [
+        "build",
+        "tree",
+        "-o",
+        "x.vab",
+        "--release",
+        "release.yaml",
+        "--unsigned",
+    ];
+    let json = desk.run(&[&build[..], &["--progress", "json"]].concat());
+    assert_eq!(json.status, 0, "{json:?}");
+    let lines: Vec<Value> = json
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines.iter().any(|line| line["note"].is_string()),
+        "{lines:?}"
+    );
+    let packing: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["step"] == "packing")
+        .collect();
+    let last = packing.last().unwrap();
+    assert!(last["done"].as_u64() > Some(0), "{packing:?}");
+    assert!(
+        last["done"].as_u64() <= last["total"].as_u64(),
+        "{packing:?}"
+    );
+
+    for silence in [&["-q"][..], &["--progress", "none"]] {
+        let run = desk.run(&[&build[..], silence].concat());
+        assert_eq!(run.status, 0, "{run:?}");
+        assert_eq!(run.stderr, "");
+        assert!(run.stdout.starts_with("x.vab: gateway 9.4.1, "), "{run:?}");
+    }
+}
+
+#[test]
+fn info_shows_the_manifest_to_people_and_programs() {
+    let desk = Desk::with_bundle();
+    let text = desk.does(&["info", "good.vab"]);
+    for words in ["gateway", "9.4.1", "6.1.0-10-amd64", "1, trusted"] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    let info: Value = serde_json::from_str(&desk.does(&["info", "good.vab", "--json"])).unwrap();
+    assert_eq!(info["product"], "gateway");
+    assert_eq!(info["version"], "9.4.1");
+    assert_eq!(info["signatures"], 1);
+    assert_eq!(info["trusted"], true);
+    assert_eq!(info["boot"]["kernel_release"], "6.1.0-10-amd64");
+}
+
+#[test]
+fn a_bundle_is_verified_and_unpacked_with_keys_from_a_directory() {
+    let desk = Desk::with_bundle();
+    std::fs::remove_file(desk.at("etc/va-upgrade/trusted.d/release.pem")).unwrap();
+    let told = desk.does(&["verify", "good.vab", "--trusted", "keys"]);
+    assert!(
+        told.starts_with("good.vab: gateway 9.4.1, whole, signed by key "),
+        "{told}"
+    );
+    assert!(
+        desk.does(&["info", "good.vab", "--trusted", "keys"])
+            .contains("1, trusted")
+    );
+    assert_eq!(
+        desk.does(&["unpack", "good.vab", "empty", "--trusted", "keys"]),
+        ""
+    );
+    assert!(desk.at("empty/usr/sbin/grub-install").exists());
+    desk.refuses(
+        3,
+        &["empty is not empty"],
+        &["unpack", "good.vab", "empty", "--trusted", "keys"],
+    );
+}
+
+#[test]
+fn bash_can_complete_every_verb() {
+    let desk = Desk::new();
+    let script = desk.does(&["completions", "bash"]);
+    desk.write("completion", &script);
+    let path = desk.at("completion");
+    let words = format!(
+        ". {} && COMP_WORDS=(va-upgrade '') COMP_CWORD=1 && _va__upgrade va-upgrade '' va-upgrade \
+         && printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        path.display()
+    );
+    let offered = desk.shell(&words);
+    for verb in VERBS {
+        assert!(
+            offered.lines().any(|line| line == verb),
+            "{verb} in {offered}"
+        );
+    }
+}
