@@ -1,12 +1,14 @@
 //! Whole-root upgrades for virtual appliances with two LVM roots.
 //!
-//! Imports go one way: `main -> cli -> upgrade -> {source, bundle, disk, boot}
+//! Imports go one way: `main -> cli -> {build, upgrade} -> {source, bundle, disk, boot}
 //! -> {state, slot, config, progress, failure, system}`.
 
 pub mod boot;
+pub mod build;
 pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod cpu;
 pub mod disk;
 pub mod failure;
 pub mod progress;
@@ -15,3 +17,4 @@ pub mod source;
 pub mod state;
 pub mod system;
 pub mod upgrade;
+pub mod version;

@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The bundle: a whole root file system in one file that proves itself.
+//!
+//! A `.vab` is a plain tar of `manifest.yaml`, its signatures and the payload,
+//! a packed pax tar cut into chunks. The manifest names the digest of every
+//! chunk, so a chunk is proved genuine before it is unpacked, and chunks are
+//! packed and unpacked on all cores. Nothing here mounts, prints or knows slots.
+
+mod acl;
+mod beneath;
+mod chunks;
+mod digest;
+mod dir_ends;
+mod draft;
+mod extract;
+mod glob;
+mod holes;
+mod keyring;
+mod manifest;
+mod meta;
+mod order;
+mod outer;
+mod pack;
+mod parse;
+mod pax;
+mod reader;
+mod records;
+mod release;
+mod sign;
+mod sparse;
+mod unpack;
+mod walk;
+mod xattrs;
+mod xz;
+
+pub use crate::cpu::CpuLevel;
+pub use digest::digest_tree;
+pub use extract::Devices;
+pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};
+pub use manifest::{
+    BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, Sha,
+    TreeSummary,
+};
+pub use pack::{PackOptions, TreeFacts, pack};
+pub use reader::{Bundle, Sealed, Trust};
+pub use release::Release;
+pub use sign::{attach_signature, export_signed_bytes, sign_bundle};
+pub use unpack::{UnpackOptions, unpack_tar_xz};

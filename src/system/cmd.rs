@@ -13,6 +13,7 @@ pub struct Cmd {
     envs: Vec<(OsString, OsString)>,
     chroot: Option<PathBuf>,
     limit: Duration,
+    interruptible: bool,
 }
 
 impl Cmd {
@@ -27,6 +28,7 @@ impl Cmd {
             envs: Vec::new(),
             chroot: None,
             limit: Cmd::DEFAULT_LIMIT,
+            interruptible: false,
         }
     }
 
@@ -67,6 +69,14 @@ impl Cmd {
         self
     }
 
+    /// Lets a signal to this process kill the program; for long programs that
+    /// may be stopped anywhere.
+    #[must_use]
+    pub fn interruptible(mut self) -> Cmd {
+        self.interruptible = true;
+        self
+    }
+
     /// Returns the program as given, without the chroot.
     pub fn program(&self) -> &OsStr {
         &self.program
@@ -90,6 +100,11 @@ impl Cmd {
     /// Returns the time limit.
     pub fn time_limit(&self) -> Duration {
         self.limit
+    }
+
+    /// Tells whether a signal to this process kills the program.
+    pub fn is_interruptible(&self) -> bool {
+        self.interruptible
     }
 
     /// Returns the words as they are executed, chroot included.

@@ -1,11 +1,14 @@
 //! The one way to replace a file safely and to empty a directory.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use nix::libc;
 
 /// Replaces the file at `path` with `content`, whole or not at all.
 ///
@@ -48,6 +51,42 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
         .with_context(|| format!("syncing {}", dir.display()))
 }
 
+/// Makes a file for reading and writing in `dir` that has no name, so that
+/// nothing is left of it when this process ends, however it ends.
+///
+/// # Errors
+/// When `dir` cannot be written to.
+pub fn unnamed_file(dir: &Path) -> Result<File> {
+    let context = || format!("making a temporary file in {}", dir.display());
+    let unnamed = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(dir);
+    match unnamed.as_ref().map_err(io::Error::raw_os_error) {
+        // Kernels before 3.11 and some file systems do not know the flag.
+        Err(Some(libc::EISDIR | libc::EOPNOTSUPP | libc::EINVAL)) => {}
+        _ => return unnamed.with_context(context),
+    }
+    nameless_at_once(dir).with_context(context)
+}
+
+/// Makes a file and removes its name in the next moment.
+fn nameless_at_once(dir: &Path) -> io::Result<File> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = dir.join(format!(".va-upgrade-{}-{count}", std::process::id()));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
 /// Removes a directory tree that is known to hold no mount; absent is fine.
 ///
 /// # Errors
@@ -62,5 +101,34 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
             Err(error).with_context(|| format!("removing {}", dir.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_atomic(&path, b"old", 0o600).unwrap();
+        fs::create_dir(dir.path().join("a.new")).unwrap();
+        assert!(write_atomic(&path, b"new", 0o600).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn an_unnamed_file_is_nowhere_to_be_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            unnamed_file(dir.path()).unwrap(),
+            nameless_at_once(dir.path()).unwrap(),
+            nameless_at_once(dir.path()).unwrap(),
+        ];
+        for mut file in files {
+            file.write_all(b"x").unwrap();
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

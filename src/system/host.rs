@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Cmd, Mount, System};
+use super::{Cmd, Mount, Restart, System, signals};
 
 /// The machine this process runs on.
 pub struct Host {
@@ -62,7 +62,7 @@ impl System for Host {
             .spawn()
             .with_context(|| format!("starting `{cmd}`"))?;
         let (status, stdout, stderr) =
-            collect(&mut child, cmd.time_limit()).with_context(|| format!("`{cmd}`"))?;
+            collect(&mut child, cmd).with_context(|| format!("`{cmd}`"))?;
         if !status.success() {
             bail!("`{cmd}`: {status}{}", last_lines(&stderr));
         }
@@ -112,16 +112,23 @@ impl System for Host {
         bail!("unmounting {}: still in use after 5 seconds", at.display())
     }
 
-    fn reboot(&self) -> Result<()> {
-        self.run(&Cmd::new("systemctl").arg("reboot")).map(drop)
+    fn reboot(&self, how: Restart) -> Result<()> {
+        let force: &[&str] = if how == Restart::Forced {
+            &["--force"]
+        } else {
+            &[]
+        };
+        self.run(&Cmd::new("systemctl").arg("reboot").args(force))
+            .map(drop)
     }
 }
 
-/// Waits for `child` and gathers both its streams; kills it after `limit`.
-fn collect(child: &mut Child, limit: Duration) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+/// Waits for `child` and gathers both its streams; kills it after its limit.
+fn collect(child: &mut Child, cmd: &Cmd) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let mut stdout_pipe = child.stdout.take().context("no stdout pipe")?;
     let mut stderr_pipe = child.stderr.take().context("no stderr pipe")?;
     let started = Instant::now();
+    let limit = cmd.time_limit();
     let reader = |pipe: &mut dyn Read| {
         let mut bytes = Vec::new();
         pipe.read_to_end(&mut bytes).map(|_| bytes)
@@ -139,6 +146,13 @@ fn collect(child: &mut Child, limit: Duration) -> Result<(ExitStatus, Vec<u8>, V
                 .context("killing a program that exceeded its time limit")?;
             child.wait()?;
             bail!("killed after {} seconds without an end", limit.as_secs());
+        }
+        if cmd.is_interruptible()
+            && let Err(interrupted) = signals::check()
+        {
+            child.kill().context("killing an interrupted program")?;
+            child.wait()?;
+            return Err(interrupted);
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));

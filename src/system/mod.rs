@@ -1,5 +1,6 @@
 //! The only code that runs programs, mounts or reboots.
 
+pub mod beneath;
 mod cmd;
 pub mod files;
 mod host;
@@ -37,9 +38,19 @@ pub trait System: Sync {
     /// When something still uses it, or its last writes failed.
     fn unmount(&self, at: &Path) -> Result<()>;
 
-    /// Restarts the machine in an orderly way.
+    /// Restarts the machine.
     ///
     /// # Errors
     /// When the service manager does not accept the request.
-    fn reboot(&self) -> Result<()>;
+    fn reboot(&self, how: Restart) -> Result<()>;
+}
+
+/// How a machine restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Services are stopped first.
+    Orderly,
+    /// Services are killed, file systems are unmounted: for a system in which
+    /// stopping a service may hang.
+    Forced,
 }

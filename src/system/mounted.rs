@@ -72,6 +72,16 @@ impl<'a> Mounted<'a> {
         Ok(mounted)
     }
 
+    /// Takes over a mount that a program has made at `target`.
+    pub fn adopt(system: &'a dyn System, target: &Path) -> Mounted<'a> {
+        Mounted {
+            system,
+            target: target.to_owned(),
+            made_dir: false,
+            mounted: true,
+        }
+    }
+
     /// Returns the mount point.
     pub fn path(&self) -> &Path {
         &self.target

@@ -1,0 +1,48 @@
+//! The deadline of a trial inside the initramfs.
+//!
+//! A trial that hangs before its root is up reaches none of the services that
+//! would end it. So the slot's initramfs gets a small archive appended, with a
+//! hook for each of the two families: initramfs-tools reads every file in
+//! `/conf/conf.d` into its init, dracut runs `/lib/dracut/hooks/pre-udev/*.sh`.
+//! Either starts the script in `initramfs/deadline.sh`, which acts on trials only.
+
+use super::newc::{self, Entry};
+
+const SCRIPT: &str = include_str!("../../initramfs/deadline.sh");
+
+/// Renders the archive for a deadline this many seconds after the kernel's start.
+pub fn archive(seconds: u64) -> Vec<u8> {
+    let script = SCRIPT.replace("@SECONDS@", &seconds.to_string());
+    let directory = |path| Entry {
+        path,
+        mode: 0o040_755,
+        content: &[],
+    };
+    let file = |path, content| Entry {
+        path,
+        mode: 0o100_755,
+        content,
+    };
+    newc::archive(&[
+        directory("conf"),
+        directory("conf/conf.d"),
+        file("conf/conf.d/va-upgrade-deadline", script.as_bytes()),
+        // Without its directory the kernel passes over the file.
+        file(
+            "lib/dracut/hooks/pre-udev/00-va-upgrade-deadline.sh",
+            script.as_bytes(),
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_is_written_into_the_script() {
+        let text = String::from_utf8_lossy(&archive(600)).into_owned();
+        assert!(text.contains("va_seconds=600\n"), "{text}");
+        assert!(!text.contains('@'));
+    }
+}

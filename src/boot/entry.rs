@@ -1,0 +1,191 @@
+//! A slot's boot entry and the kernel command lines in it.
+
+use anyhow::{Result, ensure};
+
+use super::menu::{DIR, TRIAL_ARGS};
+use crate::slot::Slot;
+
+const TEMPLATE: &str = include_str!("../../grub/entry.cfg");
+
+/// Words of a command line that belong to one boot, one slot or one boot
+/// loader, and are written anew for each entry.
+const OWN_WORDS: [&str; 4] = ["BOOT_IMAGE", "initrd", "root", "rd.lvm.lv"];
+
+/// Renders the entry that boots `slot` with the kernel arguments `args`.
+///
+/// # Errors
+/// When an argument would be read as GRUB script.
+pub fn render(slot: Slot, title: &str, args: &[String]) -> Result<String> {
+    let title: String = title.chars().filter(|c| !c.is_control()).collect();
+    let quoted: Result<Vec<String>> = args.iter().map(|arg| quote(arg)).collect();
+    Ok(TEMPLATE
+        .replace("@SLOT@", slot.name())
+        .replace("@TITLE@", &title)
+        .replace("@ARGS@", &quoted?.join(" "))
+        .replace("@DIR@", DIR))
+}
+
+/// Quotes one kernel argument for GRUB's script reader.
+fn quote(arg: &str) -> Result<String> {
+    ensure!(
+        !arg.contains(['\n', '\'']),
+        "kernel argument {arg:?} cannot be written in a boot entry"
+    );
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
+    Ok(if arg.chars().all(plain) {
+        arg.to_owned()
+    } else {
+        format!("'{arg}'")
+    })
+}
+
+/// Returns the kernel arguments for a slot: `root=` and what activates it,
+/// then the words of `inherited` that do not belong to one slot or one boot.
+///
+/// `mapper_path` is `/dev/mapper/VA-back`, `volume` is `VA/back`.
+pub fn arguments(mapper_path: &str, volume: &str, inherited: &str) -> Vec<String> {
+    let mut args = vec![format!("root={mapper_path}"), format!("rd.lvm.lv={volume}")];
+    let trial_args: Vec<&str> = TRIAL_ARGS.split_whitespace().collect();
+    let trial_boot = booted_by(inherited).why == "trial";
+    for word in split_words(inherited) {
+        let name = word.split('=').next().unwrap_or(&word);
+        let own = OWN_WORDS.contains(&name) || name.starts_with("va.");
+        let trial = trial_boot && trial_args.contains(&word.as_str());
+        if !own && !trial {
+            args.push(word);
+        }
+    }
+    if !args.iter().any(|arg| arg == "ro" || arg == "rw") {
+        args.insert(2, "ro".to_owned());
+    }
+    args
+}
+
+/// Returns the arguments of a running system, as they were given to it, for
+/// an entry of its own.
+pub fn own_arguments(cmdline: &str) -> Vec<String> {
+    let mut args = split_words(cmdline);
+    args.retain(|word| {
+        !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=") && !word.starts_with("va.")
+    });
+    args
+}
+
+/// Splits a command line at blanks outside double quotes, as the kernel does.
+fn split_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.trim().chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => {
+                words.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// What a running kernel was told by our entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootedBy {
+    /// The slot the entry was for; `None` when it was not our entry.
+    pub slot: Option<Slot>,
+    /// Why the menu chose it: `commit`, `trial`, `exhausted`, `nowrite`, `noenv` or `other`.
+    pub why: String,
+}
+
+/// Reads our words out of `/proc/cmdline`.
+pub fn booted_by(cmdline: &str) -> BootedBy {
+    let word = |name: &str| {
+        let words = cmdline.split_whitespace();
+        words
+            .filter_map(|w| w.strip_prefix(name))
+            .next_back()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    BootedBy {
+        slot: word("va.slot=").parse().ok(),
+        why: word("va.why="),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_gets_its_own_root_and_keeps_the_appliances_words() {
+        let line = "BOOT_IMAGE=/vmlinuz-3.10 root=/dev/mapper/VA-root ro rd.lvm.lv=VA/root crashkernel=auto \
+                    console=ttyS0 dyndbg=\"file a +p\" va.slot=root va.why=commit\n";
+        let args = arguments("/dev/mapper/VA-back", "VA/back", line);
+        assert_eq!(
+            args,
+            [
+                "root=/dev/mapper/VA-back",
+                "rd.lvm.lv=VA/back",
+                "ro",
+                "crashkernel=auto",
+                "console=ttyS0",
+                "dyndbg=\"file a +p\""
+            ]
+        );
+    }
+
+    #[test]
+    fn words_of_a_trial_are_not_inherited_but_the_same_words_of_a_person_are() {
+        let trial = format!("root=x ro quiet {} va.why=trial", TRIAL_ARGS);
+        assert_eq!(
+            arguments("m", "v", &trial),
+            ["root=m", "rd.lvm.lv=v", "ro", "quiet"]
+        );
+        assert_eq!(
+            arguments("m", "v", "ro panic=10 va.why=commit")[3],
+            "panic=10"
+        );
+    }
+
+    #[test]
+    fn an_adopted_system_keeps_its_own_line() {
+        let args = own_arguments("BOOT_IMAGE=(hd0,gpt2)/vmlinuz-3.10 root=UUID=1-2 rw quiet");
+        assert_eq!(args, ["root=UUID=1-2", "rw", "quiet"]);
+    }
+
+    #[test]
+    fn the_entry_names_its_own_slot_everywhere() {
+        let entry = render(
+            Slot::Back,
+            "acme 9.4\n1",
+            &["root=/dev/mapper/VA-back".into(), "a=\"b c\"".into()],
+        )
+        .unwrap();
+        assert_eq!(
+            entry,
+            "# Boot entry of slot back: acme 9.41\n\
+             linux /va/back/vmlinuz root=/dev/mapper/VA-back 'a=\"b c\"' va.slot=back va.why=$va_why \
+             va.left=$va_left $va_trial_args\n\
+             initrd /va/back/initrd\n"
+        );
+        assert!(render(Slot::Back, "x", &["a='; halt".into()]).is_err());
+    }
+
+    #[test]
+    fn the_last_word_on_the_command_line_counts() {
+        let line = "root=x va.slot=root va.why=commit va.slot=back va.why=trial va.left=2";
+        assert_eq!(
+            booted_by(line),
+            BootedBy {
+                slot: Some(Slot::Back),
+                why: "trial".into()
+            }
+        );
+        assert_eq!(booted_by("root=x"), BootedBy::default());
+    }
+}

@@ -1,0 +1,60 @@
+//! GRUB's menu: the static script in `grub/menu.cfg` with its places filled.
+
+use anyhow::{Result, ensure};
+
+use crate::slot::Slot;
+
+const TEMPLATE: &str = include_str!("../../grub/menu.cfg");
+
+/// Where the menu finds its files, as a path on the `/boot` file system.
+pub const DIR: &str = "/va";
+
+/// Seconds the menu waits for a person at the console.
+const TIMEOUT_SECONDS: u32 = 3;
+
+/// What turns each way of hanging into a restart, while on trial only.
+///
+/// kernel-parameters (`panic`, `softlockup_panic`), dracut.cmdline(7),
+/// systemd(1); initramfs-tools(7) also restarts instead of opening a shell when
+/// `panic` is given. Each is ignored where it is not known.
+pub const TRIAL_ARGS: &str =
+    "panic=10 softlockup_panic=1 rd.shell=0 rd.emergency=reboot systemd.crash_reboot=1";
+
+/// Renders the menu for a `/boot` file system with this UUID.
+///
+/// `baked` boots when the boot state is unreadable.
+///
+/// # Errors
+/// When the UUID is not one.
+pub fn render(boot_uuid: &str, baked: Slot) -> Result<String> {
+    let legal = |c: char| c.is_ascii_hexdigit() || c == '-';
+    ensure!(
+        !boot_uuid.is_empty() && boot_uuid.chars().all(legal),
+        "{boot_uuid:?} is not a file system UUID"
+    );
+    Ok(TEMPLATE
+        .replace("@BOOT_UUID@", boot_uuid)
+        .replace("@TIMEOUT@", &TIMEOUT_SECONDS.to_string())
+        .replace("@BAKED@", baked.name())
+        .replace("@TRIAL_ARGS@", TRIAL_ARGS)
+        .replace("@DIR@", DIR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_place_is_left_open() {
+        let menu = render("0b1c2d3e-0000-4000-8000-000000000001", Slot::Back).unwrap();
+        assert!(!menu.contains('@'), "{menu}");
+        assert!(menu.contains("set va_slot=back\n"));
+        assert!(menu.contains("if va_load /va/env1; then"));
+    }
+
+    #[test]
+    fn a_uuid_cannot_carry_script() {
+        assert!(render("x; halt", Slot::Root).is_err());
+        assert!(render("", Slot::Root).is_err());
+    }
+}

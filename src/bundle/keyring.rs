@@ -1,0 +1,276 @@
+//! Keys: the one a bundle is signed with, and those an appliance trusts.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
+use ed25519_dalek::{Signature, Signer, VerifyingKey};
+use sha2::{Digest, Sha256};
+
+use crate::failure::{Class, Classify};
+
+/// The length of an Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
+const MAX_PEM_BYTES: u64 = 64 << 10;
+const MAX_REVOKED_BYTES: u64 = 1 << 20;
+
+/// Names a key: the first 16 hex digits of SHA-256 over its DER public key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(String);
+
+impl KeyId {
+    fn of(key: &VerifyingKey) -> Result<KeyId> {
+        let der = key.to_public_key_der().context("encoding a public key")?;
+        let digest = Sha256::digest(der.as_bytes());
+        let hex = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+        Ok(KeyId(hex.collect()))
+    }
+
+    /// Returns the id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A private key to sign bundles with.
+#[derive(Clone)]
+pub struct SigningKey(ed25519_dalek::SigningKey);
+
+impl SigningKey {
+    /// Returns the id of its public half.
+    ///
+    /// # Errors
+    /// When the key cannot be encoded.
+    pub fn id(&self) -> Result<KeyId> {
+        KeyId::of(&self.0.verifying_key())
+    }
+
+    /// Signs `message`.
+    pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+/// Loads a private key as `openssl genpkey -algorithm ed25519` makes it.
+///
+/// # Errors
+/// Class [`Class::Usage`] when the file is not such a key.
+pub fn load_signing_key(path: &Path) -> Result<SigningKey> {
+    let load = || -> Result<SigningKey> {
+        let pem = read_bounded(path, MAX_PEM_BYTES)?;
+        let key = ed25519_dalek::SigningKey::from_pkcs8_pem(&pem)
+            .ok()
+            .context(
+                "it is not an Ed25519 private key in PEM; make one with \
+             `openssl genpkey -algorithm ed25519`",
+            )?;
+        Ok(SigningKey(key))
+    };
+    load()
+        .with_context(|| format!("reading key {}", path.display()))
+        .class(Class::Usage)
+}
+
+/// The keys an appliance trusts, and those it no longer does.
+#[derive(Debug, Default)]
+pub struct Keyring {
+    keys: Vec<(KeyId, VerifyingKey)>,
+    revoked: BTreeSet<KeyId>,
+}
+
+/// Who signed a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signedness {
+    /// A trusted key.
+    Trusted(KeyId),
+    /// Only a key that has been revoked.
+    Revoked(KeyId),
+    /// No key of the keyring.
+    Unknown,
+}
+
+impl Keyring {
+    /// Loads every `*.pem` of `trusted` and the ids in the file `revoked`; both may be absent.
+    ///
+    /// # Errors
+    /// Class [`Class::Usage`] when one of them is there and unusable: a key
+    /// that is silently left out would look like a bundle nobody signed.
+    pub fn load(trusted: &Path, revoked: &Path) -> Result<Keyring> {
+        let load = || -> Result<Keyring> {
+            Ok(Keyring {
+                keys: load_keys(trusted)?,
+                revoked: load_revoked(revoked)?,
+            })
+        };
+        load().class(Class::Usage)
+    }
+
+    /// Lists the keys that are trusted and not revoked.
+    pub fn trusted(&self) -> impl Iterator<Item = &KeyId> {
+        let ids = self.keys.iter().map(|(id, _)| id);
+        ids.filter(|id| !self.revoked.contains(id))
+    }
+
+    /// Tells who signed `message`; one signature by a trusted key suffices.
+    pub fn signer_of(&self, message: &[u8], signatures: &[Vec<u8>]) -> Signedness {
+        let mut verdict = Signedness::Unknown;
+        for bytes in signatures {
+            let Ok(signature) = Signature::from_slice(bytes) else {
+                continue;
+            };
+            for (id, key) in &self.keys {
+                if key.verify_strict(message, &signature).is_err() {
+                    continue;
+                }
+                if !self.revoked.contains(id) {
+                    return Signedness::Trusted(id.clone());
+                }
+                verdict = Signedness::Revoked(id.clone());
+            }
+        }
+        verdict
+    }
+}
+
+fn load_keys(dir: &Path) -> Result<Vec<(KeyId, VerifyingKey)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("reading {}", dir.display()))?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("reading {}", dir.display()))?
+            .path();
+        if path.extension().is_some_and(|e| e == "pem") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.iter().map(|path| load_key(path)).collect()
+}
+
+fn load_key(path: &Path) -> Result<(KeyId, VerifyingKey)> {
+    let load = || -> Result<(KeyId, VerifyingKey)> {
+        let pem = read_bounded(path, MAX_PEM_BYTES)?;
+        ensure!(
+            !pem.contains("PRIVATE KEY"),
+            "it is a private key; keep it off the appliance and put its public half here \
+             (`openssl pkey -pubout`)"
+        );
+        let key = VerifyingKey::from_public_key_pem(&pem)
+            .ok()
+            .context("it is not an Ed25519 public key in PEM")?;
+        Ok((KeyId::of(&key)?, key))
+    };
+    load().with_context(|| format!("reading trusted key {}", path.display()))
+}
+
+fn load_revoked(path: &Path) -> Result<BTreeSet<KeyId>> {
+    if let Err(error) = fs::metadata(path)
+        && error.kind() == ErrorKind::NotFound
+    {
+        return Ok(BTreeSet::new());
+    }
+    let text = read_bounded(path, MAX_REVOKED_BYTES)
+        .with_context(|| format!("reading {}", path.display()))?;
+    let mut revoked = BTreeSet::new();
+    for (number, line) in text.lines().enumerate() {
+        let id = line.split('#').next().unwrap_or_default().trim();
+        if id.is_empty() {
+            continue;
+        }
+        if id.len() != 16 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            bail!(
+                "{} line {}: {id:.40?} is not a key id of 16 hex digits",
+                path.display(),
+                number + 1
+            );
+        }
+        revoked.insert(KeyId(id.to_ascii_lowercase()));
+    }
+    Ok(revoked)
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(limit + 1)
+        .read_to_string(&mut text)?;
+    ensure!(
+        text.len() as u64 <= limit,
+        "it is larger than {limit} bytes"
+    );
+    Ok(text)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+
+    pub fn key(seed: u8) -> SigningKey {
+        SigningKey(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
+    }
+
+    pub fn trust(dir: &Path, name: &str, key: &SigningKey) {
+        let public = key.0.verifying_key();
+        let pem = public.to_public_key_pem(LineEnding::LF).unwrap();
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join(name), pem).unwrap();
+    }
+
+    #[test]
+    fn any_trusted_signature_suffices_and_a_revoked_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (trusted, revoked) = (dir.path().join("trusted.d"), dir.path().join("revoked"));
+        trust(&trusted, "a.pem", &key(1));
+        trust(&trusted, "b.pem", &key(2));
+        fs::write(trusted.join("README"), "not a key").unwrap();
+        let (one, two) = (key(1).id().unwrap(), key(2).id().unwrap());
+        let sign = |seed: u8| key(seed).sign(b"text").to_vec();
+        let ring = Keyring::load(&trusted, &revoked).unwrap();
+        assert_eq!(
+            ring.signer_of(b"text", &[sign(3), vec![1], sign(2)]),
+            Signedness::Trusted(two.clone())
+        );
+        assert_eq!(ring.signer_of(b"text", &[sign(3)]), Signedness::Unknown);
+        assert_eq!(ring.signer_of(b"texts", &[sign(1)]), Signedness::Unknown);
+
+        fs::write(&revoked, format!("# old\n{one} # lost\n")).unwrap();
+        let ring = Keyring::load(&trusted, &revoked).unwrap();
+        assert_eq!(ring.trusted().collect::<Vec<_>>(), [&two]);
+        assert_eq!(
+            ring.signer_of(b"text", &[sign(1)]),
+            Signedness::Revoked(one)
+        );
+        assert_eq!(
+            ring.signer_of(b"text", &[sign(1), sign(2)]),
+            Signedness::Trusted(two)
+        );
+    }
+
+    #[test]
+    fn absent_places_are_an_empty_keyring_and_unusable_ones_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let none = dir.path().join("none");
+        assert_eq!(Keyring::load(&none, &none).unwrap().trusted().count(), 0);
+        fs::write(dir.path().join("bad.pem"), "hello").unwrap();
+        let error = format!("{:#}", Keyring::load(dir.path(), &none).unwrap_err());
+        assert!(error.contains("bad.pem"), "{error}");
+        let list = dir.path().join("revoked");
+        fs::write(&list, "abc\n").unwrap();
+        let error = format!("{:#}", Keyring::load(&none, &list).unwrap_err());
+        assert!(error.contains("line 1"), "{error}");
+    }
+}

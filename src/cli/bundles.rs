@@ -1,0 +1,281 @@
+//! `build`, `sign`, `info`, `verify` and `unpack`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::{Session, print, print_json, threads};
+use crate::build::{self as build_flow, BuildOptions};
+use crate::bundle::{self, Keyring, Manifest, Sealed, Trust, UnpackOptions, load_signing_key};
+use crate::failure::{Class, Classify};
+use crate::progress::Progress;
+use crate::refuse;
+use crate::upgrade::apply::{REVOKED_FILE, TRUSTED_DIR};
+
+/// Pack the root file system of an image or directory into a bundle
+///
+/// The image's partitions and linear logical volumes are found and mounted
+/// read-only; /boot and the other file systems of its fstab that belong to the
+/// system are packed in place.
+#[derive(Args)]
+#[command(group(ArgGroup::new("signature").required(true).args(["key", "unsigned"])))]
+pub struct BuildArgs {
+    /// A directory, .vmdk, .ova, raw or qcow2 image
+    source: PathBuf,
+    /// The bundle to write
+    #[arg(short, long, value_name = "FILE.vab")]
+    output: PathBuf,
+    /// Product, version and what goes with them
+    #[arg(long, value_name = "FILE.yaml")]
+    release: PathBuf,
+    /// Sign with this Ed25519 key (PEM, as `openssl genpkey` makes)
+    #[arg(long, value_name = "KEY.pem")]
+    key: Option<PathBuf>,
+    /// Leave the bundle unsigned
+    #[arg(long)]
+    unsigned: bool,
+    /// Which root to pack, where an image has several: VG/LV or a partition number
+    #[arg(long, value_name = "WHICH")]
+    root: Option<String>,
+    /// Threads that pack [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+pub fn build(session: &Session, args: BuildArgs) -> Result<()> {
+    let threads = threads(args.threads)?;
+    session.start_changing("build")?;
+    let key = args.key.as_deref().map(load_signing_key).transpose()?;
+    let options = BuildOptions {
+        source: args.source,
+        output: args.output.clone(),
+        release: args.release,
+        key,
+        root: args.root,
+        data_volumes: vec![
+            session.config.volumes.data.clone(),
+            session.config.volumes.image.clone(),
+        ],
+        threads,
+    };
+    let manifest = build_flow::build(&session.host, &options, &session.ui)?;
+    session.ui.finish();
+    let size = args.output.metadata().map_or(0, |meta| meta.len());
+    print(&format!(
+        "{}: {}, {} bytes\n",
+        args.output.display(),
+        title(&manifest),
+        size
+    ))
+}
+
+/// Add a signature to a bundle
+///
+/// For a key in an HSM or a signing service: export what is to be signed, sign it
+/// there with Ed25519, attach the 64 bytes that come back.
+#[derive(Args)]
+#[command(group(ArgGroup::new("how").required(true).args(["key", "export_digest", "attach"])))]
+pub struct SignArgs {
+    /// The bundle
+    #[arg(value_name = "FILE.vab")]
+    file: PathBuf,
+    /// Sign with this Ed25519 key (PEM)
+    #[arg(long, value_name = "KEY.pem")]
+    key: Option<PathBuf>,
+    /// Write the bytes that are to be signed to this file
+    #[arg(long, value_name = "FILE")]
+    export_digest: Option<PathBuf>,
+    /// Attach a signature made elsewhere
+    #[arg(long, value_name = "SIG")]
+    attach: Option<PathBuf>,
+}
+
+pub fn sign(args: &SignArgs) -> Result<()> {
+    if let Some(key) = &args.key {
+        let id = bundle::sign_bundle(&args.file, &load_signing_key(key)?)?;
+        return print(&format!("signed with key {id}\n"));
+    }
+    if let Some(out) = &args.export_digest {
+        let bytes = bundle::export_signed_bytes(&args.file)?;
+        return fs::write(out, bytes).with_context(|| format!("writing {}", out.display()));
+    }
+    if let Some(signature) = &args.attach {
+        bundle::attach_signature(&args.file, signature)?;
+        return print("signature attached\n");
+    }
+    Ok(())
+}
+
+/// Show what a bundle is
+#[derive(Args)]
+pub struct InfoArgs {
+    /// The bundle
+    #[arg(value_name = "FILE.vab")]
+    file: PathBuf,
+    /// Print the manifest as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Info<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    signatures: usize,
+    trusted: bool,
+}
+
+pub fn info(session: &Session, args: &InfoArgs) -> Result<()> {
+    let keyring = keyring(session, None)?;
+    let trusted = Sealed::open(&args.file)?
+        .authenticate(Trust::Signed(&keyring))
+        .is_ok();
+    let sealed = Sealed::open(&args.file)?;
+    let signatures = sealed.signatures().len();
+    // Shown whoever signed it: looking is not installing.
+    let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
+    let manifest = bundle.manifest();
+    if args.json {
+        return print_json(&Info {
+            manifest,
+            signatures,
+            trusted,
+        });
+    }
+    let trust = if trusted {
+        "trusted"
+    } else {
+        "by nobody this machine trusts"
+    };
+    let signed = if signatures == 0 {
+        "no".to_owned()
+    } else {
+        format!("{signatures}, {trust}")
+    };
+    let rows = [
+        ("product", manifest.product.clone()),
+        ("version", manifest.version.clone()),
+        (
+            "upgrades from",
+            manifest
+                .min_version
+                .clone()
+                .unwrap_or_else(|| "any version".into()),
+        ),
+        ("processor", manifest.cpu_level.to_string()),
+        ("kernel", manifest.boot.kernel_release.clone()),
+        ("entries", manifest.tree.entries.to_string()),
+        (
+            "needs",
+            format!("{} MiB", manifest.tree.data_bytes.div_ceil(1 << 20)),
+        ),
+        (
+            "packed",
+            format!(
+                "{} bytes in {} chunks",
+                manifest.payload.packed_bytes,
+                manifest.chunks.len()
+            ),
+        ),
+        ("signatures", signed),
+    ];
+    print(
+        &rows
+            .map(|(name, value)| format!("{name:<14} {value}\n"))
+            .concat(),
+    )
+}
+
+/// Prove a bundle whole and signed by a trusted key
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// The bundle
+    #[arg(value_name = "FILE.vab")]
+    file: PathBuf,
+    /// Trust the *.pem keys in this directory [default: /etc/va-upgrade/trusted.d]
+    #[arg(long, value_name = "DIR")]
+    trusted: Option<PathBuf>,
+    /// Accept a bundle without a signature
+    #[arg(long)]
+    allow_unsigned: bool,
+}
+
+pub fn verify(session: &Session, args: &VerifyArgs) -> Result<()> {
+    let keyring = keyring(session, args.trusted.as_deref())?;
+    let sealed = Sealed::open(&args.file)?;
+    let (mut bundle, signer) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
+    bundle.verify(threads(None)?, &session.ui)?;
+    session.ui.finish();
+    let by = signer.map_or("not signed".to_owned(), |id| format!("signed by key {id}"));
+    print(&format!(
+        "{}: {}, whole, {by}\n",
+        args.file.display(),
+        title(bundle.manifest())
+    ))
+}
+
+/// Restore a bundle's tree into a directory; for experts
+#[derive(Args)]
+pub struct UnpackArgs {
+    /// The bundle
+    #[arg(value_name = "FILE.vab")]
+    file: PathBuf,
+    /// An empty directory
+    dir: PathBuf,
+    /// Accept a bundle without a signature
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Threads that unpack [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+pub fn unpack(session: &Session, args: &UnpackArgs) -> Result<()> {
+    let threads = threads(args.threads)?;
+    session.start_changing("unpack")?;
+    require_empty(&args.dir)?;
+    let keyring = keyring(session, None)?;
+    let sealed = Sealed::open(&args.file)?;
+    let (bundle, _) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
+    bundle.unpack(&args.dir, &UnpackOptions::new(threads), &session.ui)?;
+    session.ui.finish();
+    Ok(())
+}
+
+fn require_empty(dir: &Path) -> Result<()> {
+    let mut entries = fs::read_dir(dir)
+        .with_context(|| format!("{}: make this directory first", dir.display()))
+        .class(Class::Refused)?;
+    let used = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found"));
+    if used {
+        refuse!(
+            "{} is not empty; unpack into an empty directory",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+fn keyring(session: &Session, trusted: Option<&Path>) -> Result<Keyring> {
+    let default = session.config.at(TRUSTED_DIR);
+    Keyring::load(
+        trusted.unwrap_or(&default),
+        &session.config.at(REVOKED_FILE),
+    )
+}
+
+/// Returns whose bundles are accepted.
+pub fn trust(keyring: &Keyring, allow_unsigned: bool) -> Trust<'_> {
+    if allow_unsigned {
+        Trust::SignedOrUnsigned(keyring)
+    } else {
+        Trust::Signed(keyring)
+    }
+}
+
+fn title(manifest: &Manifest) -> String {
+    format!("{} {}", manifest.product, manifest.version)
+}

@@ -1,0 +1,208 @@
+//! Progress for people and programs, on stderr.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::progress::Progress;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// A bar on a terminal, plain lines elsewhere
+    Auto,
+    /// A bar
+    Bar,
+    /// One line per step, at most one a second
+    Plain,
+    /// JSON Lines: {"step", "done", "total"} in bytes, {"note"}
+    Json,
+    /// Nothing
+    None,
+}
+
+/// Shows progress in the chosen way.
+pub struct Ui {
+    mode: ProgressMode,
+    state: Mutex<State>,
+}
+
+struct State {
+    step: String,
+    total: Option<u64>,
+    done: u64,
+    started: Instant,
+    shown: Instant,
+    bar: Option<ProgressBar>,
+}
+
+const PLAIN_PAUSE: Duration = Duration::from_secs(1);
+
+impl Ui {
+    /// Makes the display; `quiet` shows nothing.
+    pub fn new(mode: ProgressMode, quiet: bool) -> Ui {
+        let mode = match mode {
+            _ if quiet => ProgressMode::None,
+            ProgressMode::Auto if io::stderr().is_terminal() => ProgressMode::Bar,
+            ProgressMode::Auto => ProgressMode::Plain,
+            mode => mode,
+        };
+        let now = Instant::now();
+        let state = State {
+            step: String::new(),
+            total: None,
+            done: 0,
+            started: now,
+            shown: now,
+            bar: None,
+        };
+        Ui {
+            mode,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Returns whether somebody is there to be asked.
+    pub fn can_ask(&self) -> bool {
+        io::stdin().is_terminal()
+    }
+
+    /// Asks a yes-or-no question on the terminal.
+    ///
+    /// # Errors
+    /// When the answer cannot be read.
+    pub fn ask(&self, question: &str) -> Result<bool> {
+        eprint!("{question} [y/N] ");
+        let mut answer = String::new();
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .context("reading the answer")?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves numbers to be shown, nothing worse.
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Writes a line; progress that nobody can read is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+impl State {
+    fn plain(&self) -> String {
+        let mib = |bytes: u64| bytes >> 20;
+        match self.total {
+            Some(total) if total > 0 => {
+                format!(
+                    "{}: {} of {} MiB ({} %)",
+                    self.step,
+                    mib(self.done),
+                    mib(total),
+                    self.done * 100 / total
+                )
+            }
+            _ if self.done > 0 => format!("{}: {} MiB", self.step, mib(self.done)),
+            _ => self.step.clone(),
+        }
+    }
+
+    fn json(&self) -> String {
+        serde_json::json!({ "step": self.step, "done": self.done, "total": self.total }).to_string()
+    }
+
+    fn end(&mut self, mode: ProgressMode) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        if self.step.is_empty() {
+            return;
+        }
+        match mode {
+            ProgressMode::Bar | ProgressMode::Plain => {
+                say(&format!(
+                    "{} (done in {:.1} s)",
+                    self.step,
+                    self.started.elapsed().as_secs_f64()
+                ));
+            }
+            ProgressMode::Json => say(&self.json()),
+            ProgressMode::Auto | ProgressMode::None => {}
+        }
+        self.step.clear();
+    }
+}
+
+fn bar(step: &str, total: Option<u64>) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        None => "{spinner} {msg} {bytes} {elapsed}",
+    };
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(step.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+impl Progress for Ui {
+    fn start(&self, step: &str, total_bytes: Option<u64>) {
+        let mut state = self.state();
+        state.end(self.mode);
+        let now = Instant::now();
+        *state = State {
+            step: step.to_owned(),
+            total: total_bytes,
+            done: 0,
+            started: now,
+            shown: now,
+            bar: (self.mode == ProgressMode::Bar).then(|| bar(step, total_bytes)),
+        };
+        match self.mode {
+            ProgressMode::Plain => say(step),
+            ProgressMode::Json => say(&state.json()),
+            _ => {}
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        let mut state = self.state();
+        state.done += bytes;
+        if let Some(bar) = &state.bar {
+            bar.set_position(state.done);
+        }
+        if state.shown.elapsed() >= PLAIN_PAUSE {
+            state.shown = Instant::now();
+            match self.mode {
+                ProgressMode::Plain => say(&state.plain()),
+                ProgressMode::Json => say(&state.json()),
+                _ => {}
+            }
+        }
+    }
+
+    fn finish(&self) {
+        self.state().end(self.mode);
+    }
+
+    fn note(&self, text: &str) {
+        let state = self.state();
+        match (&state.bar, self.mode) {
+            (Some(bar), _) => bar.println(text),
+            (None, ProgressMode::Json) => say(&serde_json::json!({ "note": text }).to_string()),
+            (None, ProgressMode::None) => {}
+            (None, _) => say(text),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Free room in a mounted file system, and making what is written there durable.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::system::{Cmd, System};
+
+/// What is free in a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that an unprivileged user may still write.
+    pub bytes: u64,
+    /// Files that can still be made; `None` where they are made on demand.
+    pub inodes: Option<u64>,
+}
+
+/// Returns what is free in the file system mounted at `path`.
+///
+/// # Errors
+/// When stat(1) fails or prints something else.
+pub fn free(sys: &dyn System, path: &Path) -> Result<Space> {
+    let out = sys.run(
+        &Cmd::new("stat")
+            .args(["--file-system", "--format=%S %a %c %d"])
+            .arg(path),
+    )?;
+    parse(&out)
+        .with_context(|| format!("reading the free space of {} from {out:?}", path.display()))
+}
+
+fn parse(text: &str) -> Option<Space> {
+    let numbers: Vec<u64> = text
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let [block, blocks, all_inodes, inodes] = numbers[..] else {
+        return None;
+    };
+    Some(Space {
+        bytes: block.checked_mul(blocks)?,
+        inodes: (all_inodes > 0).then_some(inodes),
+    })
+}
+
+/// Moves everything written to the file system at `path` out of its journal.
+///
+/// GRUB reads the file system without replaying the journal. Freezing empties
+/// it. One shell does both, so that the thaw comes even if we are killed.
+///
+/// # Errors
+/// When the file system cannot be frozen or thawed.
+pub fn flush_journal(sys: &dyn System, path: &Path) -> Result<()> {
+    let script =
+        "sync; fsfreeze --freeze \"$1\" || exit; trap '' INT TERM HUP; fsfreeze --unfreeze \"$1\"";
+    sys.run(&Cmd::new("sh").args(["-c", script, "sh"]).arg(path))
+        .map(drop)
+        .with_context(|| format!("flushing the journal of {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_blocks_are_counted_in_their_own_size() {
+        assert_eq!(
+            parse("4096 10 100 7\n"),
+            Some(Space {
+                bytes: 40960,
+                inodes: Some(7)
+            })
+        );
+        assert_eq!(
+            parse("4096 10 0 0"),
+            Some(Space {
+                bytes: 40960,
+                inodes: None
+            })
+        );
+        assert_eq!(parse("4096 x 1 1"), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! `guestmount`: opens what needs device-mapper or a driver this kernel lacks.
+
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::raw::RawImage;
+use crate::system::{Cmd, Mount, Mounted, System, beneath};
+
+/// The guest boots in this time even without KVM on a busy machine.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// Tells whether `guestmount` is in PATH.
+pub fn is_installed() -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join("guestmount").is_file()))
+}
+
+/// Mounts the one system in `disks` on `at`, below a tmpfs of its own.
+pub fn mount<'a>(
+    sys: &'a dyn System,
+    disks: &[RawImage],
+    at: &Path,
+    mounts: &mut Vec<Mounted<'a>>,
+) -> Result<()> {
+    // The guard of this mount makes the directory; guestmount covers it.
+    let place = Mount::device(Path::new("va-upgrade"), at, "tmpfs", "mode=0700,size=1m");
+    mounts.push(Mounted::new(sys, &place)?);
+    sys.run(&command(disks, at)).map(drop)?;
+    mounts.push(Mounted::adopt(sys, at));
+    Ok(())
+}
+
+fn command(disks: &[RawImage], at: &Path) -> Cmd {
+    let mut cmd = Cmd::new("guestmount").args(["--ro", "-i", "--format=raw"]);
+    for disk in disks {
+        cmd = cmd.arg("-a").arg(disk.path());
+    }
+    cmd.arg(at).limit(LIMIT).interruptible()
+}
+
+/// Hides what is mounted on `path` of the tree, as it does not belong to the system.
+pub fn cover<'a>(sys: &'a dyn System, tree: &Path, path: &Path) -> Result<Option<Mounted<'a>>> {
+    let found = beneath::resolve(tree, path)
+        .with_context(|| format!("looking up {} in the image", path.display()))?;
+    let Some(target) = found.map(|path| tree.join(path)).filter(|dir| dir.is_dir()) else {
+        return Ok(None);
+    };
+    let empty = Mount::device(
+        Path::new("va-upgrade"),
+        &target,
+        "tmpfs",
+        "ro,mode=0755,size=1m",
+    );
+    Mounted::new(sys, &empty).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_read_only_and_names_every_disk_as_raw() {
+        let disks = [0, 0].map(|_| RawImage::temporary(4096, 0).unwrap());
+        let [first, second] = disks
+            .each_ref()
+            .map(|disk| disk.path().display().to_string());
+        assert_eq!(
+            command(&disks, Path::new("/mnt/tree")).to_string(),
+            format!("guestmount --ro -i --format=raw -a {first} -a {second} /mnt/tree")
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! Linear logical volumes, found in LVM's metadata on the disk itself.
+//!
+//! Reads the on-disk format (lvm2 `format_text/layout.h`, unchanged since LVM2
+//! began) instead of running `lvm`: no loop device has to exist while a tool
+//! looks at it, and nothing depends on the build machine's own LVM set-up.
+
+mod label;
+mod text;
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::failure::{Class, Classify};
+use crate::refuse;
+
+use super::content::ReadAt;
+use text::Section;
+
+/// LVM counts in these.
+const SECTOR: u64 = 512;
+/// More than any real volume group has.
+const MAX_SEGMENTS: i64 = 100_000;
+
+/// A physical volume found in the image.
+pub struct PhysicalVolume {
+    /// Where it was found, for messages: "partition 3".
+    pub place: String,
+    uuid: String,
+    size_bytes: u64,
+    metadata: Option<String>,
+}
+
+impl PhysicalVolume {
+    /// Reads the label and the metadata of the physical volume at `place`.
+    ///
+    /// # Errors
+    /// Class `Refused` when they are damaged.
+    pub fn read(read: ReadAt<'_>, size_bytes: u64, place: String) -> Result<PhysicalVolume> {
+        let label = label::read(read, size_bytes)
+            .with_context(|| format!("reading LVM's metadata in {place}"))
+            .class(Class::Refused)?;
+        Ok(PhysicalVolume {
+            place,
+            uuid: label.uuid,
+            size_bytes,
+            metadata: label.metadata,
+        })
+    }
+}
+
+/// A stretch of a physical volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The index of the physical volume.
+    pub pv: usize,
+    /// Where it starts in there.
+    pub offset: u64,
+    /// How long it is.
+    pub size_bytes: u64,
+}
+
+/// A logical volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogicalVolume {
+    /// The volume group's name.
+    pub group: String,
+    /// The volume's name.
+    pub name: String,
+    /// Where its bytes are, in order; or why they cannot be told.
+    pub layout: Result<Vec<Stretch>, String>,
+}
+
+/// Lists the visible logical volumes on the physical volumes of one image.
+///
+/// # Errors
+/// Class `Refused` when metadata make no sense or two groups share a name.
+pub fn logical_volumes(pvs: &[PhysicalVolume]) -> Result<Vec<LogicalVolume>> {
+    let by_uuid: HashMap<&str, usize> = pvs
+        .iter()
+        .enumerate()
+        .map(|(index, pv)| (pv.uuid.as_str(), index))
+        .collect();
+    if by_uuid.len() != pvs.len() {
+        refuse!("two of its LVM physical volumes have the same UUID; one is a copy of the other");
+    }
+    let mut volumes = Vec::new();
+    for group in newest_groups(pvs)?.values() {
+        let found = group
+            .volumes(pvs, &by_uuid)
+            .with_context(|| format!("reading the metadata of volume group {}", group.name))
+            .class(Class::Refused)?;
+        volumes.extend(found);
+    }
+    Ok(volumes)
+}
+
+/// A volume group as its metadata describe it.
+struct Group {
+    name: String,
+    id: String,
+    seqno: i64,
+    section: Section,
+}
+
+/// Returns the newest metadata of each group, by name.
+fn newest_groups(pvs: &[PhysicalVolume]) -> Result<BTreeMap<String, Group>> {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for pv in pvs {
+        let Some(metadata) = &pv.metadata else {
+            continue;
+        };
+        let group = Group::parse(metadata)
+            .with_context(|| format!("reading LVM's metadata in {}", pv.place))
+            .class(Class::Refused)?;
+        match groups.get(&group.name) {
+            Some(known) if known.id != group.id => refuse!(
+                "it has two volume groups named {}, with the UUIDs {} and {}; \
+                 give an image with one of them, or `vgrename` the other",
+                group.name,
+                known.id,
+                group.id
+            ),
+            Some(known) if known.seqno >= group.seqno => {}
+            _ => drop(groups.insert(group.name.clone(), group)),
+        }
+    }
+    Ok(groups)
+}
+
+impl Group {
+    fn parse(metadata: &str) -> Result<Group> {
+        let mut top = text::parse(metadata)?;
+        let name = top
+            .sections()
+            .next()
+            .map(|(name, _)| name.to_owned())
+            .context("no volume group in it")?;
+        let section = top.take_section(&name).context("no volume group in it")?;
+        Ok(Group {
+            id: section.string("id")?.to_owned(),
+            seqno: section.integer("seqno")?,
+            name,
+            section,
+        })
+    }
+
+    fn volumes(
+        &self,
+        pvs: &[PhysicalVolume],
+        by_uuid: &HashMap<&str, usize>,
+    ) -> Result<Vec<LogicalVolume>> {
+        let extent_size = sectors(self.section.integer("extent_size")?)?;
+        ensure!(extent_size > 0, "extents of no size");
+        // Stretches of missing physical volumes are known by name only.
+        let mut starts: HashMap<&str, Option<(usize, u64)>> = HashMap::new();
+        let physical = self.section.section("physical_volumes");
+        for (name, section) in physical.iter().flat_map(|all| all.sections()) {
+            let uuid = section.string("id")?.replace('-', "");
+            let start = sectors(section.integer("pe_start")?)?;
+            let index = by_uuid.get(uuid.as_str());
+            starts.insert(name, index.map(|index| (*index, start)));
+        }
+        let logical = self.section.section("logical_volumes");
+        let mut volumes = Vec::new();
+        for (name, section) in logical.iter().flat_map(|all| all.sections()) {
+            if !section.list("status").contains(&"VISIBLE") {
+                continue;
+            }
+            let layout = layout(section, extent_size, pvs, &starts)
+                .with_context(|| format!("logical volume {name}"))?;
+            volumes.push(LogicalVolume {
+                group: self.name.clone(),
+                name: name.to_owned(),
+                layout,
+            });
+        }
+        Ok(volumes)
+    }
+}
+
+/// Returns where the bytes of a logical volume are; the inner error says why
+/// it is not of the kind that can be read.
+fn layout(
+    volume: &Section,
+    extent_size: u64,
+    pvs: &[PhysicalVolume],
+    starts: &HashMap<&str, Option<(usize, u64)>>,
+) -> Result<Result<Vec<Stretch>, String>> {
+    let count = volume.integer("segment_count")?;
+    if !(1..=MAX_SEGMENTS).contains(&count) {
+        return Err(anyhow!("{count} segments"));
+    }
+    let mut stretches: Vec<Stretch> = Vec::new();
+    let mut next_extent = 0;
+    for i in 1..=count {
+        let segment = volume
+            .section(&format!("segment{i}"))
+            .with_context(|| format!("segment {i} is missing"))?;
+        let kind = segment.string("type")?;
+        if kind != "striped" || segment.integer("stripe_count")? != 1 {
+            return Ok(Err(format!("an LVM volume of type {kind}, not linear")));
+        }
+        let (place, first) = segment.pair("stripes")?;
+        // Another volume's name stands here while `pvmove` is at work.
+        let Some(Some((pv, start))) = starts.get(place) else {
+            return Ok(Err(format!(
+                "partly on {place}, an LVM physical volume that is not in this image"
+            )));
+        };
+        let length = segment.integer("extent_count")?;
+        if segment.integer("start_extent")? != next_extent || first < 0 || length < 1 {
+            return Err(anyhow!("segment {i} has an impossible range"));
+        }
+        let bytes = |extents: i64| u64::try_from(extents).ok()?.checked_mul(extent_size);
+        let stretch = (|| {
+            let offset = bytes(first)?.checked_add(*start)?;
+            let size_bytes = bytes(length)?;
+            let end = offset.checked_add(size_bytes)?;
+            (end <= pvs[*pv].size_bytes).then_some(Stretch {
+                pv: *pv,
+                offset,
+                size_bytes,
+            })
+        })()
+        .with_context(|| format!("segment {i} ends beyond {}", pvs[*pv].place))?;
+        next_extent += length;
+        match stretches.last_mut() {
+            Some(last) if last.pv == *pv && last.offset + last.size_bytes == stretch.offset => {
+                last.size_bytes += stretch.size_bytes;
+            }
+            _ => stretches.push(stretch),
+        }
+    }
+    Ok(Ok(stretches))
+}
+
+fn sectors(count: i64) -> Result<u64> {
+    u64::try_from(count)
+        .ok()
+        .and_then(|count| count.checked_mul(SECTOR))
+        .with_context(|| format!("{count} sectors"))
+}
+
+#[cfg(test)]
+mod tests;

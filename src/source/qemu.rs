@@ -1,0 +1,207 @@
+//! `qemu-img`: turns any disk image into plain bytes.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ova::Member;
+use super::raw::RawImage;
+use crate::failure::{Class, Classify};
+use crate::progress::Progress;
+use crate::refuse;
+use crate::system::{Cmd, System, signals};
+
+/// Looking at an image takes a moment, however large it is.
+const LOOK_LIMIT: Duration = Duration::from_secs(120);
+/// Reading a terabyte from a slow disk takes this long.
+const CONVERT_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// A disk image in one of qemu's formats.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// qemu's name of the format.
+    pub driver: &'static str,
+    /// The file it is in.
+    pub path: PathBuf,
+    /// The part of the file it is, if not all of it.
+    pub member: Option<Member>,
+}
+
+impl Image {
+    /// Returns a short name for messages.
+    fn name(&self) -> String {
+        match &self.member {
+            Some(member) => member.name.clone(),
+            None => self
+                .path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        }
+    }
+
+    /// Returns what `qemu-img` opens. Every layer is named, so that it guesses
+    /// none and takes no part of a path for a protocol.
+    fn spec(&self) -> Result<String> {
+        let Some(path) = self.path.to_str() else {
+            refuse!(
+                "{} has a name that qemu-img cannot be given; rename it",
+                self.path.display()
+            );
+        };
+        let file = json!({ "driver": "file", "filename": path });
+        let file = match &self.member {
+            None => file,
+            Some(member) => json!({
+                "driver": "raw",
+                "offset": member.offset,
+                "size": member.size_bytes,
+                "file": file,
+            }),
+        };
+        let image: Value = json!({ "driver": self.driver, "file": file });
+        Ok(format!("json:{image}"))
+    }
+}
+
+/// Writes the bytes of `image` to a temporary file without a name.
+///
+/// # Errors
+/// Class `Refused` when `qemu-img` rejects the image or there is no room.
+pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Result<RawImage> {
+    let spec = image.spec()?;
+    let context = || format!("opening {}", image.path.display());
+    let size_bytes = virtual_size(sys, &spec)
+        .with_context(context)
+        .class(Class::Refused)?;
+    let data_bytes = data_size(sys, &spec)
+        .with_context(context)
+        .class(Class::Refused)?;
+    let raw = RawImage::temporary(size_bytes, data_bytes)?;
+    let cmd = convert_cmd(&spec, &raw.path());
+    progress.start(&format!("reading {}", image.name()), Some(data_bytes));
+    let result = thread::scope(|scope| {
+        let tool = scope.spawn(|| sys.run(&cmd));
+        let mut done = 0;
+        while !tool.is_finished() {
+            thread::sleep(Duration::from_millis(50));
+            let now = raw.allocated_bytes()?.min(data_bytes);
+            progress.advance(now.saturating_sub(done));
+            done = done.max(now);
+        }
+        match tool.join() {
+            Ok(result) => result.map(drop),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    // A terminal's Ctrl-C ends the tool as well; that is no fault of the image.
+    signals::check()?;
+    result
+        .map_err(|error| {
+            let full = format!("{error:#}").contains("No space left");
+            let way_out = "the directory for temporary files is full; set TMPDIR to a larger one";
+            if full { error.context(way_out) } else { error }
+        })
+        .with_context(context)
+        .class(Class::Refused)?;
+    progress.finish();
+    Ok(raw)
+}
+
+fn convert_cmd(spec: &str, target: &Path) -> Cmd {
+    Cmd::new("qemu-img")
+        .args(["convert", "-n", "-O", "raw", spec])
+        .arg(target)
+        .limit(CONVERT_LIMIT)
+        .interruptible()
+}
+
+fn look_cmd(verb: &str, spec: &str) -> Cmd {
+    Cmd::new("qemu-img")
+        .args([verb, "--output=json", spec])
+        .limit(LOOK_LIMIT)
+        .interruptible()
+}
+
+/// Asks for the size of the disk as its machine sees it.
+fn virtual_size(sys: &dyn System, spec: &str) -> Result<u64> {
+    parse_info(&sys.run(&look_cmd("info", spec))?)
+}
+
+fn parse_info(text: &str) -> Result<u64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Info {
+        virtual_size: u64,
+    }
+    let info: Info = serde_json::from_str(text).context("reading qemu-img's answer")?;
+    Ok(info.virtual_size)
+}
+
+/// Asks how many bytes of the disk hold data.
+fn data_size(sys: &dyn System, spec: &str) -> Result<u64> {
+    parse_map(&sys.run(&look_cmd("map", spec))?)
+}
+
+fn parse_map(text: &str) -> Result<u64> {
+    #[derive(Deserialize)]
+    struct Stretch {
+        length: u64,
+        data: bool,
+        zero: bool,
+    }
+    let map: Vec<Stretch> = serde_json::from_str(text).context("reading qemu-img's answer")?;
+    Ok(map
+        .iter()
+        .filter(|stretch| stretch.data && !stretch.zero)
+        .map(|stretch| stretch.length)
+        .sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_name_every_layer_of_an_image() {
+        let image = Image {
+            driver: "vmdk",
+            path: "/tmp/a, b.ova".into(),
+            member: Some(Member {
+                name: "d.vmdk".into(),
+                offset: 1536,
+                size_bytes: 1000,
+            }),
+        };
+        assert_eq!(
+            convert_cmd(&image.spec().unwrap(), Path::new("/proc/7/fd/9")).to_string(),
+            r#"qemu-img convert -n -O raw 'json:{"driver":"vmdk","file":{"driver":"raw","file":{"driver":"file","filename":"/tmp/a, b.ova"},"offset":1536,"size":1000}}' /proc/7/fd/9"#
+        );
+        let whole = Image {
+            driver: "qcow2",
+            member: None,
+            ..image
+        };
+        assert_eq!(
+            look_cmd("info", &whole.spec().unwrap()).to_string(),
+            r#"qemu-img info --output=json 'json:{"driver":"qcow2","file":{"driver":"file","filename":"/tmp/a, b.ova"}}'"#
+        );
+    }
+
+    #[test]
+    fn answers_of_qemu_img_7_are_read() {
+        let info = r#"{ "virtual-size": 83886080, "filename": "a.vmdk", "cluster-size": 65536,
+            "format": "vmdk", "actual-size": 102400, "dirty-flag": false }"#;
+        assert_eq!(parse_info(info).unwrap(), 83_886_080);
+        let map = r#"[{ "start": 0, "length": 327680, "depth": 0, "present": true, "zero": false, "data": true},
+            { "start": 327680, "length": 5177344, "depth": 0, "present": false, "zero": true, "data": false},
+            { "start": 5505024, "length": 65536, "depth": 0, "present": true, "zero": true, "data": true}]"#;
+        assert_eq!(parse_map(map).unwrap(), 327_680);
+        assert!(parse_info("{}").is_err());
+    }
+}

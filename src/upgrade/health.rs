@@ -1,0 +1,119 @@
+//! Whether a started system is healthy enough to be kept.
+//!
+//! 1. the service manager has finished starting and nothing failed;
+//! 2. the network the appliance had before is there;
+//! 3. every executable in `/etc/va-upgrade/health.d` ends well in its time.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::machine::Machine;
+use super::network::{self, Network};
+use super::record::read_yaml;
+use super::slot_boot;
+use crate::config::Config;
+use crate::system::{Cmd, System, signals};
+
+/// The directory of the product's own checks.
+pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
+
+/// How long, in seconds, the network may take once the system has started.
+const NETWORK_SECONDS: u32 = 60;
+
+/// Checks the running system; returns when it is healthy.
+///
+/// Waiting for the system to start has no end of its own: the deadline is one.
+///
+/// # Errors
+/// What is unhealthy.
+pub fn check(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()> {
+    wait_until_started(sys, config)?;
+    check_network(sys, config, machine)?;
+    for path in product_checks(&config.at(CHECKS_DIR))? {
+        signals::check()?;
+        let limit = Duration::from_secs(config.health_seconds);
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        sys.run(&Cmd::new(&path).limit(limit))
+            .with_context(|| format!("health check {name}"))?;
+    }
+    Ok(())
+}
+
+/// Waits for the end of the start, and refuses a degraded system.
+fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
+    loop {
+        // The exit status says less than the word, so the shell swallows it.
+        let ask = Cmd::new("sh").args(["-c", "systemctl is-system-running || true"]);
+        match sys.run(&ask)?.trim() {
+            "running" => return Ok(()),
+            "initializing" | "starting" => thread::sleep(config.pause(1)),
+            "degraded" => {
+                let list = Cmd::new("systemctl").args([
+                    "list-units",
+                    "--state=failed",
+                    "--no-legend",
+                    "--plain",
+                ]);
+                let units = sys.run(&list)?;
+                let names: Vec<&str> = units
+                    .lines()
+                    .filter_map(|l| l.split_whitespace().next())
+                    .collect();
+                bail!("the system is degraded: failed units: {}", names.join(", "));
+            }
+            other => bail!("the system is {other}, not running"),
+        }
+        signals::check()?;
+    }
+}
+
+fn check_network(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()> {
+    let path = slot_boot::dir(config, machine.booted).join(network::FILE);
+    if !path.exists() {
+        return Ok(());
+    }
+    let before: Network = read_yaml(&path)?;
+    let mut missing = Vec::new();
+    for _ in 0..NETWORK_SECONDS {
+        missing = before.missing_in(&Network::look(sys, config)?);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        signals::check()?;
+        thread::sleep(config.pause(1));
+    }
+    ensure!(
+        missing.is_empty(),
+        "the network lacks {}",
+        missing.join(", ")
+    );
+    Ok(())
+}
+
+/// Lists the executables in `dir`, in the order of their names.
+fn product_checks(dir: &Path) -> Result<Vec<PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
+        let path = entry?.path();
+        let meta = path
+            .metadata()
+            .with_context(|| format!("reading {}", path.display()))?;
+        if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,250 @@
+//! What goes in comes out: ours to ours, and both ways with stock tools.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::kit::*;
+use va_upgrade::bundle::{
+    Keyring, PackOptions, Sealed, Trust, UnpackOptions, digest_tree, pack, unpack_tar_xz,
+};
+use va_upgrade::failure::{Class, class_of};
+use va_upgrade::progress::Silent;
+
+struct Lab {
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let lab = Lab { dir: temp_dir() };
+        for name in ["tree", "out"] {
+            fs::create_dir(lab.path(name)).unwrap();
+        }
+        make_tricky_tree(&lab.path("tree"));
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+fn unpack(bundle: &Path, target: &Path, threads: usize) {
+    let keyring = Keyring::default();
+    let trust = Trust::SignedOrUnsigned(&keyring);
+    let (bundle, _) = Sealed::open(bundle).unwrap().authenticate(trust).unwrap();
+    bundle
+        .unpack(target, &UnpackOptions::new(threads), &Silent)
+        .unwrap_or_else(|e| panic!("{e:#}"));
+}
+
+/// What was in /tmp is not packed, and it is the one thing the tree holds too much.
+fn empty_tmp(tree: &Path) {
+    let time = fs::metadata(tree.join("tmp")).unwrap().modified().unwrap();
+    fs::remove_dir(tree.join("tmp/gone")).unwrap();
+    File::open(tree.join("tmp"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+}
+
+#[test]
+fn a_tree_comes_back_as_it_was_and_the_digest_says_so() {
+    let lab = Lab::new();
+    make_deep_dir(&lab.path("tree"));
+    let manifest = pack_tree(&lab.path("tree"), &lab.path("a.vab"), 2);
+    assert!(manifest.chunks.len() > 10);
+    assert_eq!(
+        digest_tree(&lab.path("tree"), 2, &Silent).unwrap(),
+        manifest.tree.digest
+    );
+    for threads in [1, 4] {
+        let target = lab.path(&format!("out/{threads}"));
+        fs::create_dir(&target).unwrap();
+        unpack(&lab.path("a.vab"), &target, threads);
+        let digest = digest_tree(&target, 3, &Silent).unwrap();
+        assert_eq!(digest, manifest.tree.digest);
+        let leaf = sh(&format!(
+            "cd '{}'; while cd deepdeep* 2>/dev/null; do :; done; cat leaf",
+            target.display()
+        ));
+        assert_eq!(leaf, "far\n");
+        // The comparison by full path cannot enter what is too deep.
+        sh(&format!("rm -r '{}'/deepdeep*", target.display()));
+    }
+    let time = fs::metadata(lab.path("tree")).unwrap().modified().unwrap();
+    sh(&format!("rm -r '{}'/deepdeep*", lab.path("tree").display()));
+    for dir in ["tree", "out/1", "out/4"] {
+        File::open(lab.path(dir))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+    empty_tmp(&lab.path("tree"));
+    assert_same(&lab.path("tree"), &lab.path("out/1"));
+    assert_same(&lab.path("tree"), &lab.path("out/4"));
+}
+
+#[test]
+fn a_stream_unpacks_like_a_file() {
+    let lab = Lab::new();
+    let manifest = pack_tree(&lab.path("tree"), &lab.path("a.vab"), 2);
+    let file = File::open(lab.path("a.vab")).unwrap();
+    let sealed = Sealed::from_stream("the stream", file).unwrap();
+    let (bundle, _) = sealed.authenticate(Trust::Anyone).unwrap();
+    let target = lab.path("out");
+    bundle.unpack(&target, &unpack_options(), &Silent).unwrap();
+    let digest = digest_tree(&target, 1, &Silent).unwrap();
+    assert_eq!(digest, manifest.tree.digest);
+}
+
+#[test]
+fn the_same_tree_gives_the_same_bytes_on_any_number_of_threads() {
+    let lab = Lab::new();
+    let mut bundles = Vec::new();
+    for threads in [1, 2, 5] {
+        let path = lab.path(&format!("{threads}.vab"));
+        pack_tree(&lab.path("tree"), &path, threads);
+        bundles.push(fs::read(path).unwrap());
+    }
+    assert!(bundles[0] == bundles[1] && bundles[1] == bundles[2]);
+}
+
+#[test]
+fn stock_tools_restore_what_we_pack() {
+    let lab = Lab::new();
+    pack_tree(&lab.path("tree"), &lab.path("a.vab"), 2);
+    let (bundle, tree) = (lab.path("a.vab"), lab.path("tree"));
+    empty_tmp(&tree);
+    let by_gnu = lab.path("out/gnu");
+    let by_bsd = lab.path("out/bsd");
+    fs::create_dir(&by_gnu).unwrap();
+    fs::create_dir(&by_bsd).unwrap();
+    let warnings = sh(&format!(
+        "tar -xOf '{}' rootfs.tar.xz | tar -xJ --numeric-owner --xattrs --xattrs-include='*' \
+         --acls -C '{}' 2>&1",
+        bundle.display(),
+        by_gnu.display()
+    ));
+    let unexpected: Vec<&str> = warnings
+        .lines()
+        .filter(|line| !line.contains("hdrcharset") && !line.contains("implausibly old"))
+        .filter(|line| !line.contains("in the future"))
+        .collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
+    assert_same(&tree, &by_gnu);
+    sh(&format!(
+        "tar -xOf '{}' rootfs.tar.xz | bsdtar -xp --acls --xattrs --numeric-owner -f - -C '{}'",
+        bundle.display(),
+        by_bsd.display()
+    ));
+    // bsdtar reads -0.5 as +0.5, whoever wrote it.
+    assert_same_but(&tree, &by_bsd, |path, text| match path.to_str() {
+        Some("etc/empty" | "usr/bin/link" | "zzz") => without_time(&text),
+        _ => text,
+    });
+}
+
+#[test]
+fn what_gnu_tar_packs_is_restored_in_every_sparse_format() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    empty_tmp(&tree);
+    for (name, options) in [
+        (
+            "pax10",
+            "--format=pax --sparse --sparse-version=1.0 --selinux",
+        ),
+        ("pax01", "--format=pax --sparse --sparse-version=0.1"),
+        ("pax00", "--format=pax --sparse --sparse-version=0.0"),
+    ] {
+        let (archive, target) = (lab.path(name), lab.path(&format!("out/{name}")));
+        fs::create_dir(&target).unwrap();
+        sh(&format!(
+            "tar {options} --xattrs --xattrs-include='*' --acls --numeric-owner -C '{}' -c . \
+             | xz -0 -T2 > '{}'",
+            tree.display(),
+            archive.display()
+        ));
+        let input = File::open(&archive).unwrap();
+        unpack_tar_xz(input, &target, &unpack_options(), &Silent)
+            .unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        assert_same(&tree, &target);
+    }
+}
+
+#[test]
+fn old_gnu_archives_are_restored_as_far_as_they_can_say() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    empty_tmp(&tree);
+    let (archive, target) = (lab.path("gnu"), lab.path("out/gnu"));
+    fs::create_dir(&target).unwrap();
+    sh(&format!(
+        "tar --format=gnu --sparse --numeric-owner -C '{}' -c . | xz -0 > '{}'",
+        tree.display(),
+        archive.display()
+    ));
+    let input = File::open(&archive).unwrap();
+    unpack_tar_xz(input, &target, &unpack_options(), &Silent).unwrap();
+    // The old format has whole seconds and no attributes; an ACL's mask stays
+    // behind in the mode.
+    assert_same_but(&tree, &target, |_, text| {
+        let (front, rest) = text.split_once('.').unwrap();
+        let (_, rest) = rest.split_once(" rdev").unwrap();
+        let (before, rest) = rest.split_once(" [").unwrap();
+        let after = rest.rsplit_once(']').unwrap().1;
+        format!("{front}{before}{after}")
+    });
+}
+
+#[test]
+fn bsdtar_archives_are_restored() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    empty_tmp(&tree);
+    let (archive, target) = (lab.path("bsd"), lab.path("out/bsd"));
+    fs::create_dir(&target).unwrap();
+    sh(&format!(
+        "bsdtar --format=pax --acls --xattrs --numeric-owner --options hdrcharset=BINARY \
+         --exclude ./srv/only-a-hole -cJf '{}' -C '{}' .",
+        archive.display(),
+        tree.display()
+    ));
+    fs::remove_file(tree.join("srv/only-a-hole")).unwrap();
+    let input = File::open(&archive).unwrap();
+    unpack_tar_xz(input, &target, &unpack_options(), &Silent).unwrap();
+    // bsdtar writes 2.5 seconds before 1970 as 3.5 seconds before.
+    assert_same_but(&tree, &target, |path, text| match path.to_str() {
+        Some("srv") => "its time changed above".to_owned(),
+        Some("etc/empty" | "usr/bin/link" | "zzz") => without_time(&text),
+        _ => text,
+    });
+}
+
+/// Cuts the time out of an entry's description.
+fn without_time(text: &str) -> String {
+    let (before, rest) = text.split_once(" rdev").unwrap();
+    let (before, _) = before.rsplit_once(' ').unwrap();
+    format!("{before}{rest}")
+}
+
+#[test]
+fn a_bundle_above_its_size_limit_is_refused_and_leaves_nothing() {
+    let lab = Lab::new();
+    let mut release = release();
+    release.size_limit = Some(100_000);
+    let error = pack(
+        &lab.path("tree"),
+        &release,
+        &facts(),
+        &PackOptions::new(2, 0),
+        &lab.path("a.vab"),
+        &Silent,
+    )
+    .unwrap_err();
+    assert_eq!(class_of(&error), Class::Refused);
+    assert!(error.to_string().contains("size_limit"), "{error}");
+    let names: Vec<_> = fs::read_dir(lab.dir.path()).unwrap().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}

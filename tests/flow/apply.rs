@@ -1,0 +1,316 @@
+//! `apply` on the fake machine.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use va_upgrade::failure::{Class, class_of};
+use va_upgrade::progress::Silent;
+use va_upgrade::slot::Slot;
+use va_upgrade::state::{Phase, State};
+use va_upgrade::upgrade::apply::{Input, Options, Outcome, apply};
+
+use crate::machine::{Machine, scratch};
+use crate::release::make_bundle;
+
+pub fn run(machine: &Machine, bundle: &Path) -> Result<Outcome> {
+    let input = Input::File(bundle.to_owned());
+    let options = Options {
+        input,
+        allow_unsigned: true,
+        dry_run: false,
+        threads: 1,
+    };
+    apply(machine, &machine.config(), options, &Silent)
+}
+
+pub fn state(machine: &Machine) -> Option<State> {
+    State::load(&machine.at("/boot/va")).unwrap()
+}
+
+/// An appliance on which 9.4.1 in slot `back` is on trial.
+pub fn armed(bundles: &Path) -> Machine {
+    let machine = Machine::fresh();
+    run(&machine, &make_bundle(bundles, "9.4.1")).unwrap();
+    machine
+}
+
+#[test]
+fn the_first_apply_adopts_the_running_system_and_puts_the_other_slot_on_trial() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    let state = state(&machine).unwrap();
+    assert_eq!(state.committed(), Slot::Root);
+    assert_eq!(state.phase(Slot::Back), Phase::Trial);
+    assert_eq!(state.trial().unwrap().tries_left, 3);
+    assert_eq!(machine.read("/boot/va/root/vmlinuz"), "old kernel");
+    assert!(
+        machine
+            .read("/boot/va/root/entry.cfg")
+            .contains("vmlinuz root=/dev/mapper/VA-root ro console=ttyS0 va.slot=root")
+    );
+    let entry = machine.read("/boot/va/back/entry.cfg");
+    assert!(
+        entry.contains(
+            "vmlinuz root=/dev/mapper/VA-back rd.lvm.lv=VA/back ro console=ttyS0 va.slot=back"
+        ),
+        "{entry}"
+    );
+    assert!(
+        machine
+            .read("/boot/va/grub-1/grub/grub.cfg")
+            .contains("set va_slot=root\n")
+    );
+    assert!(machine.mounts().is_empty());
+    let slot = "/devices/VA-back";
+    assert!(
+        machine
+            .read(&format!("{slot}/etc/fstab"))
+            .contains("/dev/mapper/VA-back / ext4")
+    );
+    assert_eq!(
+        machine.read(&format!("{slot}/etc/va-upgrade/release.yaml")),
+        "product: acme\nversion: 9.4.1\n"
+    );
+    assert_eq!(
+        machine.read(&format!("{slot}/etc/va-upgrade/config.yaml")),
+        "product: acme\n"
+    );
+    assert_eq!(
+        machine.read(&format!("{slot}/usr/sbin/va-upgrade")),
+        "the program"
+    );
+    for unit in [
+        "multi-user.target.wants/va-upgrade-boot.service",
+        "sysinit.target.wants/va-upgrade-deadline.service",
+    ] {
+        assert!(
+            machine
+                .at(&format!("{slot}/etc/systemd/system/{unit}"))
+                .is_symlink(),
+            "{unit}"
+        );
+    }
+    assert!(!machine.at(&format!("{slot}/.va-upgrade-saved")).exists());
+    // The installer's own menu is untouched.
+    assert_eq!(machine.read("/boot/grub/grub.cfg"), "menu of the installer");
+}
+
+#[test]
+fn a_failure_at_any_step_of_the_first_apply_puts_everything_back() {
+    let dir = scratch();
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    for step in 0.. {
+        let machine = Machine::fresh();
+        let (boot, area) = (machine.snapshot("/boot"), machine.boot_area());
+        machine.fail_at(step);
+        let outcome = run(&machine, &bundle);
+        assert!(machine.mounts().is_empty(), "step {step} left a mount");
+        let Err(error) = outcome else {
+            match machine.failed_call() {
+                // Asking the target for its version may fail: it has none.
+                Some(call) => assert!(call.contains("--version"), "{call} failed unnoticed"),
+                None => break,
+            }
+            continue;
+        };
+        let class = class_of(&error);
+        let arming = state(&machine).is_some_and(|state| state.trial().is_some());
+        if class == Class::Undone || class == Class::Refused || class == Class::Unexpected {
+            assert!(!arming, "step {step}: {error:#}");
+            assert_eq!(
+                machine.boot_area(),
+                area,
+                "step {step} changed the boot area: {error:#}"
+            );
+            assert!(
+                machine.snapshot("/boot") == boot,
+                "step {step} changed /boot: {error:#}"
+            );
+        } else {
+            panic!("step {step} ended with {class:?}: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() {
+    let dir = scratch();
+    let (first, bundle) = (
+        make_bundle(dir.path(), "9.4.1"),
+        make_bundle(dir.path(), "9.4.2"),
+    );
+    for step in 0.. {
+        let machine = Machine::fresh();
+        run(&machine, &first).unwrap();
+        machine.boot("back", "trial");
+        va_upgrade::upgrade::trial::confirm(&machine.config(), &Silent).unwrap();
+        machine.boot("back", "commit");
+        let (running, grub) = (
+            machine.snapshot("/boot/va/back"),
+            machine.snapshot("/boot/va/grub-1"),
+        );
+        let area = machine.boot_area();
+        machine.fail_at(step);
+        let outcome = run(&machine, &bundle);
+        assert!(machine.mounts().is_empty(), "step {step} left a mount");
+        let after = state(&machine).unwrap();
+        assert_eq!(after.committed(), Slot::Back, "step {step}");
+        assert!(
+            machine.snapshot("/boot/va/back") == running,
+            "step {step} changed the running slot's boot files"
+        );
+        let Err(error) = outcome else {
+            assert_eq!(after.next(), Slot::Root);
+            if machine.failed_call().is_none() {
+                break;
+            }
+            continue;
+        };
+        assert_eq!(after.next(), Slot::Back, "step {step}: {error:#}");
+        assert_eq!(machine.boot_area(), area, "step {step}: {error:#}");
+        assert!(
+            machine.snapshot("/boot/va/grub-1") == grub,
+            "step {step} changed the GRUB in use"
+        );
+        // And the next try succeeds.
+        run(&machine, &bundle).unwrap();
+    }
+}
+
+#[test]
+fn a_refused_upgrade_has_changed_nothing() {
+    let dir = scratch();
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    type Setup = fn(&Machine);
+    let cases: [(&str, Class, Setup); 12] = [
+        ("lacks popcnt, sse4_1", Class::Refused, |m| {
+            m.write("/proc/cpuinfo", "processor : 0\nflags : cx16 lahf_lm pni ssse3 sse4_2 fpu cx8 cmov mmx fxsr sse sse2 syscall\n");
+        }),
+        (
+            "for product \"acme\", this appliance is \"other\"",
+            Class::BadBundle,
+            |m| {
+                m.write("/etc/va-upgrade/config.yaml", "product: other\n");
+            },
+        ),
+        ("needs", Class::Refused, |m| {
+            m.answer("lvs", "  root|2147483648|linear\n  back|4194304|linear\n")
+        }),
+        ("is thin", Class::Refused, |m| {
+            m.answer("lvs", "  root|2147483648|linear\n  back|2147483648|thin\n")
+        }),
+        ("no volume /dev/VA/back", Class::Refused, |m| {
+            m.answer("lvs", "  root|2147483648|linear\n")
+        }),
+        ("2 volume groups called VA", Class::Refused, |m| {
+            m.answer("vgs", "  VA|a\n  VA|b\n")
+        }),
+        ("/boot has", Class::Refused, |m| {
+            m.answer("stat", "4096 100 100000 90000\n")
+        }),
+        ("more files", Class::Refused, |m| {
+            m.answer("stat", "4096 100000 100000 3\n")
+        }),
+        ("/boot is not mounted", Class::Refused, |m| {
+            m.write(
+                "/proc/self/mountinfo",
+                "1 0 253:0 / / rw - ext4 /dev/mapper/VA-root rw\n",
+            );
+        }),
+        ("neither from /dev/VA/root", Class::Refused, |m| {
+            m.run_from("other", "253:0")
+        }),
+        (
+            "programs are missing on this system: fsfreeze",
+            Class::Refused,
+            |m| m.answer("missing", "fsfreeze\n"),
+        ),
+        ("vmlinuz-5.10.0-1", Class::Refused, |m| {
+            fs::remove_file(m.at("/boot/vmlinuz-5.10.0-1")).unwrap()
+        }),
+    ];
+    for (words, class, setup) in cases {
+        let machine = Machine::fresh();
+        setup(&machine);
+        let (boot, area) = (machine.snapshot("/boot"), machine.boot_area());
+        let error = run(&machine, &bundle).err().unwrap();
+        let text = format!("{error:#}");
+        assert!(text.contains(words), "{words}: {text}");
+        assert_eq!(class_of(&error), class, "{text}");
+        assert!(
+            machine.snapshot("/boot") == boot && machine.boot_area() == area,
+            "{words}"
+        );
+        assert!(!machine.log().contains("mkfs.ext4 -q"), "{words}");
+    }
+}
+
+#[test]
+fn an_unsigned_or_damaged_bundle_is_refused_before_anything() {
+    let dir = scratch();
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    let machine = Machine::fresh();
+    let input = Input::File(bundle.clone());
+    let options = Options {
+        input,
+        allow_unsigned: false,
+        dry_run: false,
+        threads: 1,
+    };
+    let error = apply(&machine, &machine.config(), options, &Silent)
+        .err()
+        .unwrap();
+    assert_eq!(class_of(&error), Class::BadBundle);
+    let mut bytes = fs::read(&bundle).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&bundle, bytes).unwrap();
+    let error = run(&machine, &bundle).err().unwrap();
+    assert_eq!(class_of(&error), Class::BadBundle, "{error:#}");
+    assert!(!machine.at("/boot/va").exists());
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    let (boot, area) = (machine.snapshot("/boot"), machine.boot_area());
+    let input = Input::File(make_bundle(dir.path(), "9.4.1"));
+    let options = Options {
+        input,
+        allow_unsigned: true,
+        dry_run: true,
+        threads: 1,
+    };
+    let outcome = apply(&machine, &machine.config(), options, &Silent).unwrap();
+    assert_eq!((outcome.slot, outcome.tries), (Slot::Back, 3));
+    assert!(outcome.report.ok);
+    assert!(machine.snapshot("/boot") == boot && machine.boot_area() == area);
+}
+
+#[test]
+fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
+    let dir = scratch();
+    let bytes = fs::read(make_bundle(dir.path(), "9.4.1")).unwrap();
+    for (length, whole) in [(bytes.len(), true), (bytes.len() * 2 / 3, false)] {
+        let machine = Machine::fresh();
+        let boot = machine.snapshot("/boot");
+        let input = Input::Stream(Box::new(std::io::Cursor::new(bytes[..length].to_vec())));
+        let options = Options {
+            input,
+            allow_unsigned: true,
+            dry_run: false,
+            threads: 1,
+        };
+        let outcome = apply(&machine, &machine.config(), options, &Silent);
+        assert_eq!(outcome.is_ok(), whole);
+        if let Err(error) = outcome {
+            assert!(
+                matches!(class_of(&error), Class::Undone | Class::BadBundle),
+                "{error:#}"
+            );
+            assert!(machine.snapshot("/boot") == boot);
+        }
+    }
+}

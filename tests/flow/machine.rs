@@ -1,0 +1,380 @@
+//! A fake appliance below a temporary directory.
+//!
+//! Files, the partition table, boot sectors, bundles and the boot state are
+//! real; programs and mounts are answered here. Any program it was not told of
+//! is an error, and any one call can be made to fail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+use va_upgrade::config::Config;
+use va_upgrade::system::{Cmd, Mount, Restart, System};
+
+pub const BOOT_UUID: &str = "0b1c2d3e-0000-4000-8000-000000000001";
+
+pub struct Machine {
+    pub dir: tempfile::TempDir,
+    state: Mutex<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    count: usize,
+    fail_at: Option<usize>,
+    failed: Option<String>,
+    log: Vec<String>,
+    mounts: Vec<(PathBuf, PathBuf)>,
+    reboots: Vec<Restart>,
+    answers: BTreeMap<&'static str, String>,
+}
+
+impl Machine {
+    /// An appliance as an installer leaves it: runs from `root`, knows nothing of us.
+    pub fn fresh() -> Machine {
+        let machine = Machine {
+            dir: scratch(),
+            state: Mutex::default(),
+        };
+        machine.write(
+            "/proc/cmdline",
+            "BOOT_IMAGE=/vmlinuz-5.10 root=/dev/mapper/VA-root ro console=ttyS0\n",
+        );
+        machine.write("/proc/cpuinfo", CPUINFO);
+        machine.write("/proc/sys/kernel/osrelease", "5.10.0-1\n");
+        machine.write(
+            "/proc/net/route",
+            "Iface\tDestination\tGateway\neth0\t00000000\t0202000A\t3\t0\t0\t0\n",
+        );
+        machine.write("/proc/uptime", "5000.00 1.0\n");
+        machine.write("/proc/self/exe", "the program");
+        machine.write("/proc/sysrq-trigger", "");
+        machine.write("/sys/dev/block/253:0/dm/name", "VA-root\n");
+        machine.write("/sys/class/net/eth0/address", "52:54:00:00:00:01\n");
+        machine.write("/sys/class/net/eth0/device/x", "");
+        machine.write("/sys/devices/vda/vda3/partition", "3");
+        fs::create_dir_all(machine.at("/sys/class/block")).unwrap();
+        symlink(
+            machine.at("/sys/devices/vda/vda3"),
+            machine.at("/sys/class/block/vda3"),
+        )
+        .unwrap();
+        machine.run_from("root", "253:0");
+        machine.write("/boot/vmlinuz-5.10.0-1", "old kernel");
+        machine.write("/boot/initrd.img-5.10.0-1", "old initramfs");
+        machine.write("/boot/grub/grub.cfg", "menu of the installer");
+        machine.write("/boot/grub/i386-pc/normal.mod", "old module");
+        machine.write(
+            "/etc/fstab",
+            "/dev/mapper/VA-root / ext4 defaults 0 1\n/dev/VA/data /data ext4 defaults 0 2\n",
+        );
+        machine.write("/etc/os-release", "ID=debian\nVERSION_ID=\"11\"\n");
+        machine.write("/etc/va-upgrade/config.yaml", "product: acme\n");
+        for dir in [
+            "/run",
+            "/dev/pts",
+            "/data",
+            "/devices/VA-back",
+            "/devices/VA-root",
+        ] {
+            fs::create_dir_all(machine.at(dir)).unwrap();
+        }
+        make_disk(&machine.at("/dev/vda"));
+        machine
+    }
+
+    pub fn config(&self) -> Config {
+        let text = fs::read_to_string(self.at("/etc/va-upgrade/config.yaml")).unwrap();
+        Config::parse(&text).unwrap().with_sysroot(self.dir.path())
+    }
+
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path.trim_start_matches('/'))
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), text).unwrap();
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
+    /// Makes the kernel say which volume is `/`.
+    pub fn run_from(&self, volume: &str, number: &str) {
+        self.write(
+            &format!("/sys/dev/block/{number}/dm/name"),
+            &format!("VA-{volume}\n"),
+        );
+        let lines = format!(
+            "1 0 {number} / / rw - ext4 /dev/mapper/VA-{volume} rw\n\
+             2 1 252:2 / /boot rw - ext4 /dev/vda2 rw\n\
+             3 1 253:2 / /data rw - ext4 /dev/mapper/VA-data rw\n"
+        );
+        self.write("/proc/self/mountinfo", &lines);
+    }
+
+    /// Boots a slot with the words our menu gives to its kernel.
+    pub fn boot(&self, slot: &str, why: &str) {
+        self.run_from(slot, if slot == "root" { "253:0" } else { "253:1" });
+        let line = format!("root=/dev/mapper/VA-{slot} ro va.slot={slot} va.why={why} va.left=2\n");
+        self.write("/proc/cmdline", &line);
+    }
+
+    /// Sets what the program or question `name` answers.
+    pub fn answer(&self, name: &'static str, text: &str) {
+        self.state
+            .lock()
+            .unwrap()
+            .answers
+            .insert(name, text.to_owned());
+    }
+
+    /// Makes the call number `step`, counted from now, fail.
+    pub fn fail_at(&self, step: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.fail_at = Some(state.count + step);
+    }
+
+    /// Returns the call that was made to fail, if it came to that.
+    pub fn failed_call(&self) -> Option<String> {
+        self.state.lock().unwrap().failed.clone()
+    }
+
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        self.state
+            .lock()
+            .unwrap()
+            .mounts
+            .iter()
+            .map(|(_, target)| target.clone())
+            .collect()
+    }
+
+    pub fn reboots(&self) -> Vec<Restart> {
+        self.state.lock().unwrap().reboots.clone()
+    }
+
+    pub fn log(&self) -> String {
+        self.state.lock().unwrap().log.join("\n")
+    }
+
+    /// Everything below a directory with its content.
+    pub fn snapshot(&self, path: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut todo = vec![self.at(path)];
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    todo.push(path);
+                } else {
+                    found.insert(path.clone(), fs::read(&path).unwrap());
+                }
+            }
+        }
+        found
+    }
+
+    /// The disk's sectors of boot code and of the bios_grub partition.
+    pub fn boot_area(&self) -> Vec<u8> {
+        fs::read(self.at("/dev/vda")).unwrap()
+    }
+
+    fn step(&self, what: String) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let count = state.count;
+        state.count += 1;
+        state.log.push(what.clone());
+        if state.fail_at == Some(count) {
+            state.failed = Some(what.clone());
+            bail!("{what}: made to fail");
+        }
+        Ok(())
+    }
+
+    fn device_dir(&self, device: &Path) -> PathBuf {
+        let volume = device.file_name().unwrap().to_string_lossy().into_owned();
+        self.at(&format!("/devices/VA-{volume}"))
+    }
+
+    fn install_grub(&self, cmd: &Cmd) -> Result<String> {
+        let args: Vec<String> = cmd
+            .arguments()
+            .iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        let dir = args
+            .iter()
+            .find_map(|a| a.strip_prefix("--boot-directory="))
+            .context("no directory")?;
+        let platform = self.at(dir).join("grub/i386-pc");
+        fs::create_dir_all(&platform)?;
+        let source = cmd
+            .root()
+            .context("not in a chroot")?
+            .join("usr/lib/grub/i386-pc");
+        for entry in fs::read_dir(source)? {
+            let path = entry?.path();
+            fs::copy(&path, platform.join(path.file_name().unwrap()))?;
+        }
+        fs::write(platform.join("core.img"), core_img())?;
+        Ok(String::new())
+    }
+}
+
+impl System for Machine {
+    fn run(&self, cmd: &Cmd) -> Result<String> {
+        self.step(cmd.to_string())?;
+        let program = Path::new(cmd.program())
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let answer = |name: &str| self.state.lock().unwrap().answers.get(name).cloned();
+        let text = cmd.to_string();
+        Ok(match program.as_str() {
+            "blkid" if text.contains("TYPE") => "ext4\n".into(),
+            "blkid" => format!("{BOOT_UUID}\n"),
+            "vgs" => answer("vgs").unwrap_or_else(|| "  VA|uuid-1\n".into()),
+            "lvs" => answer("lvs").unwrap_or_else(|| {
+                "  root|2147483648|linear\n  back|2147483648|linear\n  data|268435456|linear\n"
+                    .into()
+            }),
+            "pvs" => "  VA|/dev/vda3\n".into(),
+            "stat" => answer("stat").unwrap_or_else(|| "4096 100000 100000 90000\n".into()),
+            "ip" => answer("ip")
+                .unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
+            "sh" if text.contains("command -v") => answer("missing").unwrap_or_default(),
+            "sh" if text.contains("mkfs") => "mke2fs 1.46.2 (28-Feb-2021)\n".into(),
+            "sh" if text.contains("fsfreeze") => String::new(),
+            "sh" if text.contains("is-system-running") => {
+                answer("running").unwrap_or_else(|| "running\n".into())
+            }
+            "systemctl" if text.contains("list-units") => {
+                "broken.service loaded failed failed\n".into()
+            }
+            "mkfs.ext4" => {
+                let dir = self.device_dir(Path::new(cmd.arguments().last().unwrap()));
+                fs::remove_dir_all(&dir)?;
+                fs::create_dir_all(dir.join("lost+found"))?;
+                String::new()
+            }
+            "lvchange" | "blockdev" | "sync" | "grub-script-check" => String::new(),
+            "cp" => {
+                let status = Command::new("cp").args(cmd.arguments()).status()?;
+                anyhow::ensure!(status.success(), "cp failed");
+                String::new()
+            }
+            "grub-install" => self.install_grub(cmd)?,
+            "va-upgrade" => bail!("not there"),
+            // A health check of the test's own.
+            _ if cmd.program().to_string_lossy().contains("health.d") => {
+                anyhow::ensure!(answer("health").is_none(), "exit status: 1: unwell");
+                String::new()
+            }
+            other => bail!("the fake machine does not know {other}: {text}"),
+        })
+    }
+
+    fn mount(&self, mount: &Mount) -> Result<()> {
+        self.step(format!(
+            "mount {} on {}",
+            mount.source.display(),
+            mount.target.display()
+        ))?;
+        if mount.fs_type.is_some() {
+            fs::remove_dir(&mount.target)?;
+            fs::rename(self.device_dir(&mount.source), &mount.target)?;
+        }
+        self.state
+            .lock()
+            .unwrap()
+            .mounts
+            .push((mount.source.clone(), mount.target.clone()));
+        Ok(())
+    }
+
+    fn unmount(&self, at: &Path) -> Result<()> {
+        // What is undone is undone; a real unmount that fails is reported, and
+        // the kernel ends it with the process.
+        let mut state = self.state.lock().unwrap();
+        let place = state
+            .mounts
+            .iter()
+            .rposition(|(_, target)| target == at)
+            .context("not mounted")?;
+        let (source, target) = state.mounts.remove(place);
+        drop(state);
+        let volume = source.starts_with("/dev/VA");
+        if volume {
+            fs::rename(&target, self.device_dir(&source))?;
+            fs::create_dir(&target)?;
+        }
+        self.step(format!("unmount {}", at.display()))
+    }
+
+    fn reboot(&self, how: Restart) -> Result<()> {
+        self.step("reboot".into())?;
+        self.state.lock().unwrap().reboots.push(how);
+        Ok(())
+    }
+}
+
+/// A directory in memory where there is such a place: the flows sync a lot.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
+/// A disk with a bios_grub partition of 1 MiB at sector 2048.
+fn make_disk(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = fs::File::create(path).unwrap();
+    file.set_len(8 << 20).unwrap();
+    gpt::mbr::ProtectiveMBR::with_lb_size((8 << 20) / 512 - 1)
+        .overwrite_lba0(
+            &mut fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .unwrap(),
+        )
+        .unwrap();
+    let mut table = gpt::GptConfig::new()
+        .writable(true)
+        .logical_block_size(gpt::disk::LogicalBlockSize::Lb512)
+        .create(path)
+        .unwrap();
+    table
+        .add_partition("grub", 1 << 20, gpt::partition_types::BIOS, 0, Some(2048))
+        .unwrap();
+    table.write().unwrap();
+}
+
+/// Bytes shaped like a core image of 40 sectors.
+fn core_img() -> Vec<u8> {
+    let mut bytes = vec![7; 40 * 512];
+    bytes[400..512].fill(0);
+    bytes[510..512].copy_from_slice(&0x820_u16.to_le_bytes());
+    bytes
+}
+
+/// Bytes shaped like GRUB's boot.img.
+pub fn boot_img() -> Vec<u8> {
+    let mut bytes = vec![0xcc; 512];
+    bytes[0x180..0x185].copy_from_slice(b"GRUB ");
+    bytes[510..].copy_from_slice(&[0x55, 0xaa]);
+    bytes
+}
+
+const CPUINFO: &str = "processor\t: 0\nflags\t\t: fpu cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2 cx8 cmov mmx fxsr sse sse2 syscall\n";

@@ -1,0 +1,13 @@
+//! Whole flows on a fake machine, with every step made to fail once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on may panic, and runs programs of its own"
+)]
+
+mod apply;
+mod machine;
+mod release;
+mod rollback;
+mod trial;

@@ -1,0 +1,100 @@
+//! `rollback` on the fake machine.
+
+use std::fs;
+
+use va_upgrade::failure::{Class, class_of};
+use va_upgrade::progress::Silent;
+use va_upgrade::slot::Slot;
+use va_upgrade::upgrade::machine::Machine as Facts;
+use va_upgrade::upgrade::rollback::{Outcome, rollback};
+use va_upgrade::upgrade::trial::confirm;
+
+use crate::apply::{armed, state};
+use crate::machine::{Machine, scratch};
+
+fn run(machine: &Machine) -> anyhow::Result<Outcome> {
+    let config = machine.config();
+    rollback(machine, &config, &Facts::look(&config).unwrap(), &Silent)
+}
+
+/// Runs 9.4.1 from `back`, confirmed; `root` holds the old system.
+fn upgraded() -> (tempfile::TempDir, Machine) {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    confirm(&machine.config(), &Silent).unwrap();
+    machine.boot("back", "commit");
+    for path in ["sbin/init", "lib/modules/5.10.0-1/modules.dep", "etc/fstab"] {
+        machine.write(&format!("/devices/VA-root/{path}"), "");
+    }
+    (dir, machine)
+}
+
+#[test]
+fn rollback_works_from_either_side_twice_in_a_row() {
+    let (_dir, machine) = upgraded();
+    assert_eq!(run(&machine).unwrap().next, Slot::Root);
+    assert_eq!(state(&machine).unwrap().next(), Slot::Root);
+    machine.boot("root", "commit");
+    assert_eq!(run(&machine).unwrap().next, Slot::Back);
+    // Not restarted yet: once more is back again.
+    assert_eq!(run(&machine).unwrap().next, Slot::Root);
+    assert!(machine.mounts().is_empty());
+}
+
+#[test]
+fn rollback_refuses_a_slot_that_would_not_boot() {
+    type Damage = fn(&Machine);
+    let cases: [(&str, Damage); 6] = [
+        ("vmlinuz", |m| {
+            fs::remove_file(m.at("/boot/va/root/vmlinuz")).unwrap()
+        }),
+        ("initrd", |m| {
+            m.write("/boot/va/root/initrd", "old initramfz")
+        }),
+        ("entry.cfg", |m| {
+            fs::remove_file(m.at("/boot/va/root/entry.cfg")).unwrap()
+        }),
+        ("no boot entry", |m| {
+            fs::remove_file(m.at("/boot/va/root/slot.yaml")).unwrap()
+        }),
+        ("lacks init", |m| {
+            fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()
+        }),
+        ("another GRUB", |m| {
+            fs::remove_file(m.at("/boot/va/grub-1/core-sector")).unwrap()
+        }),
+    ];
+    for (words, damage) in cases {
+        let (_dir, machine) = upgraded();
+        damage(&machine);
+        let error = run(&machine).unwrap_err();
+        assert_eq!(class_of(&error), Class::Refused);
+        assert!(format!("{error:#}").contains(words), "{words}: {error:#}");
+        assert_eq!(state(&machine).unwrap().next(), Slot::Back, "{words}");
+        assert!(machine.mounts().is_empty());
+    }
+}
+
+#[test]
+fn rollback_ends_a_trial_before_it_starts_and_while_it_runs() {
+    for booted in ["root", "back"] {
+        let dir = scratch();
+        let machine = armed(dir.path());
+        for path in ["sbin/init", "lib/modules/5.10.0-1/modules.dep", "etc/fstab"] {
+            machine.write(&format!("/devices/VA-root/{path}"), "");
+        }
+        machine.boot(booted, if booted == "back" { "trial" } else { "other" });
+        let outcome = run(&machine).unwrap();
+        assert!(outcome.cancelled_trial);
+        assert_eq!(outcome.next, Slot::Root);
+        assert_eq!(state(&machine).unwrap().trial(), None);
+    }
+}
+
+#[test]
+fn without_a_second_system_there_is_nothing_to_go_back_to() {
+    let machine = Machine::fresh();
+    assert_eq!(class_of(&run(&machine).unwrap_err()), Class::Refused);
+    assert!(!machine.at("/boot/va").exists());
+}

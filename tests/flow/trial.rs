@@ -1,0 +1,205 @@
+//! What the boot service does on the fake machine.
+
+use va_upgrade::progress::Silent;
+use va_upgrade::slot::Slot;
+use va_upgrade::state::{Phase, Reason, State};
+use va_upgrade::system::Restart;
+use va_upgrade::upgrade::machine::Machine as Facts;
+use va_upgrade::upgrade::status::status;
+use va_upgrade::upgrade::trial::{Outcome, after_boot, confirm, watch_deadline};
+
+use crate::apply::{armed, state};
+use crate::machine::{Machine, scratch};
+
+fn trial_running() -> (tempfile::TempDir, Machine) {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    (dir, machine)
+}
+
+/// Writes into both copies what GRUB writes when the tries are used up.
+fn exhaust(machine: &Machine) {
+    for copy in ["env1", "env2"] {
+        let path = format!("/boot/va/{copy}");
+        let mut text = machine.read(&path);
+        for (from, to) in [
+            ("va_trial=back\n", "va_trial=\n"),
+            ("va_left=3\n", "va_left=0\n"),
+            ("va_failed=\n", "va_failed=back\n"),
+            ("va_why=\n", "va_why=exhausted\n"),
+        ] {
+            text = text.replace(from, to);
+        }
+        text.truncate(1024);
+        let text = format!("{text:#<1024}");
+        machine.write(&path, &text);
+    }
+}
+
+fn shown(machine: &Machine) -> serde_json::Value {
+    let config = machine.config();
+    let facts = Facts::look(&config).unwrap();
+    serde_json::to_value(status(&config, &facts).unwrap()).unwrap()
+}
+
+#[test]
+fn a_healthy_trial_is_confirmed() {
+    let (_dir, machine) = trial_running();
+    let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+    assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
+    let state = state(&machine).unwrap();
+    assert_eq!(
+        (state.committed(), state.phase(Slot::Root)),
+        (Slot::Back, Phase::Good)
+    );
+    assert!(machine.reboots().is_empty());
+    assert!(
+        machine
+            .read("/data/va-upgrade/history.jsonl")
+            .contains("\"operation\":\"confirm\"")
+    );
+}
+
+#[test]
+fn an_unhealthy_trial_notes_why_and_restarts() {
+    type Setup = fn(&Machine);
+    let cases: [(&str, Setup); 4] = [
+        ("broken.service", |m| m.answer("running", "degraded\n")),
+        ("address 10.0.2.15/24", |m| m.answer("ip", "")),
+        ("network card", |m| {
+            std::fs::remove_file(m.at("/sys/class/net/eth0/device/x"))
+                .and_then(|()| std::fs::remove_dir(m.at("/sys/class/net/eth0/device")))
+                .unwrap()
+        }),
+        ("health check 10-app", |m| {
+            use std::os::unix::fs::PermissionsExt;
+            m.write("/etc/va-upgrade/health.d/10-app", "");
+            let path = m.at("/etc/va-upgrade/health.d/10-app");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            m.answer("health", "fails");
+        }),
+    ];
+    for (words, setup) in cases {
+        let (_dir, machine) = trial_running();
+        setup(&machine);
+        let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+        let Outcome::Restarting(why) = outcome else {
+            panic!("{words}: {outcome:?}")
+        };
+        assert!(why.contains(words), "{words}: {why}");
+        assert_eq!(machine.reboots(), [Restart::Orderly]);
+        exhaust(&machine);
+        machine.boot("root", "exhausted");
+        let status = shown(&machine);
+        assert_eq!(status["failed"]["reason"], "health");
+        assert_eq!(status["failed"]["version"], "9.4.1");
+        assert_eq!(status["next"], "root");
+    }
+}
+
+#[test]
+fn the_deadline_restarts_an_unconfirmed_trial_by_force() {
+    let (_dir, machine) = trial_running();
+    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    assert_eq!(machine.reboots(), [Restart::Forced]);
+    exhaust(&machine);
+    machine.boot("root", "exhausted");
+    assert_eq!(shown(&machine)["failed"]["reason"], "deadline");
+}
+
+#[test]
+fn the_deadline_restarts_even_when_boot_is_not_mounted() {
+    let (_dir, machine) = trial_running();
+    machine.write(
+        "/proc/self/mountinfo",
+        "1 0 253:1 / / rw - ext4 /dev/mapper/VA-back rw\n",
+    );
+    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    assert_eq!(machine.reboots(), [Restart::Forced]);
+}
+
+#[test]
+fn a_confirmed_trial_has_no_deadline_and_a_committed_boot_never_had_one() {
+    let (_dir, machine) = trial_running();
+    assert!(confirm(&machine.config(), &Silent).unwrap());
+    assert!(!confirm(&machine.config(), &Silent).unwrap());
+    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    machine.boot("back", "commit");
+    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    assert!(machine.reboots().is_empty());
+}
+
+#[test]
+fn a_failed_trial_is_told_on_the_old_slot() {
+    let (_dir, machine) = trial_running();
+    exhaust(&machine);
+    machine.boot("root", "exhausted");
+    let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+    assert_eq!(outcome, Outcome::TrialFailed(Slot::Back, Reason::Exhausted));
+    let status = shown(&machine);
+    assert_eq!(
+        status["failed"],
+        serde_json::json!({"slot": "back", "version": "9.4.1", "reason": "exhausted"})
+    );
+    assert_eq!(status["slots"][1]["state"], "failed");
+    assert_eq!(status["slots"][1]["bootable"], false);
+}
+
+#[test]
+fn a_count_that_could_not_be_stored_ends_the_trial() {
+    let (_dir, machine) = trial_running();
+    machine.boot("root", "nowrite");
+    assert_eq!(shown(&machine)["failed"]["reason"], "nowrite");
+    let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+    assert_eq!(outcome, Outcome::TrialFailed(Slot::Back, Reason::Nowrite));
+    assert_eq!(state(&machine).unwrap().trial(), None);
+}
+
+#[test]
+fn a_lost_boot_state_starts_anew_from_what_runs() {
+    let (_dir, machine) = trial_running();
+    for copy in ["env1", "env2"] {
+        machine.write(&format!("/boot/va/{copy}"), "rubbish");
+    }
+    machine.boot("root", "noenv");
+    assert_eq!(shown(&machine)["failed"]["reason"], "noenv");
+    after_boot(&machine, &machine.config(), &Silent).unwrap();
+    let state = State::load(&machine.at("/boot/va")).unwrap().unwrap();
+    assert_eq!(
+        (state.committed(), state.failed()),
+        (Slot::Root, Some((Slot::Back, Reason::Noenv)))
+    );
+}
+
+#[test]
+fn an_armed_trial_that_has_not_started_is_left_alone() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("root", "other");
+    assert_eq!(
+        after_boot(&machine, &machine.config(), &Silent).unwrap(),
+        Outcome::Ordinary
+    );
+    assert_eq!(
+        shown(&machine)["trial"],
+        serde_json::json!({"slot": "back", "tries_left": 3})
+    );
+    assert_eq!(shown(&machine)["next"], "back");
+}
+
+#[test]
+fn an_appliance_that_never_saw_us_has_a_status() {
+    let machine = Machine::fresh();
+    assert_eq!(
+        shown(&machine),
+        serde_json::json!({
+            "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null, "failed": null,
+            "slots": [
+                { "name": "root", "device": "/dev/VA/root", "state": "committed", "version": "11",
+                  "kernel": "5.10.0-1", "bootable": true },
+                { "name": "back", "device": "/dev/VA/back", "state": "empty", "version": null,
+                  "kernel": null, "bootable": false } ]
+        })
+    );
+}

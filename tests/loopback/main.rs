@@ -1,0 +1,11 @@
+//! Real images with real partition tables, file systems and LVM, opened as
+//! `build` opens them. Runs as root; needs loop devices, no device-mapper.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod build;
+mod disk;
+mod opener;
+mod source_formats;
+mod source_layouts;
+mod source_leftovers;

@@ -1,0 +1,182 @@
+//! Every format of a disk image gives the same tree; what is none is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::disk::{Disk, FileSystem, run, text};
+use super::opener::open;
+
+/// A disk with one root partition.
+fn plain_disk(dir: &Path) -> PathBuf {
+    let root = FileSystem::make(
+        dir,
+        "ext4",
+        "root",
+        64,
+        &[
+            ("etc/os-release", "ID=debian\n"),
+            ("etc/fstab", "LABEL=root / ext4 defaults 0 1\n"),
+            ("sbin/init", "init"),
+            ("etc/greeting", "hello"),
+        ],
+    );
+    let disk = Disk::new(dir.join("disk.raw"), 72);
+    disk.gpt(&[("8300", 64)]);
+    disk.put_whole(&root, disk.partition_offset(1));
+    fs::remove_file(&root.path).unwrap();
+    disk.path
+}
+
+fn convert(raw: &Path, format: &str, options: &[&str], to: &Path) {
+    let mut args = vec!["convert", "-f", "raw", "-O", format];
+    args.extend(options);
+    args.extend([text(raw), text(to)]);
+    run("qemu-img", &args);
+}
+
+fn ova(dir: &Path, name: &str, members: &[&str]) -> PathBuf {
+    let path = dir.join(name);
+    let mut args = vec!["--format=ustar", "-C", text(dir), "-cf", text(&path)];
+    args.extend(members);
+    run("tar", &args);
+    path
+}
+
+#[test]
+fn every_format_gives_the_same_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let raw = plain_disk(dir);
+    let expected = open(&raw, None);
+    expected.assert_opened();
+    assert_eq!(expected.tree["etc/greeting"], "hello");
+
+    let qcow2 = dir.join("disk.qcow2");
+    convert(&raw, "qcow2", &["-c"], &qcow2);
+    let mut sources = vec![qcow2];
+    for subformat in [
+        "streamOptimized",
+        "monolithicSparse",
+        "monolithicFlat",
+        "twoGbMaxExtentSparse",
+        "twoGbMaxExtentFlat",
+    ] {
+        let path = dir.join(format!("{subformat}.vmdk"));
+        convert(
+            &raw,
+            "vmdk",
+            &["-o", &format!("subformat={subformat}")],
+            &path,
+        );
+        sources.push(path);
+    }
+    fs::write(dir.join("a.ovf"), "<Envelope/>").unwrap();
+    sources.push(ova(dir, "a.ova", &["a.ovf", "streamOptimized.vmdk"]));
+    // Names that qemu-img would take for a protocol or for options.
+    let odd = dir.join("json:{nbd:x,y=z}.vmdk");
+    fs::copy(dir.join("streamOptimized.vmdk"), &odd).unwrap();
+    sources.push(odd);
+    for source in &sources {
+        let seen = open(source, None);
+        seen.assert_opened();
+        assert_eq!(seen.tree, expected.tree, "{}", source.display());
+    }
+}
+
+#[test]
+fn the_root_is_found_on_whichever_disk_of_an_ova_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let raw = plain_disk(dir);
+    convert(
+        &raw,
+        "vmdk",
+        &["-o", "subformat=streamOptimized"],
+        &dir.join("b.vmdk"),
+    );
+    let data = FileSystem::make(dir, "ext4", "data", 16, &[("customer", "x")]);
+    convert(
+        &data.path,
+        "vmdk",
+        &["-o", "subformat=streamOptimized"],
+        &dir.join("a.vmdk"),
+    );
+    fs::write(dir.join("a.ovf"), "<Envelope/>").unwrap();
+    let seen = open(&ova(dir, "a.ova", &["a.ovf", "a.vmdk", "b.vmdk"]), None);
+    seen.assert_opened();
+    assert_eq!(seen.tree["etc/greeting"], "hello");
+    assert_eq!(
+        seen.notes,
+        ["the root file system is partition 1 of disk 2"]
+    );
+}
+
+#[test]
+fn what_is_no_usable_image_is_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let write = |name: &str, content: &[u8]| {
+        let path = dir.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let mut rejected = vec![0; 4096];
+    rejected[..4].copy_from_slice(b"KDMV");
+    rejected[4..20].fill(7);
+    write("a.ovf", b"<Envelope/>");
+    let empty_dir = dir.join("empty");
+    fs::create_dir(&empty_dir).unwrap();
+    let zeros = write("zeros.raw", &[0; 8192]);
+    let swap = dir.join("swap.raw");
+    super::disk::empty_file(&swap, 4 << 20);
+    run("mkswap", &[text(&swap)]);
+    for (source, word) in [
+        (write("garbage.vmdk", b"garbage"), "not a VMDK"),
+        (write("rejected.vmdk", &rejected), "qemu-img"),
+        (
+            write("cut.vmdk", b"# Disk DescriptorFile\nversion=1\n"),
+            "qemu-img",
+        ),
+        (
+            write(
+                "hostile.vmdk",
+                b"# Disk DescriptorFile\nversion=1\ncreateType=\"monolithicFlat\"\n\
+                  RW 100 FLAT \"/etc/shadow\" 0\n",
+            ),
+            "\"/etc/shadow\"",
+        ),
+        (ova(dir, "none.ova", &["a.ovf"]), "holds no disk"),
+        (dir.join("missing.vmdk"), "no such file"),
+        (empty_dir, "empty directory"),
+        (zeros, "holds no root file system"),
+        (swap, "holds no root file system"),
+    ] {
+        let seen = open(&source, None);
+        let refusal = seen.refusal();
+        assert!(refusal.contains(word), "{}: {refusal}", source.display());
+        assert!(!refusal.contains('\n'), "{refusal}");
+        let name = source.file_name().unwrap().to_str().unwrap();
+        assert!(refusal.contains(name), "{name} in {refusal}");
+    }
+}
+
+#[test]
+fn a_qcow2_with_a_backing_file_is_refused_before_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let raw = plain_disk(dir);
+    let overlay = dir.join("overlay.qcow2");
+    let args = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "raw",
+        "-b",
+        text(&raw),
+        text(&overlay),
+    ];
+    run("qemu-img", &args);
+    assert!(open(&overlay, None).refusal().contains("backing file"));
+}
