@@ -28,8 +28,10 @@ pub const RELEASE: &str = "9.4.1";
 /// The version after [`RELEASE`].
 pub const NEXT_RELEASE: &str = "9.4.2";
 
-/// What the customer's config.yaml says in every test.
-const CONFIG: &str = "product: lab-appliance\nversion: 7.9.0\n";
+/// What the customer's config.yaml says in every test; emulated machines get
+/// more time than real ones.
+const CONFIG: &str = "product: lab-appliance\nversion: 7.9.0\n\
+                      deadline_seconds: 3600\nhealth_seconds: 600\n";
 
 /// An appliance with a disk of its own, which goes when this value goes.
 pub struct Appliance {
@@ -238,6 +240,7 @@ fn booted_old_appliance() -> Result<PathBuf> {
         &version,
         &hardware.words().join(" "),
         &*size,
+        include_str!("lab/guest.rs"),
     ];
     cached("booted-old-appliance.qcow2", &inputs, |path| {
         overlay(&base, "raw", path)?;
