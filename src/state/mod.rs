@@ -11,7 +11,7 @@ mod grubenv;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -390,7 +390,11 @@ impl State {
                 Err(error) => damage.push(format!("{}: {error:#}", path.display())),
             }
         }
-        bail!("no copy of the boot state is valid ({})", damage.join("; "))
+        bail!(
+            "no copy of the boot state is valid ({}); restart the machine: \
+             it boots the slot that was committed, and the state is made anew from it",
+            damage.join("; ")
+        )
     }
 
     /// Writes both copies in place and reads them back.
@@ -440,15 +444,9 @@ fn write_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<()> {
         file.write_all_at(block, 0)?;
         file.sync_data()?;
     } else {
-        // Really written bytes: GRUB refuses to save into a sparse file.
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
-        file.write_all(block)?;
-        file.sync_all()?;
-        files::sync_dir(path.parent().context("no parent directory")?)?;
+        // It is not one GRUB could use; really written bytes, because GRUB
+        // refuses to save into a sparse file.
+        files::write_atomic(path, block, 0o644)?;
     }
     ensure!(
         read_copy(path)? == block,
@@ -553,6 +551,19 @@ mod tests {
         std::fs::write(dir.path().join("env1"), b"").unwrap();
         std::fs::write(dir.path().join("env2"), b"").unwrap();
         assert!(State::load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_copy_cut_short_while_it_was_first_made_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("env2"), b"").unwrap();
+        let state = on_trial();
+        state.save(dir.path()).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), Some(state));
+        assert_eq!(
+            std::fs::metadata(dir.path().join("env2")).unwrap().len(),
+            1024
+        );
     }
 
     #[test]

@@ -131,6 +131,7 @@ pub fn apply(
         machine: &machine,
         facts: &facts,
         manifest: &manifest,
+        first_time: !config.at(BOOT_DIR).exists(),
         progress,
     };
     let written = job.run(bundle, options.threads);
@@ -169,6 +170,8 @@ struct Job<'a> {
     machine: &'a Machine,
     facts: &'a Facts,
     manifest: &'a Manifest,
+    /// Whether `/boot/va` was not there before.
+    first_time: bool,
     progress: &'a dyn Progress,
 }
 
@@ -230,17 +233,17 @@ impl<'a> Job<'a> {
         space::flush_journal(self.sys, &config.at(BOOT))
     }
 
-    /// Returns the boot state, making one, and boot files for the running slot,
-    /// where there was none.
+    /// Returns the boot state. Makes it, and boot files for the running slot,
+    /// where they are not there or not whole.
     fn adopt(&self) -> Result<State> {
+        let version = ReleaseRecord::of_running(self.config)?.version;
+        slot_boot::adopt(self.config, self.machine, &version)?;
         if let Some(state) = &self.machine.state {
             return Ok(state.clone());
         }
-        let version = ReleaseRecord::of_running(self.config)?.version;
-        let slot = self.machine.booted;
-        self.progress.start(&format!("adopting slot {slot}"), None);
-        slot_boot::adopt(self.config, self.machine, &version)?;
-        let state = State::adopt(slot);
+        self.progress
+            .start(&format!("adopting slot {}", self.machine.booted), None);
+        let state = State::adopt(self.machine.booted);
         state.save(&self.config.at(BOOT_DIR))?;
         Ok(state)
     }
@@ -326,6 +329,7 @@ impl<'a> Job<'a> {
             disk: &self.facts.disk,
             boot_uuid: &self.facts.boot_uuid,
             baked: self.machine.booted,
+            cmdline: &self.machine.cmdline,
         };
         let prepared = switch.insert(Switch::prepare(self.sys, config, &plan)?);
         prepared.run(&plan)?;
@@ -352,21 +356,20 @@ impl<'a> Job<'a> {
         files::write_atomic(&path, text.as_bytes(), 0o644)
     }
 
-    /// Puts `/boot/va` back: away where there was none, else the state of
+    /// Puts `/boot/va` back: away where there was none, else to the state of
     /// before, without the slot whose content is gone.
     fn undo_boot_files(&self) -> Result<()> {
         let boot_dir = self.config.at(BOOT_DIR);
-        match &self.machine.state {
-            None => files::remove_tree(&boot_dir)?,
-            Some(before) => {
-                let mut state = before.clone();
-                if state.trial().is_some() {
-                    state.cancel_trial()?;
-                }
-                state.clear(self.facts.target)?;
-                state.save(&boot_dir)?;
-                files::remove_tree(&slot_boot::dir(self.config, self.facts.target))?;
+        if self.first_time {
+            files::remove_tree(&boot_dir)?;
+        } else {
+            let mut state = self.machine.state();
+            if state.trial().is_some() {
+                state.cancel_trial()?;
             }
+            state.clear(self.facts.target)?;
+            state.save(&boot_dir)?;
+            files::remove_tree(&slot_boot::dir(self.config, self.facts.target))?;
         }
         space::flush_journal(self.sys, &self.config.at(BOOT))
     }

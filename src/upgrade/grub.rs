@@ -52,6 +52,8 @@ pub struct Plan<'a> {
     pub boot_uuid: &'a str,
     /// The slot to boot when the boot state is unreadable.
     pub baked: Slot,
+    /// The running kernel's command line, which names the consoles.
+    pub cmdline: &'a str,
 }
 
 /// A switch of GRUB that can be undone.
@@ -127,7 +129,7 @@ impl<'a> Switch<'a> {
         )?;
 
         let menu_path = self.new_dir.join(grub.dir_name).join("grub.cfg");
-        let text = menu::render(plan.boot_uuid, plan.baked)?;
+        let text = menu::render(plan.boot_uuid, plan.baked, plan.cmdline)?;
         files::write_atomic(&menu_path, text.as_bytes(), 0o644)?;
         let mut scripts = vec![inside.join(grub.dir_name).join("grub.cfg")];
         scripts.extend(

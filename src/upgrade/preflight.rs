@@ -382,11 +382,9 @@ fn check_boot(sys: &dyn System, config: &Config, machine: &Machine) -> Outcome<S
 }
 
 fn check_adoption(config: &Config, machine: &Machine) -> Outcome<()> {
-    if machine.state.is_some() {
-        return Ok((
-            (),
-            format!("slot {} has its own boot files", machine.booted),
-        ));
+    if slot_boot::is_whole(config, machine.booted) {
+        let message = format!("slot {} has its own boot files", machine.booted);
+        return Ok(((), message));
     }
     let kernel = slot_boot::running_kernel(config)?;
     Ok((
@@ -431,7 +429,7 @@ fn check_boot_space(
     let free = space::free(sys, &config.at(BOOT))?;
     let boot = &manifest.boot;
     let mut need = boot.kernel_bytes + boot.initramfs_bytes + GRUB_BYTES;
-    if machine.state.is_none() {
+    if !slot_boot::is_whole(config, machine.booted) {
         let running = slot_boot::running_kernel(config)?;
         need += running.kernel.metadata()?.len() + running.initramfs.metadata()?.len();
     }

@@ -64,12 +64,22 @@ pub fn write(config: &Config, slot: Slot, set: &BootSet) -> Result<()> {
     .save(&dir)
 }
 
-/// Writes the boot files of the running system, which never had any of ours:
-/// the kernel it runs, that kernel's initramfs, its own command line.
+/// Returns whether `slot` has boot files of ours, whole.
+pub fn is_whole(config: &Config, slot: Slot) -> bool {
+    let dir = dir(config, slot);
+    let record = SlotRecord::load(&dir).ok().flatten();
+    record.is_some_and(|record| record.faults(&dir, false).is_empty())
+}
+
+/// Writes the boot files of the running system where it has none of ours: the
+/// kernel it runs, that kernel's initramfs, its own command line.
 ///
 /// # Errors
 /// Class `Refused` when its kernel or initramfs is not on `/boot`.
 pub fn adopt(config: &Config, machine: &Machine, version: &str) -> Result<()> {
+    if is_whole(config, machine.booted) {
+        return Ok(());
+    }
     let found = running_kernel(config)?;
     let set = BootSet {
         version,

@@ -26,6 +26,7 @@ pub struct Machine {
 struct Calls {
     count: usize,
     fail_at: Option<usize>,
+    fail_on: Option<&'static str>,
     failed: Option<String>,
     log: Vec<String>,
     mounts: Vec<(PathBuf, PathBuf)>,
@@ -141,6 +142,11 @@ impl Machine {
         state.fail_at = Some(state.count + step);
     }
 
+    /// Makes the next call that holds `words` fail.
+    pub fn fail_on(&self, words: &'static str) {
+        self.state.lock().unwrap().fail_on = Some(words);
+    }
+
     /// Returns the call that was made to fail, if it came to that.
     pub fn failed_call(&self) -> Option<String> {
         self.state.lock().unwrap().failed.clone()
@@ -191,7 +197,9 @@ impl Machine {
         let count = state.count;
         state.count += 1;
         state.log.push(what.clone());
-        if state.fail_at == Some(count) {
+        let hit = state.fail_on.is_some_and(|words| what.contains(words));
+        if hit || state.fail_at == Some(count) {
+            state.fail_on = None;
             state.failed = Some(what.clone());
             bail!("{what}: made to fail");
         }

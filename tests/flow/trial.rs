@@ -173,6 +173,30 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
 }
 
 #[test]
+fn a_system_of_ours_that_lost_its_boot_state_can_be_upgraded_and_loses_nothing_in_a_failure() {
+    let (dir, machine) = trial_running();
+    confirm(&machine.config(), &Silent).unwrap();
+    for copy in ["env1", "env2"] {
+        machine.write(&format!("/boot/va/{copy}"), "");
+    }
+    machine.boot("back", "noenv");
+    // Its kernel was never on /boot by the name a package gives it.
+    machine.write("/proc/sys/kernel/osrelease", "6.1.0-2\n");
+    let (files, grub) = (
+        machine.snapshot("/boot/va/back"),
+        machine.snapshot("/boot/va/grub-1"),
+    );
+    let bundle = crate::release::make_bundle(dir.path(), "9.4.2");
+    machine.fail_on("grub-script-check");
+    assert!(crate::apply::run(&machine, &bundle).is_err());
+    assert!(machine.snapshot("/boot/va/back") == files);
+    assert!(machine.snapshot("/boot/va/grub-1") == grub);
+    assert_eq!(state(&machine).unwrap().committed(), Slot::Back);
+    crate::apply::run(&machine, &bundle).unwrap();
+    assert_eq!(state(&machine).unwrap().next(), Slot::Root);
+}
+
+#[test]
 fn an_armed_trial_that_has_not_started_is_left_alone() {
     let dir = scratch();
     let machine = armed(dir.path());
