@@ -279,10 +279,9 @@ pub fn label(sys: &dyn System, root: &Path) -> Result<()> {
 /// Returns the policy that selinux_config(5) names, unless it is switched off.
 fn selinux_policy(config: &str) -> Option<&str> {
     let value = |name: &str| {
-        let pairs = config.lines().filter_map(|line| line.split_once('='));
+        let mut pairs = config.lines().filter_map(|line| line.split_once('='));
         pairs
-            .filter(|(key, _)| key.trim() == name)
-            .next_back()
+            .rfind(|(key, _)| key.trim() == name)
             .map(|(_, value)| value.trim())
     };
     let mode = value("SELINUX")?;
