@@ -4,6 +4,7 @@ mod appliance;
 mod apply;
 mod bundles;
 mod completions;
+mod man;
 mod ui;
 
 use std::ffi::OsString;
@@ -79,6 +80,8 @@ enum Verb {
     Rollback(appliance::RollbackArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
+    Man(man::ManArgs),
+    #[command(hide = true)]
     Boot(appliance::BootArgs),
 }
 
@@ -114,8 +117,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(cli: Cli) -> Result<()> {
     let Cli { verb, global } = cli;
-    if let Verb::Completions(args) = verb {
-        return completions::run(&args);
+    match &verb {
+        Verb::Completions(args) => return completions::run(args),
+        Verb::Man(args) => return man::run(args),
+        _ => {}
     }
     let session = Session {
         config: load_config(&verb, global.config.as_deref())?,
@@ -135,7 +140,7 @@ fn execute(cli: Cli) -> Result<()> {
         Verb::Confirm(_) => appliance::confirm(&session),
         Verb::Rollback(args) => appliance::rollback(&session, &args),
         Verb::Boot(args) => appliance::boot(&session, &args),
-        Verb::Completions(_) => Ok(()),
+        Verb::Completions(_) | Verb::Man(_) => Ok(()),
     }
 }
 

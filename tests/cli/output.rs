@@ -157,6 +157,25 @@ fn a_bundle_is_verified_and_unpacked_with_keys_from_a_directory() {
 }
 
 #[test]
+fn the_manual_has_a_page_for_every_verb() {
+    let desk = Desk::new();
+    desk.does(&["man", "empty"]);
+    let page = |name: &str| std::fs::read_to_string(desk.at("empty").join(name)).unwrap();
+    assert!(page("va-upgrade.8").contains("Exit status:"));
+    for verb in VERBS {
+        let text = page(&format!("va-upgrade-{verb}.8"));
+        assert!(
+            text.contains(&format!(".TH va-upgrade-{verb} 8 ")),
+            "{text}"
+        );
+        assert!(text.contains("\\-\\-config"), "{text}");
+    }
+    let pages = std::fs::read_dir(desk.at("empty")).unwrap().count();
+    assert_eq!(pages, VERBS.len() + 1);
+    desk.refuses(3, &["nowhere", "No such file"], &["man", "nowhere"]);
+}
+
+#[test]
 fn bash_can_complete_every_verb() {
     let desk = Desk::new();
     let script = desk.does(&["completions", "bash"]);
