@@ -10,7 +10,7 @@ use crate::appliance::{Appliance, RELEASE};
 #[ignore = "starts virtual machines"]
 fn a_kernel_that_panics_leads_back_to_the_old_slot() -> Result<()> {
     let mut appliance = Appliance::applied("panic")?;
-    appliance.ok("sed -i '/^linux/s,$, rdinit=/nosuch init=/nosuch,' /boot/va/back/entry.cfg")?;
+    appliance.ok("sed -i 's, ro , ro rdinit=/nosuch init=/nosuch ,' /boot/va/back/entry.cfg")?;
     appliance.leave_tries(1)?;
     let status = appliance.fail_trial()?;
     assert_failed(&status, "exhausted");
@@ -28,6 +28,25 @@ fn an_initramfs_that_finds_no_root_leads_back_to_the_old_slot() -> Result<()> {
     let status = appliance.fail_trial()?;
     assert_failed(&status, "exhausted");
     assert!(appliance.console().contains("VA-nosuch does not exist"));
+    assert_eq!(boots(&appliance), ["back trial", "root exhausted"]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn an_initramfs_that_hangs_ends_at_the_deadline() -> Result<()> {
+    let mut appliance = Appliance::applied("initramfs-hangs")?;
+    // It waits an hour for a root that never comes, and half a minute to be
+    // restarted; both numbers have three digits, so the archive stays whole.
+    appliance.ok(
+        "sed -i 's,VA-back,VA-nosuch,; s, ro , ro rootdelay=3600 ,' /boot/va/back/entry.cfg
+         LC_ALL=C sed -i s/va_seconds=600/va_seconds=030/ /boot/va/back/initrd
+         grep -q va_seconds=030 /boot/va/back/initrd",
+    )?;
+    appliance.leave_tries(1)?;
+    let status = appliance.fail_trial()?;
+    assert_failed(&status, "exhausted");
+    assert!(!appliance.console().contains("VA-nosuch does not exist"));
     assert_eq!(boots(&appliance), ["back trial", "root exhausted"]);
     Ok(())
 }
