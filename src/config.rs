@@ -178,12 +178,6 @@ impl Config {
     pub fn device(&self, slot: Slot) -> PathBuf {
         PathBuf::from(format!("/dev/{}/{}", self.vg, self.volume(slot)))
     }
-
-    /// Returns the device-mapper name of a slot: hyphens inside names are doubled.
-    pub fn mapper_name(&self, slot: Slot) -> String {
-        let escape = |name: &str| name.replace('-', "--");
-        format!("{}-{}", escape(&self.vg), escape(self.volume(slot)))
-    }
 }
 
 #[cfg(test)]
@@ -214,14 +208,5 @@ mod tests {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn device_mapper_names_double_hyphens() {
-        let config = Config {
-            vg: "V-A".into(),
-            ..Config::default()
-        };
-        assert_eq!(config.mapper_name(Slot::Back), "V--A-back");
     }
 }

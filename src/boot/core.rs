@@ -16,6 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use sha2::{Digest, Sha256};
 
 /// The bytes in a sector of a disk that a BIOS can start from.
 pub const SECTOR_BYTES: usize = 512;
@@ -101,11 +102,23 @@ pub struct BootArea {
 }
 
 impl BootArea {
-    /// Opens the boot area of `disk`.
+    /// Opens the boot area of `disk` for looking at it.
     ///
     /// # Errors
     /// When the disk has no bios_grub partition or cannot be opened.
-    pub fn open(disk: &Path) -> Result<BootArea> {
+    pub fn look(disk: &Path) -> Result<BootArea> {
+        BootArea::open(disk, OpenOptions::new().read(true))
+    }
+
+    /// Opens the boot area of `disk` for changing it.
+    ///
+    /// # Errors
+    /// When the disk has no bios_grub partition or cannot be opened.
+    pub fn change(disk: &Path) -> Result<BootArea> {
+        BootArea::open(disk, OpenOptions::new().read(true).write(true))
+    }
+
+    fn open(disk: &Path, options: &OpenOptions) -> Result<BootArea> {
         let partition = find_partition(disk)?;
         ensure!(
             partition.count * SECTOR_BYTES as u64 <= 64 << 20,
@@ -113,9 +126,7 @@ impl BootArea {
             disk.display(),
             partition.count
         );
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
+        let file = options
             .open(disk)
             .with_context(|| format!("opening {}", disk.display()))?;
         Ok(BootArea { file, partition })
@@ -166,11 +177,45 @@ impl BootArea {
             .unwrap_or(0))
     }
 
-    /// Returns the first sector of the core that LBA 0 starts.
+    /// Returns the core that LBA 0 starts: its first sector and the SHA-256 of
+    /// all its sectors, as one word that tells it from any other.
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub fn current_core(&self) -> Result<u64> {
+    pub fn current_core(&self) -> Result<String> {
+        self.fingerprint(&self.used()?)
+    }
+
+    /// Returns the same word for a core that lies at `place`.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn core_at(&self, place: Sectors) -> Result<String> {
+        let first = Sectors { count: 1, ..place };
+        let rest = Sectors {
+            start_lba: place.start_lba + 1,
+            count: place.count - 1,
+        };
+        self.fingerprint(&[first, rest])
+    }
+
+    fn fingerprint(&self, sectors: &[Sectors]) -> Result<String> {
+        let mut hasher = Sha256::new();
+        for run in sectors.iter().filter(|run| run.overlaps(self.partition)) {
+            hasher.update(self.read(run.start_lba, usize::try_from(run.count)? * SECTOR_BYTES)?);
+        }
+        let digest: String = hasher
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(format!(
+            "{} {digest}",
+            sectors.first().map_or(0, |run| run.start_lba)
+        ))
+    }
+
+    fn current_sector(&self) -> Result<u64> {
         Ok(kernel_sector(&self.read(0, SECTOR_BYTES)?))
     }
 
@@ -221,7 +266,7 @@ impl BootArea {
 
     /// Returns the sectors that the core started by LBA 0 lies on.
     fn used(&self) -> Result<Vec<Sectors>> {
-        let first = self.current_core()?;
+        let first = self.current_sector()?;
         let start = Sectors {
             start_lba: first,
             count: 1,
@@ -404,11 +449,11 @@ mod tests {
     #[test]
     fn a_new_core_never_touches_the_current_one_and_the_switch_is_one_sector() {
         let file = disk(100);
-        let area = BootArea::open(file.path()).unwrap();
+        let area = BootArea::change(file.path()).unwrap();
         let before_table = area.read(0, SECTOR_BYTES).unwrap()[BOOT_CODE_BYTES..].to_vec();
         let first = area.write_core(&core_img(30, 1)).unwrap();
         area.switch(&boot_img(), first.start_lba).unwrap();
-        assert_eq!(area.current_core().unwrap(), first.start_lba);
+        assert_eq!(area.current_core().unwrap(), area.core_at(first).unwrap());
         let first_bytes = area.read(first.start_lba, 30 * SECTOR_BYTES).unwrap();
         let second = area.write_core(&core_img(40, 2)).unwrap();
         assert!(!first.overlaps(second));
@@ -416,7 +461,7 @@ mod tests {
             area.read(first.start_lba, 30 * SECTOR_BYTES).unwrap(),
             first_bytes
         );
-        assert_eq!(area.current_core().unwrap(), first.start_lba);
+        assert_eq!(area.current_core().unwrap(), area.core_at(first).unwrap());
         area.switch(&boot_img(), second.start_lba).unwrap();
         let third = area.write_core(&core_img(30, 3)).unwrap();
         assert!(!third.overlaps(second));
@@ -429,7 +474,7 @@ mod tests {
     #[test]
     fn without_room_beside_the_current_core_nothing_is_written() {
         let file = disk(60);
-        let area = BootArea::open(file.path()).unwrap();
+        let area = BootArea::change(file.path()).unwrap();
         let first = area.write_core(&core_img(40, 1)).unwrap();
         area.switch(&boot_img(), first.start_lba).unwrap();
         let saved = area.save().unwrap();
@@ -440,7 +485,7 @@ mod tests {
     #[test]
     fn restore_puts_every_byte_back() {
         let file = disk(100);
-        let area = BootArea::open(file.path()).unwrap();
+        let area = BootArea::change(file.path()).unwrap();
         let saved = area.save().unwrap();
         let before = std::fs::read(file.path()).unwrap();
         let place = area.write_core(&core_img(30, 7)).unwrap();
@@ -454,7 +499,7 @@ mod tests {
     #[test]
     fn foreign_images_are_refused() {
         let file = disk(100);
-        let area = BootArea::open(file.path()).unwrap();
+        let area = BootArea::change(file.path()).unwrap();
         assert!(area.write_core(&vec![0; 4096]).is_err());
         assert!(area.switch(&[0; 512], 2048).is_err());
     }

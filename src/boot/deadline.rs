@@ -27,9 +27,14 @@ pub fn archive(seconds: u64) -> Vec<u8> {
         directory("conf"),
         directory("conf/conf.d"),
         file("conf/conf.d/va-upgrade-deadline", script.as_bytes()),
-        // Without its directory the kernel passes over the file.
+        // Without its directory the kernel passes over a file. Newer dracuts
+        // have theirs below /var.
         file(
             "lib/dracut/hooks/pre-udev/00-va-upgrade-deadline.sh",
+            script.as_bytes(),
+        ),
+        file(
+            "var/lib/dracut/hooks/pre-udev/00-va-upgrade-deadline.sh",
             script.as_bytes(),
         ),
     ])

@@ -7,9 +7,20 @@ use crate::slot::Slot;
 
 const TEMPLATE: &str = include_str!("../../grub/entry.cfg");
 
-/// Words of a command line that belong to one boot, one slot or one boot
-/// loader, and are written anew for each entry.
-const OWN_WORDS: [&str; 4] = ["BOOT_IMAGE", "initrd", "root", "rd.lvm.lv"];
+/// Words of a command line that belong to one slot, one boot loader or one
+/// repair, and are not handed on to another entry.
+const OWN_WORDS: [&str; 10] = [
+    "BOOT_IMAGE",
+    "initrd",
+    "root",
+    "init",
+    "rdinit",
+    "rd.break",
+    "single",
+    "emergency",
+    "rescue",
+    "systemd.unit",
+];
 
 /// Renders the entry that boots `slot` with the kernel arguments `args`.
 ///
@@ -26,14 +37,18 @@ pub fn render(slot: Slot, title: &str, args: &[String]) -> Result<String> {
 }
 
 /// Quotes one kernel argument for GRUB's script reader.
+///
+/// GRUB puts double quotes around a word with blanks by itself, and would
+/// escape those that are there already.
 fn quote(arg: &str) -> Result<String> {
     ensure!(
         !arg.contains(['\n', '\'']),
         "kernel argument {arg:?} cannot be written in a boot entry"
     );
+    let arg = arg.replace('"', "");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
     Ok(if arg.chars().all(plain) {
-        arg.to_owned()
+        arg
     } else {
         format!("'{arg}'")
     })
@@ -42,14 +57,22 @@ fn quote(arg: &str) -> Result<String> {
 /// Returns the kernel arguments for a slot: `root=` and what activates it,
 /// then the words of `inherited` that do not belong to one slot or one boot.
 ///
-/// `mapper_path` is `/dev/mapper/VA-back`, `volume` is `VA/back`.
-pub fn arguments(mapper_path: &str, volume: &str, inherited: &str) -> Vec<String> {
+/// `mapper_path` is `/dev/mapper/VA-back`, `volume` is `VA/back`, `other_volume`
+/// is that of the slot the words come from.
+pub fn arguments(
+    mapper_path: &str,
+    volume: &str,
+    other_volume: &str,
+    inherited: &str,
+) -> Vec<String> {
     let mut args = vec![format!("root={mapper_path}"), format!("rd.lvm.lv={volume}")];
+    let slot_volumes = [volume, other_volume].map(|volume| format!("rd.lvm.lv={volume}"));
     let trial_args: Vec<&str> = TRIAL_ARGS.split_whitespace().collect();
     let trial_boot = booted_by(inherited).why == "trial";
     for word in split_words(inherited) {
         let name = word.split('=').next().unwrap_or(&word);
-        let own = OWN_WORDS.contains(&name) || name.starts_with("va.");
+        let own =
+            OWN_WORDS.contains(&name) || name.starts_with("va.") || slot_volumes.contains(&word);
         let trial = trial_boot && trial_args.contains(&word.as_str());
         if !own && !trial {
             args.push(word);
@@ -69,6 +92,14 @@ pub fn own_arguments(cmdline: &str) -> Vec<String> {
         !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=") && !word.starts_with("va.")
     });
     args
+}
+
+/// Says whether these arguments can be written in an entry.
+///
+/// # Errors
+/// When one of them cannot, by name.
+pub fn check(args: &[String]) -> Result<()> {
+    args.iter().try_for_each(|arg| quote(arg).map(drop))
 }
 
 /// Splits a command line at blanks outside double quotes, as the kernel does.
@@ -123,15 +154,16 @@ mod tests {
 
     #[test]
     fn a_slot_gets_its_own_root_and_keeps_the_appliances_words() {
-        let line = "BOOT_IMAGE=/vmlinuz-3.10 root=/dev/mapper/VA-root ro rd.lvm.lv=VA/root crashkernel=auto \
+        let line = "BOOT_IMAGE=/vmlinuz-3.10 root=/dev/mapper/VA-root ro rd.lvm.lv=VA/root rd.lvm.lv=VA/swap single crashkernel=auto \
                     console=ttyS0 dyndbg=\"file a +p\" va.slot=root va.why=commit\n";
-        let args = arguments("/dev/mapper/VA-back", "VA/back", line);
+        let args = arguments("/dev/mapper/VA-back", "VA/back", "VA/root", line);
         assert_eq!(
             args,
             [
                 "root=/dev/mapper/VA-back",
                 "rd.lvm.lv=VA/back",
                 "ro",
+                "rd.lvm.lv=VA/swap",
                 "crashkernel=auto",
                 "console=ttyS0",
                 "dyndbg=\"file a +p\""
@@ -143,11 +175,11 @@ mod tests {
     fn words_of_a_trial_are_not_inherited_but_the_same_words_of_a_person_are() {
         let trial = format!("root=x ro quiet {} va.why=trial", TRIAL_ARGS);
         assert_eq!(
-            arguments("m", "v", &trial),
+            arguments("m", "v", "w", &trial),
             ["root=m", "rd.lvm.lv=v", "ro", "quiet"]
         );
         assert_eq!(
-            arguments("m", "v", "ro panic=10 va.why=commit")[3],
+            arguments("m", "v", "w", "ro panic=10 va.why=commit")[3],
             "panic=10"
         );
     }
@@ -169,9 +201,9 @@ mod tests {
         assert_eq!(
             entry,
             "# Boot entry of slot back: acme 9.41\n\
-             linux /va/back/vmlinuz root=/dev/mapper/VA-back 'a=\"b c\"' va.slot=back va.why=$va_why \
-             va.left=$va_left $va_trial_args\n\
-             initrd /va/back/initrd\n"
+             if linux /va/back/vmlinuz root=/dev/mapper/VA-back 'a=b c' va.slot=back va.why=$va_why \
+             va.left=$va_left $va_trial_args; then\n  \
+             if initrd /va/back/initrd; then set va_ready=1; fi\nfi\n"
         );
         assert!(render(Slot::Back, "x", &["a='; halt".into()]).is_err());
     }

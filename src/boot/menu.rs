@@ -45,11 +45,11 @@ pub fn render(boot_uuid: &str, baked: Slot, cmdline: &str) -> Result<String> {
 /// Returns the commands for the serial port of the last `console=ttyS<unit>[,<speed>...]`
 /// (Linux, "Linux Serial Console"); without one, GRUB keeps to the screen.
 fn serial_console(cmdline: &str) -> Option<String> {
-    let ports = cmdline
+    let mut ports = cmdline
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("console=ttyS"));
     let (unit, options) = {
-        let last = ports.last()?;
+        let last = ports.next_back()?;
         last.split_once(',').unwrap_or((last, ""))
     };
     let unit: u8 = unit.parse().ok()?;

@@ -57,11 +57,8 @@ impl Drop for Draft {
 }
 
 /// Opens a file on the file system of `target` that has no name.
-pub(super) fn scratch(target: &Path, purpose: &str) -> Result<File> {
-    let path = beside(target, purpose);
-    let file = create(&path)?;
-    fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-    Ok(file)
+pub(super) fn scratch(target: &Path) -> Result<File> {
+    files::unnamed_file(parent(target))
 }
 
 fn create(path: &Path) -> Result<File> {
@@ -106,7 +103,7 @@ mod tests {
         draft.file().write_all(b"new").unwrap();
         draft.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"new");
-        scratch(&target, ".payload").unwrap();
+        scratch(&target).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -28,10 +28,10 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::acl;
+use super::batch::{Batch, Member, Part};
 use super::beneath::{Dirs, Missing, show, split};
 use super::dir_ends::DirEnds;
 use super::meta::{Kind, Meta, Mtime};
-use super::parse::{Batch, Member, Part};
 use super::xattrs::{self, CAPABILITY, SELINUX, Xattr};
 
 /// What to do with device nodes.

@@ -6,12 +6,14 @@
 //! packed and unpacked on all cores. Nothing here mounts, prints or knows slots.
 
 mod acl;
+mod batch;
 mod beneath;
 mod chunks;
 mod digest;
 mod dir_ends;
 mod draft;
 mod extract;
+mod fields;
 mod glob;
 mod holes;
 mod keyring;

@@ -107,7 +107,7 @@ pub(super) struct Spill {
 impl Spill {
     /// Starts an empty one on the file system of `target`.
     pub(super) fn new(target: &Path, group: Group) -> Result<Spill> {
-        let file = draft::scratch(target, ".order")?;
+        let file = draft::scratch(target)?;
         Ok(Spill {
             file: BufWriter::new(file),
             group,

@@ -122,7 +122,7 @@ pub fn pack(
     listing.left_out.report(progress);
 
     progress.start("packing", Some(listing.tar_bytes));
-    let scratch = draft::scratch(out, ".payload")?;
+    let scratch = draft::scratch(out)?;
     let packing = Packing {
         threads: options.threads,
         preset: options.preset,

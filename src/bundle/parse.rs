@@ -5,14 +5,14 @@
 //! what stands between them is handled here, because its reader pulls from
 //! one stream and knows neither sparse maps nor all of pax.
 
-use std::ops::Range;
-
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use tar::{EntryType, Header};
 
+use super::batch::{Batch, Member, Part};
 use super::beneath::show;
+use super::fields::{check_sum, clean_path, extend_old_map, kind_of, read_meta};
 use super::holes::Extent;
-use super::meta::{Kind, Meta, Mtime};
+use super::meta::{Kind, Meta};
 use super::outer::{BLOCK, padding};
 use super::records::{Overrides, Sparse};
 use super::sparse::{MapBuilder, MapReader, check_map};
@@ -22,99 +22,6 @@ use super::xattrs::Xattr;
 const MAX_EXTENSION_BYTES: u64 = 8 << 20;
 /// The most headers accepted in front of one member.
 const MAX_EXTENSIONS: u32 = 16;
-
-/// What one piece of the stream held.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// Paths and link targets, one after the other.
-    names: Vec<u8>,
-    parts: Vec<Part>,
-    pub(super) members: Vec<Member>,
-    /// Parts of the file that an earlier piece began.
-    carried: Range<usize>,
-    /// The last file goes on in the next piece.
-    pub(super) is_unfinished: bool,
-}
-
-/// A stretch of the piece that belongs into a file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    /// Where it goes in the file.
-    pub(super) offset: u64,
-    start: usize,
-    length: usize,
-}
-
-impl Part {
-    /// Cuts the part out of its piece.
-    pub(super) fn of<'a>(&self, piece: &'a [u8]) -> &'a [u8] {
-        &piece[self.start..self.start + self.length]
-    }
-}
-
-/// One member of the archive.
-#[derive(Debug)]
-pub(super) struct Member {
-    path: Range<usize>,
-    target: Range<usize>,
-    pub(super) is_hard_link: bool,
-    pub(super) meta: Meta,
-    pub(super) xattrs: Vec<Xattr>,
-    /// Bytes of file data in the archive.
-    pub(super) stored: u64,
-    parts: Range<usize>,
-}
-
-impl Member {
-    /// Tells whether the file has holes.
-    pub(super) fn is_sparse(&self) -> bool {
-        self.stored != self.meta.size_bytes
-    }
-}
-
-impl Batch {
-    /// Returns a member's path, checked and relative; empty is the root.
-    pub(super) fn path(&self, member: &Member) -> &[u8] {
-        &self.names[member.path.clone()]
-    }
-
-    /// Returns where a symlink points, or the checked path of a hard link's file.
-    pub(super) fn target(&self, member: &Member) -> &[u8] {
-        &self.names[member.target.clone()]
-    }
-
-    /// Returns the parts of a member's data that this piece holds.
-    pub(super) fn parts(&self, member: &Member) -> &[Part] {
-        &self.parts[member.parts.clone()]
-    }
-
-    /// Returns the parts of the file that an earlier piece began.
-    pub(super) fn carried(&self) -> &[Part] {
-        &self.parts[self.carried.clone()]
-    }
-
-    fn clear(&mut self) {
-        self.names.clear();
-        self.parts.clear();
-        self.members.clear();
-        self.carried = 0..0;
-        self.is_unfinished = false;
-    }
-
-    fn add_name(&mut self, name: &[u8]) -> Range<usize> {
-        let start = self.names.len();
-        self.names.extend_from_slice(name);
-        start..self.names.len()
-    }
-
-    fn end_parts(&mut self, is_carried: bool) {
-        let end = self.parts.len();
-        match self.members.last_mut() {
-            Some(member) if !is_carried => member.parts.end = end,
-            _ => self.carried.end = end,
-        }
-    }
-}
 
 /// The state between two pieces.
 #[derive(Default)]
@@ -530,96 +437,4 @@ impl Parser {
         }
         step
     }
-}
-
-fn check_sum(header: &Header, block: &[u8]) -> Result<()> {
-    const FIELD: Range<usize> = 148..156;
-    let others = block[..FIELD.start].iter().chain(&block[FIELD.end..]);
-    let sum: u32 = others.map(|byte| u32::from(*byte)).sum();
-    let sum = sum + 8 * u32::from(b' ');
-    ensure!(
-        header.cksum().is_ok_and(|claimed| claimed == sum),
-        "a header's checksum is wrong"
-    );
-    Ok(())
-}
-
-fn kind_of(header: &Header, name: &[u8]) -> Result<Kind> {
-    Ok(match header.entry_type() {
-        // Before POSIX, a directory was a file with a slash at its end.
-        EntryType::Regular if name.ends_with(b"/") => Kind::Dir,
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Link => {
-            Kind::File
-        }
-        EntryType::Symlink => Kind::Symlink,
-        EntryType::Directory => Kind::Dir,
-        EntryType::Char => Kind::Char,
-        EntryType::Block => Kind::Block,
-        EntryType::Fifo => Kind::Fifo,
-        other if other.as_byte() == b'D' => Kind::Dir,
-        other => bail!("its type {:?} is unknown", char::from(other.as_byte())),
-    })
-}
-
-fn read_meta(header: &Header, kind: Kind, overrides: &Overrides) -> Result<Meta> {
-    let id = |field: std::io::Result<u64>| -> Result<u32> {
-        u32::try_from(field?).context("its owner is beyond 32 bits")
-    };
-    let device = match kind {
-        Kind::Char | Kind::Block => (
-            header.device_major()?.unwrap_or(0).into(),
-            header.device_minor()?.unwrap_or(0).into(),
-        ),
-        _ => (0, 0),
-    };
-    let mtime = match overrides.mtime {
-        Some(mtime) => mtime,
-        // GNU tar writes times before 1970 as negative binary numbers.
-        None => Mtime {
-            seconds: header.mtime()?.cast_signed(),
-            nanoseconds: 0,
-        },
-    };
-    Ok(Meta {
-        kind,
-        mode: header.mode()? & 0o7777,
-        uid: overrides.uid.map_or_else(|| id(header.uid()), Ok)?,
-        gid: overrides.gid.map_or_else(|| id(header.gid()), Ok)?,
-        mtime,
-        device,
-        size_bytes: 0,
-    })
-}
-
-/// Adds the entries of an extension block of an old GNU sparse map; tells
-/// whether it is the last.
-fn extend_old_map(block: &[u8], map: &mut MapBuilder) -> Result<bool> {
-    let mut extension = tar::GnuExtSparseHeader::new();
-    extension.as_mut_bytes().copy_from_slice(block);
-    for entry in extension.sparse().iter().filter(|e| !e.is_empty()) {
-        map.push(entry.offset()?)?;
-        map.push(entry.length()?)?;
-    }
-    Ok(!extension.is_extended())
-}
-
-/// Makes a member's name a plain relative path, or refuses it.
-fn clean_path(name: &[u8]) -> Result<Vec<u8>> {
-    ensure!(!name.is_empty(), "a name is empty");
-    ensure!(!name.starts_with(b"/"), "its name is absolute");
-    ensure!(!name.contains(&0), "its name has a zero in it");
-    let mut path = Vec::with_capacity(name.len());
-    for part in name.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => bail!("its name leads out of the tree"),
-            part => {
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(part);
-            }
-        }
-    }
-    Ok(path)
 }

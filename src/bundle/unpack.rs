@@ -15,10 +15,11 @@ use anyhow::{Context, Error, Result, ensure};
 use nix::unistd::syncfs;
 use xz2::stream::{Action, CONCATENATED, Status, Stream};
 
+use super::batch::Batch;
 use super::dir_ends::DirEnds;
 use super::extract::{Devices, Extractor, Spanning};
 use super::meta::Kind;
-use super::parse::{Batch, Parser};
+use super::parse::Parser;
 use super::reader::{Bundle, Feed};
 use super::xz;
 use crate::failure::{Class, Classify};

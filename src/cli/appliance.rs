@@ -35,7 +35,7 @@ pub struct ConfirmArgs {}
 
 pub fn confirm(session: &Session) -> Result<()> {
     session.start_changing("confirm")?;
-    let newly = trial::confirm(&session.config, &session.ui)?;
+    let newly = trial::confirm(&session.host, &session.config, &session.ui)?;
     print(if newly {
         "this system is committed now\n"
     } else {
@@ -55,9 +55,9 @@ pub struct RollbackArgs {
 
 pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<()> {
     session.start_changing("rollback")?;
+    session.agree("Make the other slot the one that boots?")?;
     let _lock = Lock::take(&session.config.at(trial::LOCK_FILE))?;
     let machine = Machine::look(&session.config)?;
-    session.agree("Make the other slot the one that boots?")?;
     let outcome = rollback_flow::rollback(&session.host, &session.config, &machine, &session.ui)?;
     session.ui.finish();
     let cancelled = if outcome.cancelled_trial {
@@ -86,7 +86,7 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<()> {
 pub struct BootArgs {
     /// Only wait for the deadline of a trial, and restart if nothing ended it
     #[arg(long)]
-    deadline: bool,
+    pub(super) deadline: bool,
 }
 
 pub fn boot(session: &Session, args: &BootArgs) -> Result<()> {
@@ -98,6 +98,9 @@ pub fn boot(session: &Session, args: &BootArgs) -> Result<()> {
         trial::Outcome::Ordinary => "an ordinary boot".to_owned(),
         trial::Outcome::Confirmed(slot) => format!("slot {slot} is healthy and committed now"),
         trial::Outcome::Restarting(why) => format!("restarting: {why}"),
+        trial::Outcome::OtherSlot(slot) => {
+            format!("slot {slot} runs, which is not the committed one; see `va-upgrade status`")
+        }
         trial::Outcome::TrialFailed(slot, why) => format!("the trial of slot {slot} failed: {why}"),
     };
     session.ui.finish();

@@ -8,7 +8,7 @@ mod man;
 mod ui;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -123,7 +123,7 @@ fn execute(cli: Cli) -> Result<()> {
         _ => {}
     }
     let session = Session {
-        config: Config::load(global.config.as_deref())?,
+        config: load_config(&verb, global.config.as_deref())?,
         host: Host::new(global.verbose),
         ui: Ui::new(global.progress, global.quiet),
         yes: global.yes,
@@ -141,6 +141,18 @@ fn execute(cli: Cli) -> Result<()> {
         Verb::Rollback(args) => appliance::rollback(&session, &args),
         Verb::Boot(args) => appliance::boot(&session, &args),
         Verb::Completions(_) | Verb::Man(_) => Ok(()),
+    }
+}
+
+/// Loads the settings. The watcher of a trial's deadline goes on with the
+/// defaults where they are unusable: it is the last net.
+fn load_config(verb: &Verb, file: Option<&Path>) -> Result<Config> {
+    match Config::load(file) {
+        Err(error) if matches!(verb, Verb::Boot(args) if args.deadline) => {
+            eprintln!("warning: {error:#}; going on with the defaults");
+            Ok(Config::default())
+        }
+        outcome => outcome,
     }
 }
 

@@ -53,7 +53,7 @@ fn parse(text: &str) -> Option<Space> {
 /// When the file system cannot be frozen or thawed.
 pub fn flush_journal(sys: &dyn System, path: &Path) -> Result<()> {
     let script =
-        "sync; fsfreeze --freeze \"$1\" || exit; trap '' INT TERM HUP; fsfreeze --unfreeze \"$1\"";
+        "trap '' INT TERM HUP; sync; fsfreeze --freeze \"$1\" && fsfreeze --unfreeze \"$1\"";
     sys.run(&Cmd::new("sh").args(["-c", script, "sh"]).arg(path))
         .map(drop)
         .with_context(|| format!("flushing the journal of {}", path.display()))

@@ -3,6 +3,8 @@
 //!
 //! The record is two copies of a GRUB environment block on `/boot`, `env1` and
 //! `env2`. GRUB counts a trial down in them; user space writes everything else.
+//! A third file, `default.cfg`, names the committed slot for the menu to boot
+//! when neither copy is readable.
 //! Both are written in place, `env2` first: `env1` is the one GRUB believes, so
 //! its write commits the change. Neither is ever truncated or renamed, because
 //! GRUB rewrites the blocks the files already have.
@@ -10,7 +12,7 @@
 mod grubenv;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -21,6 +23,9 @@ use serde::Serialize;
 
 use crate::slot::Slot;
 use crate::system::files;
+
+/// The menu's answer when both copies are unreadable.
+const DEFAULT_FILE: &str = "default.cfg";
 
 /// What a slot is, as `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -397,17 +402,29 @@ impl State {
         )
     }
 
-    /// Writes both copies in place and reads them back.
+    /// Writes both copies in place and reads them back, then the default for
+    /// the day when both are unreadable.
+    ///
+    /// Returns whether a file was made or replaced, so that GRUB sees it only
+    /// once the journal of `/boot` is flushed.
     ///
     /// # Errors
     /// When a copy cannot be written or does not read back as written.
-    pub fn save(&self, dir: &Path) -> Result<()> {
+    pub fn save(&self, dir: &Path) -> Result<bool> {
         let block = self.render()?;
         let [first, second] = copies(dir);
+        let mut replaced = false;
         for path in [second, first] {
-            write_copy(&path, &block).with_context(|| format!("writing {}", path.display()))?;
+            replaced |=
+                write_copy(&path, &block).with_context(|| format!("writing {}", path.display()))?;
         }
-        Ok(())
+        let default = dir.join(DEFAULT_FILE);
+        let text = format!("set va_slot={}\n", self.committed);
+        if fs::read(&default).ok().as_deref() != Some(text.as_bytes()) {
+            files::write_atomic(&default, text.as_bytes(), 0o644)?;
+            replaced = true;
+        }
+        Ok(replaced)
     }
 
     /// Rewrites the copies when they differ; returns whether they did.
@@ -435,7 +452,8 @@ fn read_copy(path: &Path) -> Result<Vec<u8>> {
     Ok(block)
 }
 
-fn write_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<()> {
+/// Writes one copy; returns whether the file had to be made or replaced.
+fn write_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<bool> {
     let whole = path
         .metadata()
         .is_ok_and(|m| m.is_file() && m.len() == grubenv::SIZE_BYTES as u64);
@@ -452,7 +470,7 @@ fn write_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<()> {
         read_copy(path)? == block,
         "it does not read back as written"
     );
-    Ok(())
+    Ok(!whole)
 }
 
 #[cfg(test)]

@@ -24,10 +24,13 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     name.push(".new");
     let temp = dir.join(name);
     let write = || -> Result<()> {
+        // Whatever is there under that name, a link for instance, is not ours.
+        if temp.symlink_metadata().is_ok() {
+            fs::remove_file(&temp)?;
+        }
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(mode)
             .open(&temp)?;
         file.set_permissions(Permissions::from_mode(mode))?;

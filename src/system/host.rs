@@ -1,14 +1,19 @@
 //! The real machine.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::{Cmd, Mount, Restart, System, signals};
 
@@ -56,6 +61,8 @@ impl System for Host {
             .args(&words[1..])
             .env("LC_ALL", "C")
             .envs(cmd.environment().iter().map(|(name, value)| (name, value)))
+            // Ctrl-C stops us at the next safe place, not a tool half-way.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,47 +130,78 @@ impl System for Host {
     }
 }
 
-/// Waits for `child` and gathers both its streams; kills it after its limit.
+/// Waits for `child` and gathers both its streams; kills it, and what it
+/// started, after its limit.
 fn collect(child: &mut Child, cmd: &Cmd) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let mut stdout_pipe = child.stdout.take().context("no stdout pipe")?;
-    let mut stderr_pipe = child.stderr.take().context("no stderr pipe")?;
+    let stdout = Gathered::from(child.stdout.take().context("no stdout pipe")?);
+    let stderr = Gathered::from(child.stderr.take().context("no stderr pipe")?);
     let started = Instant::now();
     let limit = cmd.time_limit();
-    let reader = |pipe: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        pipe.read_to_end(&mut bytes).map(|_| bytes)
-    };
-    let stdout = thread::spawn(move || reader(&mut stdout_pipe));
-    let stderr = thread::spawn(move || reader(&mut stderr_pipe));
     let mut pause = Duration::from_millis(1);
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
         if started.elapsed() > limit {
-            child
-                .kill()
-                .context("killing a program that exceeded its time limit")?;
-            child.wait()?;
+            kill_group(child)?;
             bail!("killed after {} seconds without an end", limit.as_secs());
         }
         if cmd.is_interruptible()
             && let Err(interrupted) = signals::check()
         {
-            child.kill().context("killing an interrupted program")?;
-            child.wait()?;
+            kill_group(child)?;
             return Err(interrupted);
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     };
-    let joined = |handle: thread::JoinHandle<std::io::Result<Vec<u8>>>| {
-        handle
-            .join()
-            .map_err(|_| anyhow::anyhow!("reading a pipe panicked"))?
-            .context("reading a pipe")
-    };
-    Ok((status, joined(stdout)?, joined(stderr)?))
+    Ok((status, stdout.finish(), stderr.finish()))
+}
+
+/// Kills a program and everything in its process group.
+fn kill_group(child: &mut Child) -> Result<()> {
+    let group = Pid::from_raw(i32::try_from(child.id())?);
+    killpg(group, Signal::SIGKILL).context("killing a program")?;
+    child.wait()?;
+    Ok(())
+}
+
+/// What a program writes to one of its streams.
+struct Gathered {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    end: Receiver<()>,
+}
+
+impl Gathered {
+    /// The most that is kept of a stream.
+    const MAX_BYTES: usize = 64 << 20;
+
+    /// How long a stream may stay open once its program has ended: something
+    /// the program left behind may hold it for ever.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    fn from(mut pipe: impl Read + Send + 'static) -> Gathered {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (sender, end) = mpsc::channel();
+        let kept = Arc::clone(&bytes);
+        thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = Gathered::MAX_BYTES.saturating_sub(kept.len());
+                kept.extend_from_slice(&buffer[..n.min(room)]);
+            }
+            // Nobody listens any more once the patience is over.
+            let _ = sender.send(());
+        });
+        Gathered { bytes, end }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        // A time-out leaves what was gathered so far.
+        let _ = self.end.recv_timeout(Gathered::PATIENCE);
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Returns the last lines a program complained with, as one line after ": ".
@@ -201,6 +239,16 @@ mod tests {
             .limit(Duration::from_millis(50));
         let error = Host::new(false).run(&cmd).unwrap_err();
         assert!(format!("{error:#}").contains("killed after"), "{error:#}");
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_holds_nobody_up() {
+        let cmd = Cmd::new("sh").args(["-c", "sleep 600 & echo $!"]);
+        let started = Instant::now();
+        let left = Host::new(false).run(&cmd).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(300));
+        let pid = Pid::from_raw(left.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
     }
 
     #[test]

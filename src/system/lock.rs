@@ -2,18 +2,39 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::failure::{Class, with_class};
+use crate::failure::{Class, class_of, with_class};
 
 /// Holds the machine-wide lock until dropped.
 pub struct Lock {
     _file: Flock<File>,
 }
 
+/// How often a held lock is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
 impl Lock {
+    /// Takes the lock in the file at `path`, waiting up to `patience` for it.
+    ///
+    /// # Errors
+    /// Class [`Class::Locked`] when another process still holds it then.
+    pub fn wait(path: &Path, patience: Duration) -> Result<Lock> {
+        let started = Instant::now();
+        loop {
+            match Lock::take(path) {
+                Err(error) if class_of(&error) == Class::Locked && started.elapsed() < patience => {
+                    thread::sleep(PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Takes the lock in the file at `path`, without waiting.
     ///
     /// # Errors
@@ -42,7 +63,6 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::class_of;
 
     #[test]
     fn a_second_taker_is_told_and_the_lock_ends_with_its_holder() {

@@ -13,10 +13,13 @@
 //! Until the boot sector is switched in step 7 the old GRUB boots the old slot;
 //! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone.
 
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
+use nix::fcntl::OFlag;
 
 use super::grub::{self, Plan, Switch};
 use super::history::{self, Event};
@@ -31,8 +34,8 @@ use crate::boot::entry;
 use crate::boot::target::{self, Target};
 use crate::bundle::{self, Bundle, Keyring, Manifest, Sealed, Trust, UnpackOptions};
 use crate::config::Config;
-use crate::disk::{mkfs, space};
-use crate::failure::{Class, class_of, with_class};
+use crate::disk::{lvm, mkfs, space};
+use crate::failure::{Class, Classify, class_of, with_class};
 use crate::progress::Progress;
 use crate::slot::Slot;
 use crate::state::State;
@@ -107,7 +110,6 @@ pub fn apply(
     let (mut bundle, _) = sealed.authenticate(trust)?;
     let manifest = bundle.manifest().clone();
     let machine = Machine::look(config)?;
-    refuse_armed(&machine)?;
     let (report, facts) = preflight::check(sys, config, &machine, Some(&manifest));
     report.require()?;
     let facts = facts.context("the checks passed without facts")?;
@@ -125,12 +127,14 @@ pub fn apply(
     if options.dry_run {
         return Ok(outcome);
     }
+    let format = prepare(sys, config, &facts, manifest.tree.inodes).class(Class::Refused)?;
     let job = Job {
         sys,
         config,
         machine: &machine,
         facts: &facts,
         manifest: &manifest,
+        format,
         first_time: !config.at(BOOT_DIR).exists(),
         progress,
     };
@@ -152,15 +156,23 @@ pub fn apply(
     result
 }
 
-/// Refuses while the slot to be written is on trial.
-fn refuse_armed(machine: &Machine) -> Result<()> {
-    match machine.state().trial() {
-        Some(trial) if trial.slot == machine.booted => crate::refuse!(
-            "this system, in slot {}, is on trial itself; run `va-upgrade confirm` first, or wait for it",
-            trial.slot
-        ),
-        _ => Ok(()),
+/// Makes sure that the slot can be written; returns the command that formats it.
+/// The last look before something is changed.
+fn prepare(sys: &dyn System, config: &Config, facts: &Facts, inodes: u64) -> Result<Cmd> {
+    let device = config.device(facts.target);
+    lvm::activate(sys, &config.vg, config.volume(facts.target))?;
+    let exclusive = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_EXCL.bits())
+        .open(config.at(&device));
+    if let Err(error) = exclusive {
+        crate::refuse!(
+            "{} cannot be written: {error}; something uses it (see `lsof {0}` and `dmsetup ls --tree`)",
+            device.display()
+        );
     }
+    signals::check()?;
+    mkfs::command(sys, facts.fs_type, &device, facts.volume.size_bytes, inodes)
 }
 
 /// One run of the steps that change something.
@@ -170,6 +182,8 @@ struct Job<'a> {
     machine: &'a Machine,
     facts: &'a Facts,
     manifest: &'a Manifest,
+    /// The command that formats the slot.
+    format: Cmd,
     /// Whether `/boot/va` was not there before.
     first_time: bool,
     progress: &'a dyn Progress,
@@ -189,13 +203,14 @@ impl<'a> Job<'a> {
             self.manifest.version, self.facts.target
         ));
         self.progress.start("undoing", None);
-        let undone = switch
-            .as_ref()
-            .map_or(Ok(()), Switch::undo)
-            .and_then(|()| self.undo_boot_files());
-        match undone {
-            Ok(()) => Err(with_class(Class::Undone, error)),
-            Err(undo_error) => Err(stuck(&error, &undo_error)),
+        // The boot state first, and both whatever becomes of the other.
+        let undone = [
+            self.undo_boot_files(),
+            switch.as_ref().map_or(Ok(()), Switch::undo),
+        ];
+        match undone.into_iter().find_map(Result::err) {
+            None => Err(with_class(Class::Undone, error)),
+            Some(undo_error) => Err(stuck(&error, &undo_error)),
         }
     }
 
@@ -212,7 +227,9 @@ impl<'a> Job<'a> {
         grub::prune(config, &self.facts.disk)?;
         space::flush_journal(self.sys, &config.at(BOOT))?;
 
-        self.format()?;
+        self.progress
+            .start(&format!("formatting slot {slot}"), None);
+        self.sys.run(&self.format)?;
         self.unpack(bundle, threads)?;
         let mounted = self.mount("rw")?;
         if let Err(error) = self.install(mounted.path(), switch) {
@@ -246,28 +263,6 @@ impl<'a> Job<'a> {
         let state = State::adopt(self.machine.booted);
         state.save(&self.config.at(BOOT_DIR))?;
         Ok(state)
-    }
-
-    fn format(&self) -> Result<()> {
-        let Facts {
-            target,
-            volume,
-            fs_type,
-            ..
-        } = self.facts;
-        self.progress
-            .start(&format!("formatting slot {target}"), None);
-        signals::check()?;
-        let name = format!("{}/{}", self.config.vg, self.config.volume(*target));
-        self.sys.run(&Cmd::new("lvchange").args(["-ay", &name]))?;
-        let device = self.config.device(*target);
-        mkfs::make(
-            self.sys,
-            *fs_type,
-            &device,
-            volume.size_bytes,
-            self.manifest.tree.inodes,
-        )
     }
 
     fn mount(&self, access: &str) -> Result<Mounted<'a>> {
@@ -319,6 +314,7 @@ impl<'a> Job<'a> {
             release: &release,
         };
         slot_tree::settle(self.sys, config, root, &identity, self.progress)?;
+        slot_tree::label(self.sys, root)?;
         self.write_boot_files(root, &target)?;
 
         signals::check()?;
@@ -339,14 +335,22 @@ impl<'a> Job<'a> {
     fn write_boot_files(&self, root: &Path, target: &Target) -> Result<()> {
         let (config, slot) = (self.config, self.facts.target);
         self.progress.start("writing boot files", None);
-        let mapper = format!("/dev/mapper/{}", config.mapper_name(slot));
-        let volume = format!("{}/{}", config.vg, config.volume(slot));
+        let mapper = format!(
+            "/dev/mapper/{}",
+            lvm::mapper_name(&config.vg, config.volume(slot))
+        );
+        let volume = |slot| format!("{}/{}", config.vg, config.volume(slot));
         let set = BootSet {
             version: &self.manifest.version,
             kernel_release: &target.kernel.release,
             kernel: &root.join(&target.kernel.image),
             initramfs: &root.join(&target.kernel.initramfs),
-            args: &entry::arguments(&mapper, &volume, &self.machine.cmdline),
+            args: &entry::arguments(
+                &mapper,
+                &volume(slot),
+                &volume(self.machine.booted),
+                &self.machine.cmdline,
+            ),
             guarded: true,
         };
         slot_boot::write(config, slot, &set)?;

@@ -11,6 +11,7 @@
 //! Until step 5 the old GRUB boots; after it the new one. [`Switch::undo`] puts
 //! back what step 1 saved.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,10 +22,8 @@ use super::record::sha256_file;
 use crate::boot::core::{BootArea, Saved};
 use crate::boot::menu;
 use crate::boot::target::Target;
-use crate::bundle::{self, Sha};
 use crate::config::Config;
 use crate::disk::space;
-use crate::progress::Silent;
 use crate::slot::Slot;
 use crate::system::{Cmd, Mount, Mounted, System, beneath, files};
 
@@ -37,8 +36,8 @@ const SAVED_DIR: &str = ".va-upgrade-saved";
 /// GRUB's directories of the installations before ours.
 const FOREIGN_DIRS: [&str; 2] = ["grub", "grub2"];
 
-/// The file in a GRUB directory of ours that says which sector starts it.
-const SECTOR_FILE: &str = "core-sector";
+/// The file in a GRUB directory of ours that says which core belongs to it.
+const CORE_FILE: &str = "core";
 
 /// What is to be installed where.
 pub struct Plan<'a> {
@@ -70,7 +69,7 @@ pub struct Switch<'a> {
 struct OldDir {
     path: PathBuf,
     copy: PathBuf,
-    digest: Sha,
+    content: BTreeMap<PathBuf, String>,
 }
 
 impl<'a> Switch<'a> {
@@ -80,21 +79,23 @@ impl<'a> Switch<'a> {
     /// # Errors
     /// When something cannot be read or copied.
     pub fn prepare(sys: &'a dyn System, config: &'a Config, plan: &Plan) -> Result<Switch<'a>> {
-        let area = BootArea::open(&config.at(plan.disk))?;
+        let area = BootArea::change(&config.at(plan.disk))?;
         let saved = area.save().context("saving the boot area")?;
         let current = area.current_core()?;
-        let new_dir = new_dir(config, current)?;
+        let new_dir = new_dir(config, &current)?;
         let mut old_dirs = Vec::new();
-        for path in dirs_in_use(config, current)? {
-            let copy = plan
-                .slot_root
-                .join(SAVED_DIR)
-                .join(path.file_name().unwrap_or_default());
-            fs::create_dir_all(plan.slot_root.join(SAVED_DIR))?;
+        let saved_dir = plan.slot_root.join(SAVED_DIR);
+        fs::create_dir(&saved_dir).with_context(|| format!("making {}", saved_dir.display()))?;
+        for path in dirs_in_use(config, &current)? {
+            let copy = saved_dir.join(path.file_name().unwrap_or_default());
             sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(&path).arg(&copy))
                 .with_context(|| format!("saving {}", path.display()))?;
-            let digest = digest(&path)?;
-            old_dirs.push(OldDir { path, copy, digest });
+            let content = content(&path)?;
+            old_dirs.push(OldDir {
+                path,
+                copy,
+                content,
+            });
         }
         Ok(Switch {
             sys,
@@ -147,8 +148,8 @@ impl<'a> Switch<'a> {
         let core = read(&platform.join("core.img"))?;
         let boot_img = read(&platform.join("boot.img"))?;
         let place = self.area.write_core(&core).context("writing GRUB's core")?;
-        let sector = place.start_lba.to_string();
-        files::write_atomic(&self.new_dir.join(SECTOR_FILE), sector.as_bytes(), 0o644)?;
+        let written = self.area.core_at(place)?;
+        files::write_atomic(&self.new_dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
         space::flush_journal(self.sys, &self.config.at(BOOT))?;
         self.area
             .switch(&boot_img, place.start_lba)
@@ -161,9 +162,8 @@ impl<'a> Switch<'a> {
     /// When one was changed, or the copies cannot be removed.
     pub fn finish(&mut self, plan: &Plan) -> Result<()> {
         for old in &self.old_dirs {
-            let digest = digest(&old.path)?;
             ensure!(
-                digest == old.digest,
+                content(&old.path)? == old.content,
                 "the target's GRUB tools changed {}",
                 old.path.display()
             );
@@ -181,7 +181,7 @@ impl<'a> Switch<'a> {
             .restore(&self.saved)
             .context("restoring the boot sector and the bios_grub partition")?;
         for old in &self.old_dirs {
-            let same = digest(&old.path).is_ok_and(|digest| digest == old.digest);
+            let same = content(&old.path).is_ok_and(|content| content == old.content);
             if !same {
                 self.restore_dir(old)
                     .with_context(|| format!("restoring {}", old.path.display()))?;
@@ -194,9 +194,7 @@ impl<'a> Switch<'a> {
 
 impl Switch<'_> {
     fn restore_dir(&self, old: &OldDir) -> Result<()> {
-        let mut name = old.path.as_os_str().to_owned();
-        name.push(".restored");
-        let restored = PathBuf::from(name);
+        let restored = with_suffix(&old.path, ".restored");
         files::remove_tree(&restored)?;
         self.sys.run(
             &Cmd::new("cp")
@@ -204,10 +202,20 @@ impl Switch<'_> {
                 .arg(&old.copy)
                 .arg(&restored),
         )?;
-        files::remove_tree(&old.path)?;
+        let ruined = with_suffix(&old.path, ".ruined");
+        files::remove_tree(&ruined)?;
+        if old.path.exists() {
+            fs::rename(&old.path, &ruined)?;
+        }
         fs::rename(&restored, &old.path)?;
-        Ok(())
+        files::remove_tree(&ruined)
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// Removes the directories of our GRUBs that LBA 0 does not start, and any
@@ -216,9 +224,9 @@ impl Switch<'_> {
 /// # Errors
 /// When one cannot be removed.
 pub fn prune(config: &Config, disk: &Path) -> Result<()> {
-    let current = BootArea::open(&config.at(disk))?.current_core()?;
+    let current = BootArea::look(&config.at(disk))?.current_core()?;
     for dir in our_dirs(config)? {
-        if recorded_sector(&dir) != Some(current) {
+        if recorded_core(&dir).as_ref() != Some(&current) {
             files::remove_tree(&dir)?;
         }
     }
@@ -230,10 +238,10 @@ pub fn prune(config: &Config, disk: &Path) -> Result<()> {
 /// # Errors
 /// When the disk or `/boot` cannot be read.
 pub fn is_ours(config: &Config, disk: &Path) -> Result<bool> {
-    let current = BootArea::open(&config.at(disk))?.current_core()?;
+    let current = BootArea::look(&config.at(disk))?.current_core()?;
     Ok(our_dirs(config)?
         .iter()
-        .any(|dir| recorded_sector(dir) == Some(current)))
+        .any(|dir| recorded_core(dir).as_ref() == Some(&current)))
 }
 
 fn our_dirs(config: &Config) -> Result<Vec<PathBuf>> {
@@ -254,20 +262,18 @@ fn our_dirs(config: &Config) -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-fn recorded_sector(dir: &Path) -> Option<u64> {
-    fs::read_to_string(dir.join(SECTOR_FILE))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+/// Returns the core that belongs to the GRUB in `dir`, as it was written down.
+fn recorded_core(dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(dir.join(CORE_FILE)).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Returns a directory name that the GRUB in use does not have.
-fn new_dir(config: &Config, current: u64) -> Result<PathBuf> {
+fn new_dir(config: &Config, current: &str) -> Result<PathBuf> {
     let used: Vec<PathBuf> = our_dirs(config)?;
     let in_use = used
         .iter()
-        .find(|dir| recorded_sector(dir) == Some(current));
+        .find(|dir| recorded_core(dir).as_deref() == Some(current));
     let name = |n: u32| config.at(BOOT_DIR).join(format!("grub-{n}"));
     Ok(if in_use == Some(&name(1)) {
         name(2)
@@ -277,15 +283,15 @@ fn new_dir(config: &Config, current: u64) -> Result<PathBuf> {
 }
 
 /// Returns the directories the GRUB started by LBA 0 may read.
-fn dirs_in_use(config: &Config, current: u64) -> Result<Vec<PathBuf>> {
+fn dirs_in_use(config: &Config, current: &str) -> Result<Vec<PathBuf>> {
     let ours = our_dirs(config)?
         .into_iter()
-        .find(|dir| recorded_sector(dir) == Some(current));
-    let foreign = FOREIGN_DIRS
-        .iter()
-        .map(|name| config.at(BOOT).join(name))
-        .filter(|dir| dir.is_dir());
-    Ok(foreign.chain(ours).collect())
+        .find(|dir| recorded_core(dir).as_deref() == Some(current));
+    if ours.is_some() {
+        return Ok(ours.into_iter().collect());
+    }
+    let foreign = FOREIGN_DIRS.iter().map(|name| config.at(BOOT).join(name));
+    Ok(foreign.filter(|dir| dir.is_dir()).collect())
 }
 
 /// Compares the modules `grub-install` copied with those of the target.
@@ -305,9 +311,25 @@ fn compare_modules(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the digest of everything in a directory, names, owners and times included.
-fn digest(dir: &Path) -> Result<Sha> {
-    bundle::digest_tree(dir, 1, &Silent)
+/// Returns what a directory of GRUB holds: every file with its SHA-256.
+///
+/// `grubenv` is left out: services of the running system write it any time.
+fn content(dir: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(next) = todo.pop() {
+        let listed = fs::read_dir(&next).with_context(|| format!("listing {}", next.display()))?;
+        for entry in listed {
+            let path = entry?.path();
+            if path.is_dir() && !path.is_symlink() {
+                todo.push(path);
+            } else if path.is_file() && !path.ends_with("grubenv") {
+                let digest = sha256_file(&path)?;
+                found.insert(path, digest);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -25,6 +25,9 @@ pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
 /// How long, in seconds, the network may take once the system has started.
 const NETWORK_SECONDS: u32 = 60;
 
+/// How often in all the service manager may leave the question unanswered.
+const MAX_SILENT: u32 = 10;
+
 /// Checks the running system; returns when it is healthy.
 ///
 /// Waiting for the system to start has no end of its own: the deadline is one.
@@ -50,12 +53,14 @@ pub fn check(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()>
 
 /// Waits for the end of the start, and refuses a degraded system.
 fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
+    let mut silent = 0;
     loop {
         // The exit status says less than the word, so the shell swallows it.
         let ask = Cmd::new("sh").args(["-c", "systemctl is-system-running || true"]);
         match sys.run(&ask)?.trim() {
             "running" => return Ok(()),
-            "initializing" | "starting" => thread::sleep(config.pause(1)),
+            // Somebody restarts the machine: that is no verdict.
+            "initializing" | "starting" | "stopping" => thread::sleep(config.pause(1)),
             "degraded" => {
                 let list = Cmd::new("systemctl").args([
                     "list-units",
@@ -70,7 +75,12 @@ fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
                     .collect();
                 bail!("the system is degraded: failed units: {}", names.join(", "));
             }
-            other => bail!("the system is {other}, not running"),
+            // The service manager does not answer while it starts itself anew.
+            "" | "unknown" | "offline" if silent < MAX_SILENT => {
+                silent += 1;
+                thread::sleep(config.pause(1));
+            }
+            other => bail!("the system is {other:?}, not running"),
         }
         signals::check()?;
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::disk::mounts;
+use crate::disk::{lvm, mounts};
 use crate::progress::Progress;
 use crate::slot::Slot;
 
@@ -70,11 +70,9 @@ fn append(config: &Config, event: &Event) -> Result<()> {
 /// Returns where the data volume is mounted, if it is.
 fn data_dir(config: &Config) -> Result<Option<PathBuf>> {
     let table = mounts::read(&config.at("/proc/self/mountinfo"))?;
-    let escape = |name: &str| name.replace('-', "--");
     let mapper = format!(
-        "/dev/mapper/{}-{}",
-        escape(&config.vg),
-        escape(&config.volumes.data)
+        "/dev/mapper/{}",
+        lvm::mapper_name(&config.vg, &config.volumes.data)
     );
     let plain = format!("/dev/{}/{}", config.vg, config.volumes.data);
     let found = table

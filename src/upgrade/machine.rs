@@ -9,6 +9,7 @@ use crate::boot::entry::{BootedBy, booted_by};
 use crate::config::Config;
 use crate::disk::lvm::{self, LogicalVolume};
 use crate::disk::mounts::{self, MountEntry};
+use crate::disk::space;
 use crate::refuse;
 use crate::slot::Slot;
 use crate::state::State;
@@ -93,6 +94,18 @@ impl Machine {
     }
 }
 
+/// Writes the boot state so that GRUB sees it.
+///
+/// # Errors
+/// When it cannot be written, or a file had to be made and the journal of
+/// `/boot` cannot be flushed.
+pub fn store(sys: &dyn System, config: &Config, state: &State) -> Result<()> {
+    if state.save(&config.at(BOOT_DIR))? {
+        space::flush_journal(sys, &config.at(BOOT))?;
+    }
+    Ok(())
+}
+
 /// Returns the disk GRUB starts from: the configured one, or that of the volume group.
 ///
 /// # Errors
@@ -133,7 +146,7 @@ fn booted_slot(config: &Config, root: &MountEntry) -> Result<Slot> {
     let name = fs::read_to_string(&path).unwrap_or_default();
     let found = Slot::ALL
         .into_iter()
-        .find(|slot| config.mapper_name(*slot) == name.trim());
+        .find(|slot| lvm::mapper_name(&config.vg, config.volume(*slot)) == name.trim());
     match found {
         Some(slot) => Ok(slot),
         None => refuse!(

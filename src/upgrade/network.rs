@@ -32,14 +32,16 @@ impl Network {
     /// # Errors
     /// When `ip` fails or the kernel's tables cannot be read.
     pub fn look(sys: &dyn System, config: &Config) -> Result<Network> {
-        let hardware = hardware_addresses(&config.at("/sys/class/net"))?;
+        let interfaces = interfaces(&config.at("/sys/class/net"))?;
         let out = sys.run(&Cmd::new("ip").args(["-o", "addr", "show", "scope", "global"]))?;
-        let mut cards: BTreeMap<String, Vec<String>> = hardware
-            .values()
-            .map(|address| (address.clone(), Vec::new()))
+        let mut cards: BTreeMap<String, Vec<String>> = interfaces
+            .iter()
+            .filter(|interface| interface.is_card)
+            .map(|interface| (interface.hardware_address.clone(), Vec::new()))
             .collect();
         for (name, address) in out.lines().filter_map(parse_address) {
-            if let Some(list) = hardware.get(name).and_then(|mac| cards.get_mut(mac)) {
+            let interface = interfaces.iter().find(|interface| interface.name == name);
+            if let Some(list) = interface.and_then(|i| cards.get_mut(&i.hardware_address)) {
                 list.push(address.to_owned());
             }
         }
@@ -75,23 +77,28 @@ impl Network {
     }
 }
 
-/// Returns the hardware addresses of real cards, by interface name.
-fn hardware_addresses(class_net: &Path) -> Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
+/// An interface of the kernel.
+struct Interface {
+    name: String,
+    hardware_address: String,
+    /// Whether a device stands behind it; a bond, bridge or VLAN has none, but
+    /// the hardware address of a card below it.
+    is_card: bool,
+}
+
+fn interfaces(class_net: &Path) -> Result<Vec<Interface>> {
+    let mut found = Vec::new();
     let listed =
         fs::read_dir(class_net).with_context(|| format!("listing {}", class_net.display()))?;
     for entry in listed {
         let entry = entry?;
         let dir = entry.path();
-        // Bridges, bonds and the like have no device; a card's second function
-        // under a bond or a synthetic card has a master and the same address.
-        if dir.join("device").exists() && !dir.join("master").exists() {
-            let address = fs::read_to_string(dir.join("address")).unwrap_or_default();
-            found.insert(
-                entry.file_name().to_string_lossy().into_owned(),
-                address.trim().to_owned(),
-            );
-        }
+        let address = fs::read_to_string(dir.join("address")).unwrap_or_default();
+        found.push(Interface {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            hardware_address: address.trim().to_owned(),
+            is_card: dir.join("device").exists(),
+        });
     }
     Ok(found)
 }
@@ -103,6 +110,8 @@ fn parse_address(line: &str) -> Option<(&str, &str)> {
     let [_, name, family, address, ..] = fields[..] else {
         return None;
     };
+    // A VLAN is shown as `eth0.5@eth0`.
+    let name = name.split('@').next().unwrap_or(name);
     let stable = family == "inet"
         || (family == "inet6" && !line.contains("temporary") && !line.contains("dynamic"));
     stable.then_some((name, address))

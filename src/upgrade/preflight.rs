@@ -13,6 +13,7 @@ use super::machine::{BOOT, BOOT_DIR, Machine, boot_disk, slot_volume};
 use super::record::ReleaseRecord;
 use super::slot_boot;
 use crate::boot::core::BootArea;
+use crate::boot::entry;
 use crate::bundle::Manifest;
 use crate::config::Config;
 use crate::cpu;
@@ -196,6 +197,7 @@ pub fn check(
         report.add("version", check_version(config, manifest));
         report.add("processor", check_processor(config, manifest));
     }
+    report.add("boot state", check_boot_state(machine));
     report.add("tools", check_tools(sys, machine));
     report.add("firmware", check_firmware(config));
     let volume = report.add("volumes", check_volumes(sys, config, target));
@@ -283,6 +285,23 @@ fn check_processor(config: &Config, manifest: &Manifest) -> Outcome<()> {
     Ok(((), format!("{} is there", manifest.cpu_level)))
 }
 
+fn check_boot_state(machine: &Machine) -> Outcome<()> {
+    let state = machine.state();
+    match state.trial() {
+        Some(trial) if trial.slot == machine.booted => crate::refuse!(
+            "this system, in slot {}, is on trial itself; wait until it is confirmed, or run `va-upgrade confirm`",
+            trial.slot
+        ),
+        _ if state.committed() != machine.booted => crate::refuse!(
+            "this system runs from slot {}, but slot {} is the default; restart into it, \
+             or run `va-upgrade rollback` to keep this one",
+            machine.booted,
+            state.committed()
+        ),
+        _ => Ok(((), format!("slot {} runs and is committed", machine.booted))),
+    }
+}
+
 fn check_tools(sys: &dyn System, machine: &Machine) -> Outcome<()> {
     let mut wanted = TOOLS.to_vec();
     if let Ok(fs_type) = FsType::from_name(&machine.root_fs_type) {
@@ -334,7 +353,7 @@ fn check_volumes(sys: &dyn System, config: &Config, target: Slot) -> Outcome<Log
 }
 
 fn check_unused(config: &Config, target: Slot) -> Outcome<()> {
-    let name = config.mapper_name(target);
+    let name = lvm::mapper_name(&config.vg, config.volume(target));
     let table = mounts::read(&config.at("/proc/self/mountinfo"))?;
     for mount in &table {
         let path = config.at(format!("/sys/dev/block/{}/dm/name", mount.device_number));
@@ -355,7 +374,7 @@ fn check_fs_type(machine: &Machine) -> Outcome<FsType> {
 
 fn check_disk(sys: &dyn System, config: &Config) -> Outcome<PathBuf> {
     let disk = boot_disk(sys, config)?;
-    let area = BootArea::open(&config.at(&disk))?;
+    let area = BootArea::look(&config.at(&disk))?;
     let free = area.free_sectors()?;
     if free < CORE_SECTORS {
         crate::refuse!(
@@ -396,6 +415,7 @@ fn check_boot(sys: &dyn System, config: &Config, machine: &Machine) -> Outcome<S
 }
 
 fn check_adoption(config: &Config, machine: &Machine) -> Outcome<()> {
+    entry::check(&entry::own_arguments(&machine.cmdline))?;
     if slot_boot::is_whole(config, machine.booted) {
         let message = format!("slot {} has its own boot files", machine.booted);
         return Ok(((), message));

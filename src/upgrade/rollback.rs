@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 
 use super::grub;
 use super::history::{self, Event};
-use super::machine::{Machine, boot_disk};
+use super::machine::{self, Machine, boot_disk};
 use super::record::SlotRecord;
 use super::slot_boot;
 use crate::config::Config;
-use crate::disk::space;
+use crate::disk::lvm;
 use crate::progress::Progress;
 use crate::refuse;
 use crate::slot::Slot;
@@ -57,8 +57,7 @@ pub fn rollback(
         state.cancel_trial()?;
     }
     state.commit(target)?;
-    state.save(&config.at(super::machine::BOOT_DIR))?;
-    space::flush_journal(sys, &config.at(super::machine::BOOT))?;
+    machine::store(sys, config, &state)?;
     let outcome = if cancelled_trial {
         "trial cancelled"
     } else {
@@ -130,9 +129,7 @@ fn check_root(
     record: &SlotRecord,
 ) -> Result<()> {
     let device = config.device(slot);
-    sys.run(
-        &Cmd::new("lvchange").args(["-ay", &format!("{}/{}", config.vg, config.volume(slot))]),
-    )?;
+    lvm::activate(sys, &config.vg, config.volume(slot))?;
     let ask = Cmd::new("blkid")
         .args(["-p", "-s", "TYPE", "-o", "value"])
         .arg(&device);

@@ -150,8 +150,10 @@ fn describe(dir: &Path, name: &str) -> Result<BootFile> {
 /// Copies `from` with `addition` behind it, and compares what then is there.
 fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
     let write = || -> Result<()> {
+        // A temporary name: what may boot meanwhile stays whole.
+        let temp = to.with_extension("new");
         let mut source = File::open(from)?;
-        let mut file = File::create(to)?;
+        let mut file = File::create(&temp)?;
         let copied = io::copy(&mut source, &mut file)?;
         if !addition.is_empty() {
             // The kernel looks for the next archive at a multiple of four
@@ -161,8 +163,9 @@ fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
             io::Write::write_all(&mut file, addition)?;
         }
         file.sync_all()?;
-        let same = same_start(from, to)?;
+        let same = same_start(from, &temp)?;
         ensure!(same, "it does not read back as written");
+        fs::rename(&temp, to)?;
         Ok(())
     };
     write().with_context(|| format!("copying {} to {}", from.display(), to.display()))

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use super::record::{RELEASE_FILE, ReleaseRecord};
 use crate::config::Config;
+use crate::disk::lvm;
 use crate::progress::Progress;
 use crate::slot::Slot;
 use crate::system::{Cmd, System, beneath, files};
@@ -163,7 +164,10 @@ fn render_fstab(config: &Config, identity: &Identity, of_image: &str, of_running
         |text: &str| -> Vec<FstabLine> { text.lines().filter_map(FstabLine::parse).collect() };
     let (image, running) = (parse(of_image), parse(of_running));
     let mut text = "# Written by va-upgrade for this slot; see fstab(5).\n".to_owned();
-    let mapper = format!("/dev/mapper/{}", config.mapper_name(identity.slot));
+    let mapper = format!(
+        "/dev/mapper/{}",
+        lvm::mapper_name(&config.vg, config.volume(identity.slot))
+    );
     let pass = if identity.fs_type == "xfs" {
         "0 0"
     } else {
@@ -227,9 +231,14 @@ fn carry_settings(sys: &dyn System, config: &Config, root: &Path) -> Result<()> 
     }
     let mut content = from.into_os_string();
     content.push("/.");
-    sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(content).arg(&to))
-        .map(drop)
-        .context("carrying over our settings")
+    sys.run(
+        &Cmd::new("cp")
+            .args(["-a", "--remove-destination", "--"])
+            .arg(content)
+            .arg(&to),
+    )
+    .map(drop)
+    .context("carrying over our settings")
 }
 
 fn install_program(sys: &dyn System, config: &Config, root: &Path) -> Result<()> {
@@ -243,6 +252,44 @@ fn install_program(sys: &dyn System, config: &Config, root: &Path) -> Result<()>
     let own = config.at("/proc/self/exe");
     let program = fs::read(&own).with_context(|| format!("reading {}", own.display()))?;
     files::write_atomic(&to, &program, 0o755)
+}
+
+/// Gives every file the SELinux label the target's own policy wants, where it
+/// has one: the running kernel may not know the labels in the bundle, and a
+/// system without labels does not start its services.
+///
+/// # Errors
+/// When the target wants labels and `setfiles` is missing or fails.
+pub fn label(sys: &dyn System, root: &Path) -> Result<()> {
+    let settings = beneath::place(root, Path::new("/etc/selinux/config"))?;
+    let text = fs::read_to_string(settings).unwrap_or_default();
+    let Some(policy) = selinux_policy(&text) else {
+        return Ok(());
+    };
+    let contexts = format!("/etc/selinux/{policy}/contexts/files/file_contexts");
+    sys.run(
+        &Cmd::new("setfiles")
+            .args(["-F", &contexts, "/"])
+            .chroot(root),
+    )
+    .map(drop)
+    .context("labelling the new system")
+}
+
+/// Returns the policy that selinux_config(5) names, unless it is switched off.
+fn selinux_policy(config: &str) -> Option<&str> {
+    let value = |name: &str| {
+        let mut pairs = config.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .rfind(|(key, _)| key.trim() == name)
+            .map(|(_, value)| value.trim())
+    };
+    let mode = value("SELINUX")?;
+    let policy = value("SELINUXTYPE").unwrap_or("targeted");
+    let plain = policy
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    (mode != "disabled" && plain).then_some(policy)
 }
 
 /// Reads `1.2.3` out of what a program prints of its version.
@@ -312,6 +359,21 @@ mod tests {
                 Path::new("/mnt/nas")
             ]
         );
+    }
+
+    #[test]
+    fn labels_follow_the_targets_own_settings() {
+        let text = "# SELINUX= can take\nSELINUX=enforcing\nSELINUXTYPE=targeted\n";
+        assert_eq!(selinux_policy(text), Some("targeted"));
+        assert_eq!(
+            selinux_policy("SELINUX=disabled\nSELINUXTYPE=targeted\n"),
+            None
+        );
+        assert_eq!(
+            selinux_policy("SELINUX=enforcing\nSELINUXTYPE=../x\n"),
+            None
+        );
+        assert_eq!(selinux_policy(""), None);
     }
 
     #[test]

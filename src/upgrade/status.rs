@@ -182,6 +182,14 @@ impl Status {
             None => "committed".to_owned(),
         };
         text += &format!("boots next: {} ({why})\n", self.next);
+        let on_trial = self.trial.is_some_and(|trial| trial.slot == self.booted);
+        if self.booted != self.committed && !on_trial {
+            text += &format!(
+                "slot {} runs although {} is committed: rolled back and not restarted yet, chosen in \
+                 the menu, or the committed slot did not load\n",
+                self.booted, self.committed
+            );
+        }
         if let Some(failed) = &self.failed {
             let version = failed.version.as_deref().unwrap_or("unknown");
             text += &format!(

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::health;
 use super::history::{self, Event};
-use super::machine::{BOOT, BOOT_DIR, Machine};
+use super::machine::{self, BOOT, BOOT_DIR, Machine};
 use super::record::SlotRecord;
 use super::slot_boot;
 use super::status;
@@ -32,6 +32,10 @@ pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 /// How long an ordered restart may take before the kernel is told to restart.
 const RESTART_SECONDS: u64 = 90;
 
+/// How long another command may hold the lock before a trial counts as not
+/// confirmable.
+const LOCK_SECONDS: u64 = 120;
+
 /// What a boot turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -41,6 +45,8 @@ pub enum Outcome {
     Confirmed(Slot),
     /// The trial is unhealthy; a restart was asked for.
     Restarting(String),
+    /// A slot runs that is not the committed one.
+    OtherSlot(Slot),
     /// A trial had failed before this boot.
     TrialFailed(Slot, Reason),
 }
@@ -54,13 +60,27 @@ pub fn after_boot(sys: &dyn System, config: &Config, progress: &dyn Progress) ->
     if on_trial(&machine) {
         return run_trial(sys, config, &machine, progress);
     }
-    let _lock = Lock::take(&config.at(LOCK_FILE))?;
+    let _lock = wait_for_lock(config)?;
     let state = status::after_boot(config, &machine);
     let dir = config.at(BOOT_DIR);
     if machine.state.as_ref() != Some(&state) {
-        state.save(&dir)?;
+        machine::store(sys, config, &state)?;
     } else if state.repair(&dir)? {
+        space::flush_journal(sys, &config.at(BOOT))?;
         progress.note("a damaged copy of the boot state was repaired");
+    }
+    if machine.booted != state.committed() {
+        // The menu starts it when the committed one does not load, or a person did.
+        let version = version_of(config, machine.booted);
+        let outcome = format!("runs although slot {} is committed", state.committed());
+        let event = Event {
+            operation: "boot",
+            slot: machine.booted,
+            version: &version,
+            outcome: &outcome,
+        };
+        history::record(config, &event, progress);
+        return Ok(Outcome::OtherSlot(machine.booted));
     }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str());
@@ -87,8 +107,8 @@ pub fn after_boot(sys: &dyn System, config: &Config, progress: &dyn Progress) ->
 ///
 /// # Errors
 /// Class `Refused` when the running slot is neither on trial nor committed.
-pub fn confirm(config: &Config, progress: &dyn Progress) -> Result<bool> {
-    let _lock = Lock::take(&config.at(LOCK_FILE))?;
+pub fn confirm(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Result<bool> {
+    let _lock = wait_for_lock(config)?;
     let machine = Machine::look(config)?;
     let mut state = machine.state();
     match state.trial() {
@@ -101,7 +121,7 @@ pub fn confirm(config: &Config, progress: &dyn Progress) -> Result<bool> {
         ),
     }
     state.confirm()?;
-    state.save(&config.at(BOOT_DIR))?;
+    machine::store(sys, config, &state)?;
     let version = version_of(config, machine.booted);
     let event = Event {
         operation: "confirm",
@@ -111,6 +131,12 @@ pub fn confirm(config: &Config, progress: &dyn Progress) -> Result<bool> {
     };
     history::record(config, &event, progress);
     Ok(true)
+}
+
+/// Takes the lock, also when a command that only looks holds it for a moment:
+/// a healthy trial must not fail for that.
+fn wait_for_lock(config: &Config) -> Result<Lock> {
+    Lock::wait(&config.at(LOCK_FILE), config.pause(LOCK_SECONDS))
 }
 
 fn on_trial(machine: &Machine) -> bool {
@@ -133,12 +159,13 @@ fn run_trial(
         None,
     );
     let Err(error) = health::check(sys, config, machine) else {
-        confirm(config, progress)?;
-        space::flush_journal(sys, &config.at(BOOT))?;
+        confirm(sys, config, progress)?;
         return Ok(Outcome::Confirmed(machine.booted));
     };
     let reason = format!("{error:#}");
-    give_up(config, Reason::Health, &reason, progress);
+    if !give_up(sys, config, Reason::Health, &reason, progress) {
+        return Ok(Outcome::Ordinary);
+    }
     restart(sys, config, Restart::Orderly, progress);
     Ok(Outcome::Restarting(reason))
 }
@@ -158,16 +185,13 @@ pub fn watch_deadline(sys: &dyn System, config: &Config, progress: &dyn Progress
     thread::sleep(Duration::from_secs(
         config.deadline_seconds.saturating_sub(uptime),
     ));
-    let confirmed = Machine::look(config).is_ok_and(|machine| !on_trial(&machine));
-    if confirmed {
-        return Ok(());
-    }
     let text = format!(
         "nothing confirmed this system in {} seconds",
         config.deadline_seconds
     );
-    give_up(config, Reason::Deadline, &text, progress);
-    restart(sys, config, Restart::Forced, progress);
+    if give_up(sys, config, Reason::Deadline, &text, progress) {
+        restart(sys, config, Restart::Forced, progress);
+    }
     Ok(())
 }
 
@@ -180,14 +204,27 @@ fn uptime_seconds(path: &Path) -> Result<u64> {
     seconds.with_context(|| format!("{} says {text:?}", path.display()))
 }
 
-/// Notes why the trial is about to end; the restart comes in any case.
-fn give_up(config: &Config, reason: Reason, text: &str, progress: &dyn Progress) {
-    progress.note(&format!("this trial is given up ({reason}): {text}"));
-    let note = || -> Result<()> {
+/// Notes why the trial is about to end; returns whether it is to end at all,
+/// since it may have been confirmed or cancelled meanwhile.
+///
+/// Where that cannot be found out the restart is due: a system whose `/boot` or
+/// boot state is unreadable is not one to keep.
+fn give_up(
+    sys: &dyn System,
+    config: &Config,
+    reason: Reason,
+    text: &str,
+    progress: &dyn Progress,
+) -> bool {
+    let note = || -> Result<bool> {
+        let _lock = wait_for_lock(config)?;
         let machine = Machine::look(config)?;
+        if !on_trial(&machine) {
+            return Ok(false);
+        }
         let mut state = machine.state();
         state.note_reason(reason)?;
-        state.save(&config.at(BOOT_DIR))?;
+        machine::store(sys, config, &state)?;
         let version = version_of(config, machine.booted);
         let event = Event {
             operation: "trial",
@@ -196,11 +233,16 @@ fn give_up(config: &Config, reason: Reason, text: &str, progress: &dyn Progress)
             outcome: text,
         };
         history::record(config, &event, progress);
-        Ok(())
+        Ok(true)
     };
-    if let Err(error) = note() {
+    let due = note().unwrap_or_else(|error| {
         progress.note(&format!("the reason could not be stored: {error:#}"));
+        true
+    });
+    if due {
+        progress.note(&format!("this trial is given up ({reason}): {text}"));
     }
+    due
 }
 
 /// Restarts, if need be without asking anyone.

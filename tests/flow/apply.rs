@@ -116,6 +116,11 @@ fn a_failure_at_any_step_of_the_first_apply_puts_everything_back() {
         };
         let class = class_of(&error);
         let arming = state(&machine).is_some_and(|state| state.trial().is_some());
+        let formatted = machine.log().contains("mkfs.ext4 -q");
+        assert!(
+            !formatted || class == Class::Undone,
+            "step {step} ended with {class:?}: {error:#}"
+        );
         if class == Class::Undone || class == Class::Refused || class == Class::Unexpected {
             assert!(!arming, "step {step}: {error:#}");
             assert_eq!(
@@ -144,7 +149,7 @@ fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() 
         let machine = Machine::fresh();
         run(&machine, &first).unwrap();
         machine.boot("back", "trial");
-        va_upgrade::upgrade::trial::confirm(&machine.config(), &Silent).unwrap();
+        va_upgrade::upgrade::trial::confirm(&machine, &machine.config(), &Silent).unwrap();
         machine.boot("back", "commit");
         let (running, grub) = (
             machine.snapshot("/boot/va/back"),
@@ -244,6 +249,41 @@ fn a_refused_upgrade_has_changed_nothing() {
         );
         assert!(!machine.log().contains("mkfs.ext4 -q"), "{words}");
     }
+}
+
+#[test]
+fn a_system_that_is_not_the_default_is_not_upgraded() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    va_upgrade::upgrade::trial::confirm(&machine, &machine.config(), &Silent).unwrap();
+    machine.boot("root", "other");
+    let boot = machine.snapshot("/boot");
+    let error = run(&machine, &dir.path().join("9.4.1.vab")).err().unwrap();
+    assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+    assert!(machine.snapshot("/boot") == boot);
+}
+
+#[test]
+fn links_in_a_bundle_never_lead_to_the_running_system() {
+    let dir = scratch();
+    let tree = dir.path().join("tree-9.4.1");
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    fs::create_dir_all(tree.join("etc/va-upgrade")).unwrap();
+    for link in [
+        "etc/fstab.new",
+        "etc/va-upgrade/config.yaml",
+        "etc/va-upgrade/release.yaml.new",
+    ] {
+        std::os::unix::fs::symlink(&victim, tree.join(link)).unwrap();
+    }
+    std::os::unix::fs::symlink(dir.path(), tree.join(".va-upgrade-saved")).unwrap();
+    let machine = Machine::fresh();
+    let outcome = run(&machine, &make_bundle(dir.path(), "9.4.1"));
+    assert_eq!(class_of(&outcome.err().unwrap()), Class::Undone);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(!dir.path().join("grub").exists());
 }
 
 #[test]

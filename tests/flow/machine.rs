@@ -85,6 +85,8 @@ impl Machine {
             fs::create_dir_all(machine.at(dir)).unwrap();
         }
         make_disk(&machine.at("/dev/vda"));
+        machine.write("/dev/VA/back", "");
+        machine.write("/dev/VA/root", "");
         machine
     }
 

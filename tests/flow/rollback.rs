@@ -22,7 +22,7 @@ fn upgraded() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
-    confirm(&machine.config(), &Silent).unwrap();
+    confirm(&machine, &machine.config(), &Silent).unwrap();
     machine.boot("back", "commit");
     for path in ["sbin/init", "lib/modules/5.10.0-1/modules.dep", "etc/fstab"] {
         machine.write(&format!("/devices/VA-root/{path}"), "");
@@ -62,7 +62,7 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
             fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()
         }),
         ("another GRUB", |m| {
-            fs::remove_file(m.at("/boot/va/grub-1/core-sector")).unwrap()
+            fs::remove_file(m.at("/boot/va/grub-1/core")).unwrap()
         }),
     ];
     for (words, damage) in cases {

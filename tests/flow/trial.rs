@@ -122,8 +122,8 @@ fn the_deadline_restarts_even_when_boot_is_not_mounted() {
 #[test]
 fn a_confirmed_trial_has_no_deadline_and_a_committed_boot_never_had_one() {
     let (_dir, machine) = trial_running();
-    assert!(confirm(&machine.config(), &Silent).unwrap());
-    assert!(!confirm(&machine.config(), &Silent).unwrap());
+    assert!(confirm(&machine, &machine.config(), &Silent).unwrap());
+    assert!(!confirm(&machine, &machine.config(), &Silent).unwrap());
     watch_deadline(&machine, &machine.config(), &Silent).unwrap();
     machine.boot("back", "commit");
     watch_deadline(&machine, &machine.config(), &Silent).unwrap();
@@ -175,7 +175,7 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
 #[test]
 fn a_system_of_ours_that_lost_its_boot_state_can_be_upgraded_and_loses_nothing_in_a_failure() {
     let (dir, machine) = trial_running();
-    confirm(&machine.config(), &Silent).unwrap();
+    confirm(&machine, &machine.config(), &Silent).unwrap();
     for copy in ["env1", "env2"] {
         machine.write(&format!("/boot/va/{copy}"), "");
     }

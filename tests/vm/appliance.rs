@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, File};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ pub const RELEASE: &str = "9.4.1";
 /// The version after [`RELEASE`].
 pub const NEXT_RELEASE: &str = "9.4.2";
 
-/// What the customer's config.yaml says in every test.
-const CONFIG: &str = "product: lab-appliance\nversion: 7.9.0\n";
+/// What the customer's config.yaml says in every test; emulated machines get
+/// more time than real ones.
+const CONFIG: &str = "product: lab-appliance\nversion: 7.9.0\n\
+                      deadline_seconds: 3600\nhealth_seconds: 600\n";
 
 /// An appliance with a disk of its own, which goes when this value goes.
 pub struct Appliance {
@@ -237,6 +240,7 @@ fn booted_old_appliance() -> Result<PathBuf> {
         &version,
         &hardware.words().join(" "),
         &*size,
+        include_str!("lab/guest.rs"),
     ];
     cached("booted-old-appliance.qcow2", &inputs, |path| {
         overlay(&base, "raw", path)?;
@@ -256,12 +260,41 @@ fn empty_payload() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A release to build a bundle of.
+struct Release {
+    version: &'static str,
+    cpu_level: &'static str,
+    source: fn() -> Result<PathBuf>,
+}
+
+const RELEASES: [Release; 2] = [
+    Release {
+        version: RELEASE,
+        cpu_level: "x86-64-v1",
+        source: images::release_ova,
+    },
+    Release {
+        version: NEXT_RELEASE,
+        cpu_level: "x86-64-v2",
+        source: images::next_release_tree,
+    },
+];
+
 /// Returns the disk with the program under test and the bundles it built.
-pub fn payload() -> Result<&'static Path> {
+fn payload() -> Result<&'static Path> {
+    payload_with(&RELEASES, |cmd| host().run(cmd).map(drop))
+}
+
+/// Makes that disk for the demo: with the first bundle alone, and visibly.
+pub fn show_payload() -> Result<()> {
+    payload_with(&RELEASES[..1], run_visibly).map(drop)
+}
+
+fn payload_with(releases: &[Release], run: fn(&Cmd) -> Result<()>) -> Result<&'static Path> {
     static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     once(&MADE, || {
         let dir = disk_dir()?;
-        build_bundles(dir.path())?;
+        build_bundles(dir.path(), releases, run)?;
         let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload.raw");
         File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
         let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);
@@ -270,28 +303,26 @@ pub fn payload() -> Result<&'static Path> {
     })
 }
 
-/// Packs both releases with the program under test, as a release pipeline would.
-fn build_bundles(dir: &Path) -> Result<()> {
-    let host = host();
+/// Packs releases with the program under test, as a release pipeline would.
+fn build_bundles(dir: &Path, releases: &[Release], run: fn(&Cmd) -> Result<()>) -> Result<()> {
     let program = program()?;
     let at = |name: &str| dir.join(name);
     fs::copy(&program, at("va-upgrade"))?;
     let key = Cmd::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]);
-    host.run(&key.arg(at("key")))?;
+    run(&key.arg(at("key.pem")))?;
     let public = Cmd::new("openssl").args(["pkey", "-pubout", "-in"]);
-    host.run(&public.arg(at("key")).arg("-out").arg(at("lab.pem")))?;
-    let sources = [
-        (RELEASE, "x86-64-v1", images::release_ova()?),
-        (NEXT_RELEASE, "x86-64-v2", images::next_release_tree()?),
-    ];
-    for (version, level, source) in sources {
+    run(&public.arg(at("key.pem")).arg("-out").arg(at("lab.pem")))?;
+    for release in releases {
+        let version = release.version;
+        let source = (release.source)()?;
         say(&format!(
             "building the bundle of {version} from {}",
             source.display()
         ));
-        let release = at("release.yaml");
+        let description = at("release.yaml");
+        let level = release.cpu_level;
         fs::write(
-            &release,
+            &description,
             format!("product: lab-appliance\nversion: {version}\ncpu_level: {level}\n"),
         )?;
         let build = Cmd::new(&program)
@@ -300,12 +331,24 @@ fn build_bundles(dir: &Path) -> Result<()> {
             .arg("-o")
             .arg(at(&format!("{version}.vab")))
             .arg("--release")
-            .arg(&release)
+            .arg(&description)
             .arg("--key")
-            .arg(at("key"))
+            .arg(at("key.pem"))
             .limit(Duration::from_secs(40 * 60));
-        println!("pipeline$ {build}\n{}", host.run(&build)?.trim());
+        run(&build)?;
     }
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what it prints is shown as it comes"
+)]
+fn run_visibly(cmd: &Cmd) -> Result<()> {
+    println!("pipeline$ {cmd}");
+    let words = cmd.argv();
+    let status = Command::new(words[0]).args(&words[1..]).status()?;
+    ensure!(status.success(), "`{cmd}`: {status}");
     Ok(())
 }
 

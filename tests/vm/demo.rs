@@ -1,5 +1,8 @@
 //! The main job, shown to a person: `scripts/demo` runs it.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use crate::appliance::{self, Appliance, RELEASE};
@@ -7,8 +10,8 @@ use crate::appliance::{self, Appliance, RELEASE};
 #[test]
 #[ignore = "starts virtual machines"]
 fn demo() -> Result<()> {
-    step("The release pipeline builds bundles: from an OVA, and from a mounted root");
-    appliance::payload()?;
+    step("The release pipeline builds a bundle from the new release's OVA");
+    appliance::show_payload()?;
 
     step("An appliance that was installed years ago is running");
     let mut machine = Appliance::old("demo")?;
@@ -53,15 +56,27 @@ fn step(text: &str) {
     println!("\n== {text}");
 }
 
-/// Runs a script on the appliance, with what it prints.
+/// Runs a script on the appliance and prints its output as it comes.
 fn show(machine: &mut Appliance, script: &str) -> Result<()> {
     println!("appliance# {script}");
-    let output = machine.run(script)?;
-    print!("{}{}", output.stderr, output.stdout);
-    ensure!(
-        output.status == 0,
-        "`{script}` ended with {}",
-        output.status
-    );
-    Ok(())
+    machine.put("/run/lab-script", script, 0o600)?;
+    machine.ok("rm -f /run/lab-status
+         { bash /run/lab-script; echo $? >/run/lab-status; } >/run/lab-output 2>&1 &")?;
+    let mut shown = 0;
+    loop {
+        let status = machine.run("cat /run/lab-status")?;
+        let output = machine.ok("cat /run/lab-output")?;
+        print!("{}", output.get(shown..).unwrap_or_default());
+        shown = output.len();
+        if status.status == 0 {
+            println!();
+            ensure!(
+                status.stdout.trim() == "0",
+                "`{script}` ended with {}",
+                status.stdout
+            );
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
 }

@@ -39,11 +39,10 @@ fn a_deleted_kernel_uses_up_all_three_tries_without_a_prompt() -> Result<()> {
     appliance.ok("rm /boot/va/back/vmlinuz")?;
     let status = appliance.fail_trial()?;
     assert_failed(&status, "exhausted");
-    let console = appliance.console();
     assert_eq!(
-        console.matches("/va/back/vmlinuz' not found").count(),
-        3,
-        "{console}"
+        appliance.firmware_boots(),
+        4,
+        "three tries and the old slot"
     );
     assert_eq!(boots(&appliance), ["root exhausted"]);
     Ok(())
@@ -71,7 +70,8 @@ fn a_failing_health_check_leads_back_to_the_old_slot() -> Result<()> {
 fn a_hanging_health_check_leads_back_to_the_old_slot() -> Result<()> {
     let mut appliance = Appliance::applied("health-hangs")?;
     health_check(&mut appliance, "sleep infinity")?;
-    appliance.in_back("echo 'health_seconds: 5' >>etc/va-upgrade/config.yaml")?;
+    appliance
+        .in_back("sed -i 's/^health_seconds.*/health_seconds: 5/' etc/va-upgrade/config.yaml")?;
     appliance.leave_tries(1)?;
     let status = appliance.fail_trial()?;
     assert_failed(&status, "health");
@@ -85,7 +85,7 @@ fn a_trial_that_nothing_confirms_ends_at_the_deadline() -> Result<()> {
     let mut appliance = Appliance::applied("deadline")?;
     appliance.in_back(
         "ln -s /dev/null etc/systemd/system/va-upgrade-boot.service
-         echo 'deadline_seconds: 90' >>etc/va-upgrade/config.yaml",
+         sed -i 's/^deadline_seconds.*/deadline_seconds: 150/' etc/va-upgrade/config.yaml",
     )?;
     appliance.leave_tries(1)?;
     let status = appliance.fail_trial()?;

@@ -26,6 +26,7 @@ pub struct Guest {
     disk: PathBuf,
     payload: PathBuf,
     console: PathBuf,
+    firmware_log: PathBuf,
     sockets: TempDir,
     qemu: Option<Qemu>,
     channel: Option<Channel>,
@@ -35,16 +36,19 @@ pub struct Guest {
 impl Guest {
     /// Describes a machine that is switched off. `disk` is its own qcow2.
     pub fn new(name: &str, disk: PathBuf, payload: &Path, hardware: Hardware) -> Result<Guest> {
-        let console = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.console"));
-        if console.exists() {
-            fs::remove_file(&console)?;
-        }
+        let log = |kind: &str| -> Result<PathBuf> {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{kind}"));
+            fs::write(&path, "")?;
+            Ok(path)
+        };
+        let (console, firmware_log) = (log("console")?, log("firmware")?);
         Ok(Guest {
             name: name.to_owned(),
             hardware,
             disk,
             payload: payload.to_owned(),
             console,
+            firmware_log,
             // The name of a socket must be short.
             sockets: tempfile::Builder::new().prefix("va-lab").tempdir()?,
             qemu: None,
@@ -191,6 +195,14 @@ impl Guest {
             .collect()
     }
 
+    /// Counts how often the firmware started the disk's boot sector.
+    pub fn firmware_boots(&self) -> usize {
+        let log = fs::read(&self.firmware_log).unwrap_or_default();
+        String::from_utf8_lossy(&log)
+            .matches("Booting from Hard Disk")
+            .count()
+    }
+
     /// Asks a question that a restarting guest may leave unanswered.
     fn ask(&mut self, script: &str) -> Result<String> {
         self.running()?.must_be_alive()?;
@@ -214,6 +226,18 @@ impl Guest {
                 format!("file,id=console,path={},append=on", self.console.display()),
             ),
             ("-serial", "chardev:console".into()),
+            (
+                "-chardev",
+                format!(
+                    "file,id=firmware,path={},append=on",
+                    self.firmware_log.display()
+                ),
+            ),
+            // SeaBIOS tells its story on this port.
+            (
+                "-device",
+                "isa-debugcon,iobase=0x402,chardev=firmware".into(),
+            ),
             (
                 "-chardev",
                 format!(
