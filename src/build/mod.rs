@@ -19,7 +19,9 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result};
 
 use crate::boot::target::{self, Target};
-use crate::bundle::{self, BootFiles, Manifest, PackOptions, Release, SigningKey, TreeFacts};
+use crate::bundle::{
+    self, BootFiles, Manifest, PackMode, PackOptions, Release, SigningKey, TreeFacts,
+};
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
@@ -40,6 +42,8 @@ pub struct BuildOptions {
     pub root: Option<String>,
     /// Names of logical volumes that are never packed.
     pub data_volumes: Vec<String>,
+    /// What packing is to spare.
+    pub mode: PackMode,
     /// How many threads pack.
     pub threads: usize,
 }
@@ -82,7 +86,7 @@ pub fn build(
     };
     let pack_options = PackOptions {
         key: options.key.clone(),
-        ..PackOptions::new(options.threads, created)
+        ..PackOptions::with_mode(options.mode, options.threads, created)
     };
     let manifest = bundle::pack(
         opened.root(),

@@ -12,14 +12,14 @@ use std::thread;
 use anyhow::{Context, Error, Result, anyhow};
 
 use super::manifest::{Chunk, Sha};
-use super::xz::{self, Filter};
+use super::xz::{self, Effort, Filter};
 use crate::progress::Progress;
 use crate::system::signals;
 
 /// How the payload is packed.
 pub(super) struct Packing<'a> {
     pub(super) threads: usize,
-    pub(super) preset: u32,
+    pub(super) effort: Effort,
     /// The size of an unpacked chunk, a multiple of tar's block.
     pub(super) chunk_bytes: usize,
     pub(super) progress: &'a dyn Progress,
@@ -236,7 +236,7 @@ fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Shared, packing: &Packing
         let Ok(mut job) = next else {
             return Ok(());
         };
-        let data = xz::pack(&job.data, packing.preset, job.filter)?;
+        let data = xz::pack(&job.data, packing.effort, job.filter)?;
         let packed = Packed {
             sha256: Sha::of(&data),
             size: job.data.len() as u64,

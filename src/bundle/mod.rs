@@ -42,7 +42,7 @@ pub use manifest::{
     BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, Sha,
     TreeSummary,
 };
-pub use pack::{PackOptions, TreeFacts, pack};
+pub use pack::{PackMode, PackOptions, TreeFacts, pack};
 pub use reader::{Bundle, Sealed, Trust};
 pub use release::Release;
 pub use sign::{attach_signature, export_signed_bytes, sign_bundle};

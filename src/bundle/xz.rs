@@ -1,10 +1,10 @@
 //! One chunk to one complete .xz stream and back.
 
 use anyhow::{Context, Result, ensure};
-use xz2::stream::{Action, Check, Filters, LzmaOptions, Status, Stream};
+use xz2::stream::{Action, Check, Filters, LzmaOptions, PRESET_EXTREME, Status, Stream};
 
-/// The dictionary the default preset uses, and the least any chunk gets.
-const DEFAULT_DICT_BYTES: u32 = 8 << 20;
+/// No dictionary is smaller, however short the chunk.
+const MIN_DICT_BYTES: u32 = 64 << 10;
 /// What a decoder may take: a dictionary as large as the largest chunk, and
 /// liblzma's own tables.
 const DECODER_BYTES: u64 = (64 << 20) + (1 << 20);
@@ -18,10 +18,35 @@ pub(super) enum Filter {
     X86,
 }
 
-/// Packs `data` as a .xz stream.
-pub(super) fn pack(data: &[u8], preset: u32, filter: Filter) -> Result<Vec<u8>> {
-    let mut options = LzmaOptions::new_preset(preset).context("setting up xz")?;
-    options.dict_size(dict_bytes(data.len()));
+/// How hard a chunk is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Effort {
+    /// xz's preset, 0 to 9.
+    pub(super) preset: u32,
+    /// xz's `--extreme`, and the filter only where a try shows that it pays.
+    pub(super) is_extreme: bool,
+    /// The largest dictionary; it decides about memory.
+    pub(super) max_dict_bytes: u32,
+}
+
+/// Packs `data` as a .xz stream; `filter` is the likely one.
+pub(super) fn pack(data: &[u8], effort: Effort, filter: Filter) -> Result<Vec<u8>> {
+    let packed = pack_with(data, effort, filter)?;
+    if !effort.is_extreme || filter == Filter::None {
+        return Ok(packed);
+    }
+    let plain = pack_with(data, effort, Filter::None)?;
+    Ok(if plain.len() < packed.len() {
+        plain
+    } else {
+        packed
+    })
+}
+
+fn pack_with(data: &[u8], effort: Effort, filter: Filter) -> Result<Vec<u8>> {
+    let extreme = if effort.is_extreme { PRESET_EXTREME } else { 0 };
+    let mut options = LzmaOptions::new_preset(effort.preset | extreme).context("setting up xz")?;
+    options.dict_size(dict_bytes(data.len(), effort.max_dict_bytes));
     let mut filters = Filters::new();
     if filter == Filter::X86 {
         filters.x86();
@@ -43,10 +68,10 @@ pub(super) fn pack(data: &[u8], preset: u32, filter: Filter) -> Result<Vec<u8>> 
     }
 }
 
-/// Returns the smallest usual dictionary that covers `length` bytes, up to the default.
-fn dict_bytes(length: usize) -> u32 {
-    let wanted = u32::try_from(length.next_power_of_two()).unwrap_or(DEFAULT_DICT_BYTES);
-    wanted.clamp(64 << 10, DEFAULT_DICT_BYTES)
+/// Returns the smallest usual dictionary that covers `length` bytes, up to `max`.
+fn dict_bytes(length: usize, max: u32) -> u32 {
+    let wanted = u32::try_from(length.next_power_of_two()).unwrap_or(max);
+    wanted.clamp(MIN_DICT_BYTES, max.max(MIN_DICT_BYTES))
 }
 
 /// Unpacks a chunk of exactly `size` bytes into the beginning of `out`.
@@ -87,6 +112,12 @@ pub(super) fn unpack<'a>(packed: &[u8], size: usize, out: &'a mut Vec<u8>) -> Re
 mod tests {
     use super::*;
 
+    const FAST: Effort = Effort {
+        preset: 0,
+        is_extreme: false,
+        max_dict_bytes: 8 << 20,
+    };
+
     fn sample() -> Vec<u8> {
         (0..200_000_u32)
             .flat_map(|i| (i / 7).to_le_bytes())
@@ -97,7 +128,7 @@ mod tests {
     fn a_chunk_survives_with_and_without_the_filter() {
         for filter in [Filter::None, Filter::X86] {
             for data in [&sample()[..], b"x"] {
-                let packed = pack(data, 6, filter).unwrap();
+                let packed = pack(data, FAST, filter).unwrap();
                 let mut out = vec![9; 3];
                 assert_eq!(unpack(&packed, data.len(), &mut out).unwrap(), data);
             }
@@ -105,8 +136,28 @@ mod tests {
     }
 
     #[test]
+    fn the_filter_is_dropped_where_a_try_shows_that_it_does_harm() {
+        let best = Effort {
+            is_extreme: true,
+            ..FAST
+        };
+        // Not code: what the filter takes for calls differs ever more.
+        let data = b"\xe8\x10\x20\x30\x00".repeat(20_000);
+        let filtered = pack(&data, FAST, Filter::X86).unwrap();
+        let tried = pack(&data, best, Filter::X86).unwrap();
+        assert!(
+            tried.len() * 2 < filtered.len(),
+            "{} {}",
+            tried.len(),
+            filtered.len()
+        );
+        let mut out = Vec::new();
+        assert_eq!(unpack(&tried, data.len(), &mut out).unwrap(), data);
+    }
+
+    #[test]
     fn a_chunk_that_lies_about_its_size_is_refused_without_growing() {
-        let zeros = pack(&vec![0; 10 << 20], 6, Filter::None).unwrap();
+        let zeros = pack(&vec![0; 10 << 20], FAST, Filter::None).unwrap();
         let mut out = Vec::new();
         for size in [1, 4096, (10 << 20) - 1] {
             let error = unpack(&zeros, size, &mut out).unwrap_err().to_string();
@@ -123,7 +174,7 @@ mod tests {
     fn a_dictionary_beyond_the_limit_is_refused() {
         // An encoder with such a dictionary would take gigabytes; a patched
         // header says the same.
-        let packed = pack(b"abc", 0, Filter::None).unwrap();
+        let packed = pack(b"abc", FAST, Filter::None).unwrap();
         let mut bomb = packed.clone();
         // Stream header, then size, flags, LZMA2's id and length, its dictionary.
         assert_eq!(bomb[14..16], [0x21, 1]);

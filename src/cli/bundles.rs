@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::{Session, print, print_json, threads};
 use crate::build::{self as build_flow, BuildOptions};
-use crate::bundle::{self, Keyring, Manifest, Sealed, Trust, UnpackOptions, load_signing_key};
+use crate::bundle::{
+    self, Keyring, Manifest, PackMode, Sealed, Trust, UnpackOptions, load_signing_key,
+};
 use crate::failure::{Class, Classify, with_class};
 use crate::progress::Progress;
 use crate::refuse;
@@ -41,6 +43,9 @@ pub struct BuildArgs {
     /// Which root to pack, where an image has several: VG/LV or a partition number
     #[arg(long, value_name = "WHICH")]
     root: Option<String>,
+    /// Pack as small as can be; takes about twice the time and three times the memory
+    #[arg(long)]
+    best: bool,
     /// Threads that pack [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -60,6 +65,10 @@ pub fn build(session: &Session, args: BuildArgs) -> Result<()> {
             session.config.volumes.data.clone(),
             session.config.volumes.image.clone(),
         ],
+        mode: match args.best {
+            true => PackMode::Best,
+            false => PackMode::Default,
+        },
         threads,
     };
     let manifest = build_flow::build(&session.host, &options, &session.ui)?;

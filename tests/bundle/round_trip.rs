@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kit::*;
 use va_upgrade::bundle::{
-    Keyring, PackOptions, Sealed, Trust, UnpackOptions, digest_tree, pack, unpack_tar_xz,
+    Keyring, PackMode, PackOptions, Sealed, Trust, UnpackOptions, digest_tree, pack, unpack_tar_xz,
 };
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
@@ -108,6 +108,21 @@ fn the_same_tree_gives_the_same_bytes_on_any_number_of_threads() {
         bundles.push(fs::read(path).unwrap());
     }
     assert!(bundles[0] == bundles[1] && bundles[1] == bundles[2]);
+}
+
+#[test]
+fn the_best_mode_packs_the_same_tree_smaller() {
+    let lab = Lab::new();
+    let options = PackOptions::with_mode(PackMode::Best, 2, 0);
+    let (tree, bundle, target) = (lab.path("tree"), lab.path("best.vab"), lab.path("out/best"));
+    let best = pack(&tree, &release(), &facts(), &options, &bundle, &Silent).unwrap();
+    let small = pack_tree(&tree, &lab.path("a.vab"), 2);
+    assert_eq!(best.tree, small.tree);
+    assert!(best.payload.packed_bytes < small.payload.packed_bytes);
+    fs::create_dir(&target).unwrap();
+    unpack(&bundle, &target, 2);
+    let digest = digest_tree(&target, 2, &Silent).unwrap();
+    assert_eq!(digest, best.tree.digest);
 }
 
 #[test]
