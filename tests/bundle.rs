@@ -9,6 +9,8 @@ mod damage;
 mod hostile;
 #[path = "bundle/kit.rs"]
 mod kit;
+#[path = "bundle/only.rs"]
+mod only;
 #[path = "bundle/round_trip.rs"]
 mod round_trip;
 #[path = "bundle/signatures.rs"]

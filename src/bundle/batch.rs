@@ -76,6 +76,17 @@ impl Batch {
         &self.parts[self.carried.clone()]
     }
 
+    /// Drops the members whose paths are not wanted.
+    pub(super) fn keep(&mut self, mut is_wanted: impl FnMut(&[u8]) -> bool) {
+        let names = &self.names;
+        let mut is_last_wanted = true;
+        self.members.retain(|member| {
+            is_last_wanted = is_wanted(&names[member.path.clone()]);
+            is_last_wanted
+        });
+        self.is_unfinished &= is_last_wanted;
+    }
+
     /// Empties the batch for the next piece.
     pub(super) fn clear(&mut self) {
         self.names.clear();

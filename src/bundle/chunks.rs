@@ -11,6 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Error, Result, anyhow};
 
+use super::index::{Index, Names};
 use super::manifest::{Chunk, Sha};
 use super::xz::{self, Effort, Filter};
 use crate::progress::Progress;
@@ -29,6 +30,12 @@ pub(super) struct Packing<'a> {
 pub(super) struct ChunkWriter<'a> {
     buffer: Vec<u8>,
     filter: Filter,
+    /// The names of the member being written; it may go on in the next chunk.
+    member: Names,
+    /// The names in the chunk so far.
+    names: Names,
+    /// Where the first member begins that begins in it.
+    first: Option<usize>,
     number: usize,
     limit: usize,
     sender: SyncSender<Job>,
@@ -39,6 +46,7 @@ struct Job {
     number: usize,
     data: Vec<u8>,
     filter: Filter,
+    index: Index,
 }
 
 struct Shared {
@@ -62,6 +70,7 @@ struct Packed {
     data: Vec<u8>,
     size: u64,
     sha256: Sha,
+    index: Index,
 }
 
 impl Output {
@@ -76,6 +85,7 @@ impl Output {
                 packed: packed.data.len() as u64,
                 size: packed.size,
                 sha256: packed.sha256,
+                index: Some(packed.index),
             };
             self.end += chunk.packed;
             self.next += 1;
@@ -125,6 +135,9 @@ pub(super) fn pack_chunks<T>(
         let mut writer = ChunkWriter {
             buffer: Vec::new(),
             filter: Filter::None,
+            member: Names::default(),
+            names: Names::default(),
+            first: None,
             number: 0,
             limit: packing.chunk_bytes,
             sender,
@@ -146,6 +159,18 @@ pub(super) fn pack_chunks<T>(
 }
 
 impl ChunkWriter<'_> {
+    /// Begins the member `path`.
+    pub(super) fn begin_member(&mut self, path: &[u8]) {
+        self.member.clear();
+        self.member.add(path);
+        if self.buffer.is_empty() {
+            // The member before it ended with its chunk.
+            self.names.clear();
+        }
+        self.names.extend(&self.member);
+        self.first.get_or_insert(self.buffer.len());
+    }
+
     /// Adds bytes to the stream.
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
@@ -196,11 +221,19 @@ impl ChunkWriter<'_> {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        let mut names = std::mem::replace(&mut self.names, self.member.clone());
+        names.sort();
+        let first = self.first.take().unwrap_or(self.buffer.len());
+        let index = Index {
+            first: first as u64,
+            names,
+        };
         let spare = self.shared.lock().spare.pop().unwrap_or_default();
         let job = Job {
             number: self.number,
             data: std::mem::replace(&mut self.buffer, spare),
             filter: self.filter,
+            index,
         };
         self.number += 1;
         self.sender
@@ -241,6 +274,7 @@ fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Shared, packing: &Packing
             sha256: Sha::of(&data),
             size: job.data.len() as u64,
             data,
+            index: job.index,
         };
         job.data.clear();
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 
+use super::index::Index;
 use super::release::{check_product, check_version};
 use crate::cpu::CpuLevel;
 
@@ -122,6 +123,9 @@ pub struct Chunk {
     pub size: u64,
     /// The digest of its packed bytes.
     pub sha256: Sha,
+    /// What is in it.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Index>,
 }
 
 /// A SHA-256 digest, printed as 64 hex digits.
@@ -256,6 +260,12 @@ impl Manifest {
                 chunk.packed,
                 chunk.size
             );
+            let first = chunk.index.as_ref().map_or(0, |index| index.first);
+            ensure!(
+                first <= chunk.size,
+                "chunk {i} has its first member at {first} of {} bytes",
+                chunk.size
+            );
             // Neither sum can overflow: both terms are bounded, and so is their number.
             packed += chunk.packed;
             size += chunk.size;
@@ -311,6 +321,7 @@ pub(super) mod tests {
             packed,
             size,
             sha256: Sha::of(b"x"),
+            index: Some(Index::default()),
         };
         Manifest {
             format: FORMAT,
@@ -365,7 +376,11 @@ pub(super) mod tests {
     #[test]
     fn manifests_that_lie_are_refused_by_name() {
         type Lie = fn(&mut Manifest);
-        let lies: [(Lie, &str); 13] = [
+        let lies: [(Lie, &str); 14] = [
+            (
+                |m| m.chunks[1].index.as_mut().unwrap().first = 2049,
+                "first member",
+            ),
             (|m| m.chunks[1].offset = 9, "chunk 1 starts"),
             (|m| m.chunks[1].offset = 11, "chunk 1 starts"),
             (|m| m.chunks[0].size = 0, "chunk 0 unpacks"),

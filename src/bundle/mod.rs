@@ -16,9 +16,11 @@ mod extract;
 mod fields;
 mod glob;
 mod holes;
+mod index;
 mod keyring;
 mod manifest;
 mod meta;
+mod only;
 mod order;
 mod outer;
 mod pack;
@@ -37,6 +39,7 @@ mod xz;
 pub use crate::cpu::CpuLevel;
 pub use digest::digest_tree;
 pub use extract::Devices;
+pub use index::{Index, Names};
 pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};
 pub use manifest::{
     BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, Sha,

@@ -281,6 +281,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     fn entry(&mut self, path: &[u8], first_name: &[u8]) -> Result<()> {
+        self.chunks.begin_member(path);
         let (dir, name) = split(path);
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });

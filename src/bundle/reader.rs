@@ -22,6 +22,7 @@ use super::outer::{self, BLOCK, MAX_SIGNATURE_BYTES, MAX_SIGNATURES};
 use crate::bad_bundle;
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
+use crate::refuse;
 use crate::system::signals;
 
 /// Whose bundles are accepted.
@@ -327,7 +328,24 @@ impl<'a> Bundle<'a> {
 
     /// Hands the chunks of the payload out to several threads.
     pub(super) fn feed(&mut self) -> Feed<'_, 'a> {
+        let order = (0..self.manifest.chunks.len()).collect();
+        self.feed_in(order)
+    }
+
+    /// Hands out the chunks with the numbers in `order` only; of a file.
+    pub(super) fn feed_of(&mut self, order: Vec<usize>) -> Result<Feed<'_, 'a>> {
+        if let Source::Stream(_) = self.source {
+            refuse!(
+                "{} is a stream; parts of a bundle are only unpacked from a file",
+                self.label
+            );
+        }
+        Ok(self.feed_in(order))
+    }
+
+    fn feed_in(&mut self, order: Vec<usize>) -> Feed<'_, 'a> {
         Feed {
+            order,
             label: &self.label,
             chunks: &self.manifest.chunks,
             payload_at: self.payload_at,
@@ -380,6 +398,8 @@ pub(super) struct Feed<'b, 'a> {
     label: &'b str,
     chunks: &'b [Chunk],
     payload_at: u64,
+    /// The numbers of the chunks that are handed out.
+    order: Vec<usize>,
     next: AtomicUsize,
     source: FeedSource<'b, 'a>,
 }
@@ -433,7 +453,8 @@ impl<'b> Feed<'b, '_> {
     }
 
     fn claim(&self) -> Option<(usize, &'b Chunk)> {
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let at = self.next.fetch_add(1, Ordering::Relaxed);
+        let index = *self.order.get(at)?;
         Some((index, self.chunks.get(index)?))
     }
 

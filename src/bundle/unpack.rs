@@ -53,11 +53,11 @@ impl UnpackOptions {
 }
 
 /// What the threads hand on with the turn.
-struct Turn {
+pub(super) struct Turn {
     next: usize,
-    parser: Parser,
+    pub(super) parser: Parser,
     /// The file that goes on in the next piece.
-    spanning: Option<Arc<Spanning>>,
+    pub(super) spanning: Option<Arc<Spanning>>,
     ends: DirEnds,
     /// Pieces whose files are being written.
     writing: usize,
@@ -66,7 +66,7 @@ struct Turn {
 
 /// What is left to write of a piece after its turn.
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     carried: Option<Arc<Spanning>>,
     /// The last member of the piece, if it goes on in the next one.
     begun: Option<Arc<Spanning>>,
@@ -87,6 +87,12 @@ impl Turn {
     /// Reads the headers of a piece and makes its directories.
     fn take(&mut self, piece: &[u8], batch: &mut Batch, extractor: &mut Extractor) -> Result<Work> {
         self.parser.parse(piece, batch).class(Class::BadBundle)?;
+        self.begin(batch, extractor)
+    }
+
+    /// Makes the directories of a piece whose headers have been read, and the
+    /// file that goes on after it.
+    pub(super) fn begin(&mut self, batch: &Batch, extractor: &mut Extractor) -> Result<Work> {
         for member in &batch.members {
             if member.meta.kind == Kind::Dir {
                 extractor.make_dir(batch.path(member), member, &mut self.ends)?;
@@ -113,7 +119,12 @@ impl Turn {
 
 impl Work {
     /// Writes what is not a directory.
-    fn write(&self, piece: &[u8], batch: &Batch, extractor: &mut Extractor) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        piece: &[u8],
+        batch: &Batch,
+        extractor: &mut Extractor,
+    ) -> Result<()> {
         if let Some(carried) = &self.carried {
             extractor.write_spanning(carried, batch.carried(), piece)?;
         }
@@ -134,7 +145,7 @@ impl Work {
 }
 
 /// What all threads see.
-struct Shared<'a> {
+pub(super) struct Shared<'a> {
     target: &'a Path,
     options: UnpackOptions,
     open_dirs: usize,
@@ -145,7 +156,11 @@ struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    fn new(target: &'a Path, options: &UnpackOptions, progress: &'a dyn Progress) -> Shared<'a> {
+    pub(super) fn new(
+        target: &'a Path,
+        options: &UnpackOptions,
+        progress: &'a dyn Progress,
+    ) -> Shared<'a> {
         let threads = options.threads.max(1);
         Shared {
             target,
@@ -161,7 +176,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    fn extractor(&self) -> Result<Extractor<'_>> {
+    pub(super) fn extractor(&self) -> Result<Extractor<'_>> {
         Extractor::new(
             self.target,
             self.open_dirs,
@@ -170,7 +185,7 @@ impl<'a> Shared<'a> {
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turn> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -222,14 +237,23 @@ impl<'a> Shared<'a> {
         Ok(())
     }
 
-    /// Finishes directories and makes everything durable.
+    /// Ends what the threads have done.
     fn finish(self) -> Result<()> {
-        let turn = self.turn.into_inner();
-        let turn = turn.unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = turn.error {
+        let mut turn = self.lock();
+        if let Some(error) = turn.error.take() {
             return Err(error);
         }
-        turn.parser.finish().class(Class::BadBundle)?;
+        let parser = std::mem::take(&mut turn.parser);
+        drop(turn);
+        parser.finish().class(Class::BadBundle)?;
+        self.settle()
+    }
+
+    /// Finishes directories and makes everything durable, whether or not the
+    /// end of the archive was read.
+    pub(super) fn settle(self) -> Result<()> {
+        let turn = self.turn.into_inner();
+        let turn = turn.unwrap_or_else(PoisonError::into_inner);
         Extractor::new(
             self.target,
             self.open_dirs,

@@ -1,6 +1,7 @@
 //! `build`, `sign`, `info`, `verify` and `unpack`.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -240,6 +241,9 @@ pub struct UnpackArgs {
     file: PathBuf,
     /// An empty directory
     dir: PathBuf,
+    /// Restore only this file or directory, and read only the chunks that hold it
+    #[arg(long, value_name = "PATH")]
+    only: Vec<PathBuf>,
     /// Trust the *.pem keys in this directory [default: /etc/va-upgrade/trusted.d]
     #[arg(long, value_name = "DIR")]
     trusted: Option<PathBuf>,
@@ -258,7 +262,13 @@ pub fn unpack(session: &Session, args: &UnpackArgs) -> Result<()> {
     let keyring = keyring(session, args.trusted.as_deref())?;
     let sealed = Sealed::open(&args.file)?;
     let (bundle, _) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
-    let unpacked = bundle.unpack(&args.dir, &UnpackOptions::new(threads), &session.ui);
+    let options = UnpackOptions::new(threads);
+    let only = args.only.iter().map(|path| path.as_os_str().as_bytes());
+    let only: Vec<&[u8]> = only.collect();
+    let unpacked = match only[..] {
+        [] => bundle.unpack(&args.dir, &options, &session.ui),
+        _ => bundle.unpack_only(&only, &args.dir, &options, &session.ui),
+    };
     session.ui.finish();
     let Err(error) = unpacked else { return Ok(()) };
     // Half a tree is of no use, and a bad bundle changes nothing.
