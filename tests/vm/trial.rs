@@ -37,11 +37,11 @@ fn an_initramfs_that_finds_no_root_leads_back_to_the_old_slot() -> Result<()> {
 fn an_initramfs_that_hangs_ends_at_the_deadline() -> Result<()> {
     let mut appliance = Appliance::applied("initramfs-hangs")?;
     // It waits an hour for a root that never comes, and half a minute to be
-    // restarted; both numbers have three digits, so the archive stays whole.
+    // restarted; both numbers have four digits, so the archive stays whole.
     appliance.ok(
         "sed -i 's,VA-back,VA-nosuch,; s, ro , ro rootdelay=3600 ,' /boot/va/back/entry.cfg
-         LC_ALL=C sed -i s/va_seconds=600/va_seconds=030/ /boot/va/back/initrd
-         grep -q va_seconds=030 /boot/va/back/initrd",
+         LC_ALL=C sed -i s/va_seconds=3600/va_seconds=0030/ /boot/va/back/initrd
+         grep -q va_seconds=0030 /boot/va/back/initrd",
     )?;
     appliance.leave_tries(1)?;
     let status = appliance.fail_trial()?;
