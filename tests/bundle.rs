@@ -11,6 +11,8 @@ mod hostile;
 mod kit;
 #[path = "bundle/only.rs"]
 mod only;
+#[path = "bundle/property.rs"]
+mod property;
 #[path = "bundle/round_trip.rs"]
 mod round_trip;
 #[path = "bundle/signatures.rs"]
