@@ -68,7 +68,7 @@ pub enum PackMode {
     /// Smaller than `xz -6` in no more time; up to 170 MiB a thread.
     #[default]
     Default,
-    /// As small as `xz -9e`; up to 420 MiB a thread.
+    /// About as small as one stream of `xz -9e`; up to 420 MiB a thread.
     Best,
 }
 
