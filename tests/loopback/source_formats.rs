@@ -146,7 +146,7 @@ fn what_is_no_usable_image_is_refused_in_one_sentence() {
             "\"/etc/shadow\"",
         ),
         (ova(dir, "none.ova", &["a.ovf"]), "holds no disk"),
-        (dir.join("missing.vmdk"), "no such file"),
+        (dir.join("missing.vmdk"), "there is no file"),
         (empty_dir, "empty directory"),
         (zeros, "holds no root file system"),
         (swap, "holds no root file system"),
