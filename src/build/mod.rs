@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::boot::target::{self, Target};
 use crate::bundle::{
-    self, BootFiles, Manifest, PackMode, PackOptions, Release, SigningKey, TreeFacts,
+    self, BootFiles, Manifest, PackOptions, PackPlan, Release, SigningKey, TreeFacts,
 };
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
@@ -42,8 +42,8 @@ pub struct BuildOptions {
     pub root: Option<String>,
     /// Names of logical volumes that are never packed.
     pub data_volumes: Vec<String>,
-    /// What packing is to spare.
-    pub mode: PackMode,
+    /// How the payload is packed.
+    pub plan: PackPlan,
     /// How many threads pack.
     pub threads: usize,
 }
@@ -85,8 +85,10 @@ pub fn build(
         None => kernel_time(&opened.root().join(&target.kernel.image))?,
     };
     let pack_options = PackOptions {
+        threads: options.threads,
+        created,
+        plan: options.plan,
         key: options.key.clone(),
-        ..PackOptions::with_mode(options.mode, options.threads, created)
     };
     let manifest = bundle::pack(
         opened.root(),

@@ -11,25 +11,30 @@ use std::thread;
 
 use anyhow::{Context, Error, Result, anyhow};
 
+use super::codec::Effort;
 use super::index::{Index, Names};
 use super::manifest::{Chunk, Sha};
-use super::xz::{self, Effort, Filter};
+use super::order::Group;
+use super::plan::PackPlan;
 use crate::progress::Progress;
 use crate::system::signals;
 
-/// How the payload is packed.
+/// Chunks shorter than this are not worth ending where a group ends.
+const MIN_CHUNK_BYTES: usize = 1 << 20;
+
+/// What packing needs beside the stream.
 pub(super) struct Packing<'a> {
     pub(super) threads: usize,
-    pub(super) effort: Effort,
-    /// The size of an unpacked chunk, a multiple of tar's block.
-    pub(super) chunk_bytes: usize,
+    pub(super) plan: PackPlan,
     pub(super) progress: &'a dyn Progress,
 }
 
 /// Takes the tar stream and cuts it into chunks.
 pub(super) struct ChunkWriter<'a> {
     buffer: Vec<u8>,
-    filter: Filter,
+    plan: PackPlan,
+    /// What the chunk so far is made of.
+    group: Group,
     /// The names of the member being written; it may go on in the next chunk.
     member: Names,
     /// The names in the chunk so far.
@@ -37,7 +42,6 @@ pub(super) struct ChunkWriter<'a> {
     /// Where the first member begins that begins in it.
     first: Option<usize>,
     number: usize,
-    limit: usize,
     sender: SyncSender<Job>,
     shared: &'a Shared,
 }
@@ -45,7 +49,7 @@ pub(super) struct ChunkWriter<'a> {
 struct Job {
     number: usize,
     data: Vec<u8>,
-    filter: Filter,
+    effort: Effort,
     index: Index,
 }
 
@@ -134,12 +138,12 @@ pub(super) fn pack_chunks<T>(
         drop(receiver);
         let mut writer = ChunkWriter {
             buffer: Vec::new(),
-            filter: Filter::None,
+            plan: packing.plan,
+            group: Group::EarlyDirs,
             member: Names::default(),
             names: Names::default(),
             first: None,
             number: 0,
-            limit: packing.chunk_bytes,
             sender,
             shared: &shared,
         };
@@ -159,8 +163,14 @@ pub(super) fn pack_chunks<T>(
 }
 
 impl ChunkWriter<'_> {
-    /// Begins the member `path`.
-    pub(super) fn begin_member(&mut self, path: &[u8]) {
+    /// Begins the member `path`, which has about `bytes` bytes.
+    pub(super) fn begin_member(&mut self, path: &[u8], bytes: u64) -> Result<()> {
+        // Who unpacks a chunk that begins with a member need not wait for the
+        // one before it.
+        let fits = bytes <= (self.limit() - self.buffer.len()) as u64;
+        if !fits && self.buffer.len() >= self.limit() / 2 {
+            self.cut()?;
+        }
         self.member.clear();
         self.member.add(path);
         if self.buffer.is_empty() {
@@ -169,12 +179,13 @@ impl ChunkWriter<'_> {
         }
         self.names.extend(&self.member);
         self.first.get_or_insert(self.buffer.len());
+        Ok(())
     }
 
     /// Adds bytes to the stream.
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let take = bytes.len().min(self.limit - self.buffer.len());
+            let take = bytes.len().min(self.limit() - self.buffer.len());
             self.buffer.extend_from_slice(&bytes[..take]);
             bytes = &bytes[take..];
             self.cut_full()?;
@@ -194,7 +205,7 @@ impl ChunkWriter<'_> {
         while offset < end {
             signals::check()?;
             let start = self.buffer.len();
-            let room = (self.limit - start).min(1 << 20);
+            let room = (self.limit() - start).min(1 << 20);
             let step = usize::try_from(end - offset).map_or(room, |left| left.min(room));
             self.buffer.resize(start + step, 0);
             file.read_exact_at(&mut self.buffer[start..], offset)
@@ -206,14 +217,18 @@ impl ChunkWriter<'_> {
         Ok(())
     }
 
-    /// Returns the size of the chunk so far.
-    pub(super) fn pending(&self) -> usize {
-        self.buffer.len()
+    /// Begins the members of `group`, in a new chunk if this one is worth ending.
+    pub(super) fn begin_group(&mut self, group: Group) -> Result<()> {
+        if self.buffer.len() >= MIN_CHUNK_BYTES || self.buffer.len() >= self.plan.chunk_bytes(group)
+        {
+            self.cut()?;
+        }
+        self.group = group;
+        Ok(())
     }
 
-    /// Sets the filter of the chunk so far and of those to come.
-    pub(super) fn set_filter(&mut self, filter: Filter) {
-        self.filter = filter;
+    fn limit(&self) -> usize {
+        self.plan.chunk_bytes(self.group)
     }
 
     /// Ends the chunk so far, if there is anything in it.
@@ -232,7 +247,7 @@ impl ChunkWriter<'_> {
         let job = Job {
             number: self.number,
             data: std::mem::replace(&mut self.buffer, spare),
-            filter: self.filter,
+            effort: self.plan.effort(self.group),
             index,
         };
         self.number += 1;
@@ -242,7 +257,7 @@ impl ChunkWriter<'_> {
     }
 
     fn cut_full(&mut self) -> Result<()> {
-        if self.buffer.len() < self.limit {
+        if self.buffer.len() < self.limit() {
             return Ok(());
         }
         self.cut()
@@ -269,7 +284,7 @@ fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Shared, packing: &Packing
         let Ok(mut job) = next else {
             return Ok(());
         };
-        let data = xz::pack(&job.data, packing.effort, job.filter)?;
+        let data = job.effort.pack(&job.data)?;
         let packed = Packed {
             sha256: Sha::of(&data),
             size: job.data.len() as u64,

@@ -101,6 +101,8 @@ pub struct Payload {
 pub enum Codec {
     /// Each chunk is a complete .xz stream.
     Xz,
+    /// Each chunk is a complete Zstandard frame.
+    Zstd,
 }
 
 impl Codec {
@@ -108,6 +110,7 @@ impl Codec {
     pub fn member(self) -> &'static str {
         match self {
             Codec::Xz => "rootfs.tar.xz",
+            Codec::Zstd => "rootfs.tar.zst",
         }
     }
 }

@@ -9,11 +9,13 @@ mod acl;
 mod batch;
 mod beneath;
 mod chunks;
+mod codec;
 mod digest;
 mod dir_ends;
 mod draft;
 mod extract;
 mod fields;
+mod foreign;
 mod glob;
 mod holes;
 mod index;
@@ -26,27 +28,32 @@ mod outer;
 mod pack;
 mod parse;
 mod pax;
+mod plan;
 mod reader;
 mod records;
 mod release;
 mod sign;
 mod sparse;
+mod strand;
 mod unpack;
 mod walk;
 mod xattrs;
 mod xz;
+mod zstd;
 
 pub use crate::cpu::CpuLevel;
 pub use digest::digest_tree;
 pub use extract::Devices;
+pub use foreign::unpack_tar_xz;
 pub use index::{Index, Names};
 pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};
 pub use manifest::{
     BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, Sha,
     TreeSummary,
 };
-pub use pack::{PackMode, PackOptions, TreeFacts, pack};
+pub use pack::{PackOptions, TreeFacts, pack};
+pub use plan::{PackMode, PackPlan};
 pub use reader::{Bundle, Sealed, Trust};
 pub use release::Release;
 pub use sign::{attach_signature, export_signed_bytes, sign_bundle};
-pub use unpack::{UnpackOptions, unpack_tar_xz};
+pub use unpack::UnpackOptions;

@@ -6,15 +6,15 @@ use anyhow::{Context, Result};
 
 use super::batch::{Batch, Member};
 use super::beneath::show;
+use super::codec::Decoder;
+use super::dir_ends::DirEnds;
 use super::fields::clean_path;
-use super::parse::Parser;
 use super::reader::Bundle;
-use super::unpack::{Shared, UnpackOptions};
-use super::xz;
+use super::strand::Strand;
+use super::unpack::{PIECE_BYTES, Shared, UnpackOptions};
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
-use crate::system::signals;
 
 /// A path that was asked for.
 struct Wanted {
@@ -75,43 +75,47 @@ impl Bundle<'_> {
         let shared = Shared::new(target, options, progress);
         let feed = self.feed_of(order)?;
         let mut extractor = shared.extractor()?;
-        let (mut packed, mut buffer) = (Vec::new(), Vec::new());
+        let mut decoder = Decoder::new(feed.codec())?;
+        let (mut packed, mut buffer) = (Vec::new(), vec![0; PIECE_BYTES]);
+        let (mut strand, mut ends) = (Strand::default(), DirEnds::default());
         let mut batch = Batch::default();
         let mut expected = 0;
         while let Some((index, chunk)) = feed.next(&mut packed)? {
-            signals::check()?;
-            let size = usize::try_from(chunk.size)?;
-            let mut piece = xz::unpack(&packed, size, &mut buffer)
-                .map_err(|error| feed.bad_chunk(index, error))?;
-            let mut turn = shared.lock();
+            let blame = |error| feed.bad_chunk(index, error);
+            let mut skip = 0;
             if index != expected {
                 // What the chunks before it began is not wanted.
-                turn.parser = Parser::default();
-                turn.spanning = None;
-                let first = chunk.index.as_ref().map_or(0, |index| index.first);
-                piece = &piece[usize::try_from(first)?..];
+                strand = Strand::default();
+                skip = chunk.index.as_ref().map_or(0, |index| index.first);
             }
             expected = index + 1;
-            let parsed = turn.parser.parse(piece, &mut batch);
-            parsed.map_err(|error| feed.bad_chunk(index, error))?;
-            batch.keep(|path| {
-                let mut covering = wanted.iter_mut().filter(|w| w.covers(path));
-                let is_covered = covering.next().map(|w| w.is_found = true).is_some();
-                covering.for_each(|w| w.is_found = true);
-                is_covered
-            });
-            check_links(&batch, &wanted)?;
-            let work = turn.begin(&batch, &mut extractor)?;
-            drop(turn);
-            work.write(piece, &batch, &mut extractor)?;
-            progress.advance(chunk.size);
+            decoder.begin(chunk.size).map_err(blame)?;
+            loop {
+                let piece = decoder.next(&packed, &mut buffer).map_err(blame)?;
+                if piece.is_empty() {
+                    break;
+                }
+                progress.advance(piece.len() as u64);
+                let skipped = usize::try_from(skip).map_or(piece.len(), |s| s.min(piece.len()));
+                skip -= skipped as u64;
+                let piece = &piece[skipped..];
+                strand.read(piece, &mut batch).map_err(blame)?;
+                batch.keep(|path| {
+                    let mut covering = wanted.iter_mut().filter(|w| w.covers(path));
+                    let is_covered = covering.next().map(|w| w.is_found = true).is_some();
+                    covering.for_each(|w| w.is_found = true);
+                    is_covered
+                });
+                check_links(&batch, &wanted)?;
+                strand.write(piece, &batch, &mut extractor, &mut ends)?;
+            }
         }
         drop(extractor);
         if let Some(missing) = wanted.iter().find(|w| !w.is_found) {
             refuse!("{} holds no {}", self.label(), show(&missing.path));
         }
         shared
-            .settle()
+            .settle(&[ends])
             .with_context(|| format!("unpacking {} to {}", self.label(), target.display()))?;
         progress.finish();
         Ok(())

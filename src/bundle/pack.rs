@@ -36,18 +36,14 @@ use super::meta::{Kind, Meta};
 use super::order::{Group, Spill};
 use super::outer;
 use super::pax::Member;
+use super::plan::{PackMode, PackPlan};
 use super::release::Release;
 use super::walk::{Found, LeftOut, OPEN_DIRS, open_file, walk};
 use super::xattrs::{self, Xattr};
-use super::xz::{Effort, Filter};
 use crate::cpu::CpuLevel;
 use crate::progress::Progress;
 use crate::refuse;
 
-/// Chunks shorter than this are not worth ending where a group ends.
-const MIN_CHUNK_BYTES: usize = 1 << 20;
-/// The dictionary of xz's preset 6.
-const DEFAULT_DICT_BYTES: u32 = 8 << 20;
 /// What a file's data is rounded up to in a slot.
 const SLOT_BLOCK: u64 = 4096;
 
@@ -62,64 +58,26 @@ pub struct TreeFacts {
     pub architecture: String,
 }
 
-/// What packing is to spare: time or bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PackMode {
-    /// Smaller than `xz -6` in no more time; up to 170 MiB a thread.
-    #[default]
-    Default,
-    /// About as small as one stream of `xz -9e`; up to 420 MiB a thread.
-    Best,
-}
-
 /// How to pack.
 pub struct PackOptions {
     /// How many threads pack.
     pub threads: usize,
     /// When the bundle is made, in seconds since 1970.
     pub created: u64,
-    /// What packing is to spare.
-    pub mode: PackMode,
-    /// xz's preset, 0 to 9.
-    pub preset: u32,
-    /// The size of an unpacked chunk.
-    pub chunk_bytes: usize,
+    /// How the payload is packed.
+    pub plan: PackPlan,
     /// The key to sign with; without one the bundle is unsigned.
     pub key: Option<SigningKey>,
 }
 
 impl PackOptions {
-    /// Gives the default mode on `threads` threads, unsigned.
+    /// Gives the default mode of xz on `threads` threads, unsigned.
     pub fn new(threads: usize, created: u64) -> PackOptions {
-        PackOptions::with_mode(PackMode::Default, threads, created)
-    }
-
-    /// Gives what belongs to `mode`, on `threads` threads, unsigned.
-    pub fn with_mode(mode: PackMode, threads: usize, created: u64) -> PackOptions {
-        let (preset, chunk_bytes) = match mode {
-            PackMode::Default => (6, 16 << 20),
-            // As much as fits: packing takes 11.5 times a chunk, unpacking
-            // 2.3 times, and 64 MiB is the promise there.
-            PackMode::Best => (9, 28 << 20),
-        };
         PackOptions {
             threads,
             created,
-            mode,
-            preset,
-            chunk_bytes,
+            plan: PackPlan::new(Codec::Xz, PackMode::Default),
             key: None,
-        }
-    }
-
-    fn effort(&self) -> Effort {
-        Effort {
-            preset: self.preset,
-            is_extreme: self.mode == PackMode::Best,
-            max_dict_bytes: match self.mode {
-                PackMode::Default => DEFAULT_DICT_BYTES,
-                PackMode::Best => u32::try_from(self.chunk_bytes).unwrap_or(u32::MAX),
-            },
         }
     }
 }
@@ -140,15 +98,14 @@ pub fn pack(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Manifest> {
+    let chunk_bytes = options.plan.chunk_bytes;
     ensure!(
-        options.chunk_bytes >= outer::BLOCK && options.chunk_bytes.is_multiple_of(outer::BLOCK),
-        "a chunk of {} bytes is not a whole number of blocks",
-        options.chunk_bytes
+        chunk_bytes >= outer::BLOCK && chunk_bytes.is_multiple_of(outer::BLOCK),
+        "a chunk of {chunk_bytes} bytes is not a whole number of blocks"
     );
     ensure!(
-        options.chunk_bytes as u64 <= MAX_CHUNK_BYTES,
-        "a chunk of {} bytes is larger than {MAX_CHUNK_BYTES}",
-        options.chunk_bytes
+        chunk_bytes as u64 <= MAX_CHUNK_BYTES,
+        "a chunk of {chunk_bytes} bytes is larger than {MAX_CHUNK_BYTES}"
     );
     ensure!(
         options.created <= MAX_CREATED,
@@ -163,8 +120,7 @@ pub fn pack(
     let scratch = draft::scratch(out)?;
     let packing = Packing {
         threads: options.threads,
-        effort: options.effort(),
-        chunk_bytes: options.chunk_bytes,
+        plan: options.plan,
         progress,
     };
     let (tree, chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
@@ -260,13 +216,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
     fn emit(&mut self, spills: Vec<Spill>) -> Result<()> {
         for (group, spill) in Group::ALL.into_iter().zip(spills) {
-            if self.chunks.pending() >= MIN_CHUNK_BYTES {
-                self.chunks.cut()?;
-            }
-            self.chunks.set_filter(match group {
-                Group::Programs => Filter::X86,
-                _ => Filter::None,
-            });
+            self.chunks.begin_group(group)?;
             let counted = self.sum;
             spill.drain(&mut |path, first_name| {
                 self.entry(path, first_name)
@@ -281,7 +231,6 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     fn entry(&mut self, path: &[u8], first_name: &[u8]) -> Result<()> {
-        self.chunks.begin_member(path);
         let (dir, name) = split(path);
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
@@ -364,6 +313,9 @@ impl<'a, 'b> Emitter<'a, 'b> {
     fn write_header(&mut self, member: &Member) -> Result<()> {
         self.header.clear();
         member.write(&mut self.header);
+        let data: u64 = member.extents.iter().map(|e| e.length).sum();
+        let bytes = self.header.len() as u64 + data.next_multiple_of(outer::BLOCK as u64);
+        self.chunks.begin_member(member.path, bytes)?;
         self.chunks.write(&self.header)
     }
 
@@ -395,8 +347,8 @@ fn describe(
         boot: facts.boot.clone(),
         tree,
         payload: Payload {
-            member: Codec::Xz.member().to_owned(),
-            codec: Codec::Xz,
+            member: options.plan.codec.member().to_owned(),
+            codec: options.plan.codec,
             packed_bytes: chunks.iter().map(|chunk| chunk.packed).sum(),
             size_bytes: chunks.iter().map(|chunk| chunk.size).sum(),
         },

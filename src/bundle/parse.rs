@@ -81,12 +81,32 @@ struct Draft {
 }
 
 /// A file whose data is being read.
+#[derive(Clone)]
 struct Data {
     extents: Vec<Extent>,
     current: usize,
     within: u64,
     stored: u64,
+    /// How much of it is still to come.
+    left: u64,
     is_carried: bool,
+}
+
+impl Data {
+    /// Takes up to `room` bytes of what comes next, all of one extent.
+    fn take(&mut self, room: usize) -> (u64, usize) {
+        let extent = self.extents[self.current];
+        let left = extent.length - self.within;
+        let step = usize::try_from(left).map_or(room, |left| left.min(room));
+        let offset = extent.offset + self.within;
+        self.within += step as u64;
+        self.left -= step as u64;
+        if self.within == extent.length {
+            self.within = 0;
+            self.current += 1;
+        }
+        (offset, step)
+    }
 }
 
 impl Parser {
@@ -98,6 +118,37 @@ impl Parser {
         }
         let result = self.parse_all(piece, batch);
         result.map_err(|error| self.blame(error))
+    }
+
+    /// Returns the parser as it will be `bytes` further on, if the data of the
+    /// current file fills them all and goes on.
+    pub(super) fn after_data(&self, bytes: u64) -> Option<Parser> {
+        let State::Data(data) = &self.state else {
+            return None;
+        };
+        if data.left <= bytes {
+            return None;
+        }
+        let mut data = data.clone();
+        let mut left = bytes;
+        while left > 0 {
+            let room = usize::try_from(left).unwrap_or(usize::MAX);
+            left -= data.take(room).1 as u64;
+        }
+        data.is_carried = true;
+        Some(Parser {
+            state: State::Data(data),
+            last_path: self.last_path.clone(),
+            ..Parser::default()
+        })
+    }
+
+    /// Tells whether the next member owes nothing to what came before it.
+    pub(super) fn is_between_members(&self) -> bool {
+        matches!(self.state, State::Header)
+            && self.partial.is_empty()
+            && self.extensions.count == 0
+            && self.global.is_empty()
     }
 
     /// Checks that the archive has come to its end.
@@ -403,6 +454,7 @@ impl Parser {
                 current: 0,
                 within: 0,
                 stored,
+                left: stored,
                 is_carried: false,
             }),
         };
@@ -414,22 +466,14 @@ impl Parser {
         let State::Data(data) = &mut self.state else {
             unreachable!("only called in this state");
         };
-        let extent = data.extents[data.current];
-        let left = extent.length - data.within;
-        let room = piece.len() - at;
-        let step = usize::try_from(left).map_or(room, |left| left.min(room));
+        let (offset, step) = data.take(piece.len() - at);
         batch.parts.push(Part {
-            offset: extent.offset + data.within,
+            offset,
             start: at,
             length: step,
         });
         batch.end_parts(data.is_carried);
-        data.within += step as u64;
-        if data.within == extent.length {
-            data.within = 0;
-            data.current += 1;
-        }
-        if data.current == data.extents.len() {
+        if data.left == 0 {
             self.state = match padding(data.stored) {
                 0 => State::Header,
                 pad => State::Padding(pad),

@@ -17,7 +17,7 @@ use std::thread;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 
 use super::keyring::{KeyId, Keyring, Signedness};
-use super::manifest::{Chunk, MAX_MANIFEST_BYTES, Manifest, Sha};
+use super::manifest::{Chunk, Codec, MAX_MANIFEST_BYTES, Manifest, Sha};
 use super::outer::{self, BLOCK, MAX_SIGNATURE_BYTES, MAX_SIGNATURES};
 use crate::bad_bundle;
 use crate::failure::{Class, Classify};
@@ -347,6 +347,7 @@ impl<'a> Bundle<'a> {
         Feed {
             order,
             label: &self.label,
+            codec: self.manifest.payload.codec,
             chunks: &self.manifest.chunks,
             payload_at: self.payload_at,
             next: AtomicUsize::new(0),
@@ -396,6 +397,7 @@ fn verify_chunks(feed: &Feed, progress: &Mutex<&dyn Progress>) -> Result<()> {
 /// The chunks of a payload, each proved genuine.
 pub(super) struct Feed<'b, 'a> {
     label: &'b str,
+    codec: Codec,
     chunks: &'b [Chunk],
     payload_at: u64,
     /// The numbers of the chunks that are handed out.
@@ -440,6 +442,25 @@ impl<'b> Feed<'b, '_> {
             return Err(self.bad_chunk(index, anyhow!("its digest is not the manifest's")));
         }
         Ok(Some((index, chunk)))
+    }
+
+    /// Returns how the chunks are packed.
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Returns the chunk with the number `index`.
+    pub(super) fn chunk(&self, index: usize) -> &'b Chunk {
+        &self.chunks[index]
+    }
+
+    /// Tells whether the manifest says that there is a chunk with the number
+    /// `index` and that it begins with a member.
+    pub(super) fn begins_with_member(&self, index: usize) -> bool {
+        let chunk = self.chunks.get(index);
+        chunk
+            .and_then(|c| c.index.as_ref())
+            .is_some_and(|i| i.first == 0)
     }
 
     /// Makes the error for a chunk that turned out bad.

@@ -1,42 +1,40 @@
 //! Unpacks a payload on several threads.
 //!
-//! Each thread takes a chunk, checks and decodes it. Then, when it is the
-//! chunk's turn, it reads the headers in it and makes its directories; and
-//! when the turn has passed on, it writes the chunk's files. So headers are
-//! read in order, and decoding and writing share the cores as they need them.
+//! Each thread takes a chunk, checks it, and decodes it in pieces small enough
+//! for the processor's cache; what a piece holds is on its way to the disk
+//! before the next one is decoded. A chunk that begins with a member waits for
+//! nobody. One that goes on with a file waits for the thread before it, which
+//! hands the file over as soon as it has read its header.
 
-use std::io::{ErrorKind, Read};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, anyhow};
 use nix::unistd::syncfs;
-use xz2::stream::{Action, CONCATENATED, Status, Stream};
 
 use super::batch::Batch;
+use super::codec::Decoder;
 use super::dir_ends::DirEnds;
-use super::extract::{Devices, Extractor, Spanning};
-use super::meta::Kind;
-use super::parse::Parser;
+use super::extract::{Devices, Extractor};
 use super::reader::{Bundle, Feed};
-use super::xz;
+use super::strand::Strand;
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
-use crate::system::signals;
 
 /// Directories all threads together keep open; the usual limit is 1024 files.
 const OPEN_DIRS: usize = 512;
 const MIN_OPEN_DIRS: usize = 8;
-/// The pieces an archive from elsewhere is read in.
-const PIECE_BYTES: usize = 1 << 20;
-const FOREIGN_DECODER_BYTES: u64 = 256 << 20;
+/// The pieces in which chunks are decoded and archives from elsewhere read.
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug)]
 pub struct UnpackOptions {
-    /// How many threads decode and write; each takes up to 24 MiB.
+    /// How many threads decode and write; each takes up to 24 MiB for a bundle
+    /// of the default mode.
     pub threads: usize,
     /// What to do with device nodes.
     pub devices: Devices,
@@ -52,95 +50,25 @@ impl UnpackOptions {
     }
 }
 
-/// What the threads hand on with the turn.
-pub(super) struct Turn {
-    next: usize,
-    pub(super) parser: Parser,
-    /// The file that goes on in the next piece.
-    pub(super) spanning: Option<Arc<Spanning>>,
-    ends: DirEnds,
-    /// Pieces whose files are being written.
-    writing: usize,
+/// How far the threads have come.
+#[derive(Default)]
+struct State {
+    /// Where the archive goes on, by the chunk it goes on with.
+    handed_over: BTreeMap<usize, Strand>,
+    /// All chunks before this one are on their way to the disk.
+    done: usize,
+    /// Those after it that are.
+    done_early: BTreeSet<usize>,
+    ends: Vec<DirEnds>,
     error: Option<Error>,
 }
 
-/// What is left to write of a piece after its turn.
-#[derive(Default)]
-pub(super) struct Work {
-    carried: Option<Arc<Spanning>>,
-    /// The last member of the piece, if it goes on in the next one.
-    begun: Option<Arc<Spanning>>,
-}
-
-impl Turn {
-    fn new() -> Turn {
-        Turn {
-            next: 0,
-            parser: Parser::default(),
-            spanning: None,
-            ends: DirEnds::default(),
-            writing: 0,
-            error: None,
+impl State {
+    fn end_chunk(&mut self, index: usize) {
+        self.done_early.insert(index);
+        while self.done_early.remove(&self.done) {
+            self.done += 1;
         }
-    }
-
-    /// Reads the headers of a piece and makes its directories.
-    fn take(&mut self, piece: &[u8], batch: &mut Batch, extractor: &mut Extractor) -> Result<Work> {
-        self.parser.parse(piece, batch).class(Class::BadBundle)?;
-        self.begin(batch, extractor)
-    }
-
-    /// Makes the directories of a piece whose headers have been read, and the
-    /// file that goes on after it.
-    pub(super) fn begin(&mut self, batch: &Batch, extractor: &mut Extractor) -> Result<Work> {
-        for member in &batch.members {
-            if member.meta.kind == Kind::Dir {
-                extractor.make_dir(batch.path(member), member, &mut self.ends)?;
-            }
-        }
-        let carried = match batch.carried() {
-            [] => None,
-            _ => self.spanning.clone(),
-        };
-        let mut begun = None;
-        match batch.members.last() {
-            Some(member) if batch.is_unfinished => {
-                let spanning = Arc::new(extractor.begin_spanning(batch, member)?);
-                begun = Some(Arc::clone(&spanning));
-                self.spanning = Some(spanning);
-            }
-            // The file from before fills the whole piece.
-            None if batch.is_unfinished => {}
-            _ => self.spanning = None,
-        }
-        Ok(Work { carried, begun })
-    }
-}
-
-impl Work {
-    /// Writes what is not a directory.
-    pub(super) fn write(
-        &self,
-        piece: &[u8],
-        batch: &Batch,
-        extractor: &mut Extractor,
-    ) -> Result<()> {
-        if let Some(carried) = &self.carried {
-            extractor.write_spanning(carried, batch.carried(), piece)?;
-        }
-        let whole = batch.members.len() - usize::from(self.begun.is_some());
-        for member in &batch.members[..whole] {
-            if member.meta.kind != Kind::Dir {
-                signals::check()?;
-                extractor.make(batch, member, piece)?;
-            }
-        }
-        if let Some(begun) = &self.begun
-            && let Some(member) = batch.members.last()
-        {
-            extractor.write_spanning(begun, batch.parts(member), piece)?;
-        }
-        Ok(())
     }
 }
 
@@ -149,7 +77,7 @@ pub(super) struct Shared<'a> {
     target: &'a Path,
     options: UnpackOptions,
     open_dirs: usize,
-    turn: Mutex<Turn>,
+    state: Mutex<State>,
     changed: Condvar,
     unlabelled: AtomicU64,
     progress: &'a dyn Progress,
@@ -169,7 +97,7 @@ impl<'a> Shared<'a> {
                 ..*options
             },
             open_dirs: (OPEN_DIRS / threads).max(MIN_OPEN_DIRS),
-            turn: Mutex::new(Turn::new()),
+            state: Mutex::default(),
             changed: Condvar::new(),
             unlabelled: AtomicU64::new(0),
             progress,
@@ -185,84 +113,67 @@ impl<'a> Shared<'a> {
         )
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'g>(
-        &self,
-        guard: MutexGuard<'g, Turn>,
-        until: impl Fn(&Turn) -> bool,
-    ) -> MutexGuard<'g, Turn> {
-        self.changed
-            .wait_while(guard, |turn| turn.error.is_none() && !until(turn))
-            .unwrap_or_else(PoisonError::into_inner)
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
     }
 
-    /// Takes the pieces of one thread from decoding to disk.
-    fn run(&self, feed: &Feed) -> Result<()> {
-        let mut extractor = self.extractor()?;
-        let (mut packed, mut buffer) = (Vec::new(), Vec::new());
-        let mut batch = Batch::default();
-        while let Some((index, chunk)) = feed.next(&mut packed)? {
-            let size = usize::try_from(chunk.size)?;
-            let piece = xz::unpack(&packed, size, &mut buffer)
-                .map_err(|error| feed.bad_chunk(index, error))?;
-            let mut turn = self.wait(self.lock(), |turn| turn.next == index);
-            if turn.error.is_some() {
+    /// Waits for other threads; answers `None` when one of them has failed.
+    fn wait(&self, until: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+        let state = self
+            .changed
+            .wait_while(self.lock(), |state| state.error.is_none() && !until(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        state.error.is_none().then_some(state)
+    }
+
+    /// Takes the chunks of one thread from decoding to disk.
+    fn run(&self, feed: &Feed<'_, '_>) -> Result<()> {
+        let mut thread = Thread {
+            shared: self,
+            feed,
+            extractor: self.extractor()?,
+            decoder: Decoder::new(feed.codec())?,
+            packed: Vec::new(),
+            buffer: vec![0; PIECE_BYTES],
+            batch: Batch::default(),
+            ends: DirEnds::default(),
+        };
+        while let Some((index, _)) = feed.next(&mut thread.packed)? {
+            if thread.unpack_chunk(index)?.is_none() {
                 return Ok(());
             }
-            let work = turn.take(piece, &mut batch, &mut extractor)?;
-            self.progress.advance(chunk.size);
-            let has_links = batch.members.iter().any(|m| m.is_hard_link);
-            if has_links {
-                // What a link leads to may still be being written elsewhere.
-                turn = self.wait(turn, |turn| turn.writing == 0);
-                if turn.error.is_some() {
-                    return Ok(());
-                }
-                work.write(piece, &batch, &mut extractor)?;
-                turn.next += 1;
-                self.changed.notify_all();
-                continue;
-            }
-            turn.next += 1;
-            turn.writing += 1;
-            drop(turn);
-            self.changed.notify_all();
-            work.write(piece, &batch, &mut extractor)?;
-            self.lock().writing -= 1;
-            self.changed.notify_all();
         }
+        self.lock().ends.push(thread.ends);
         Ok(())
     }
 
-    /// Ends what the threads have done.
-    fn finish(self) -> Result<()> {
-        let mut turn = self.lock();
-        if let Some(error) = turn.error.take() {
+    /// Ends what the threads have done with `chunks` chunks.
+    fn finish(self, chunks: usize) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(error) = state.error.take() {
             return Err(error);
         }
-        let parser = std::mem::take(&mut turn.parser);
-        drop(turn);
-        parser.finish().class(Class::BadBundle)?;
-        self.settle()
+        let last = state.handed_over.remove(&chunks).unwrap_or_default();
+        let ends = std::mem::take(&mut state.ends);
+        drop(state);
+        last.parser.finish().class(Class::BadBundle)?;
+        self.settle(&ends)
     }
 
-    /// Finishes directories and makes everything durable, whether or not the
-    /// end of the archive was read.
-    pub(super) fn settle(self) -> Result<()> {
-        let turn = self.turn.into_inner();
-        let turn = turn.unwrap_or_else(PoisonError::into_inner);
-        Extractor::new(
-            self.target,
-            self.open_dirs,
-            self.options.devices,
-            &self.unlabelled,
-        )?
-        .end_dirs(&turn.ends)?;
+    /// Finishes directories and makes everything durable.
+    pub(super) fn settle(self, ends: &[DirEnds]) -> Result<()> {
+        let mut extractor = self.extractor()?;
+        for ends in ends {
+            extractor.end_dirs(ends)?;
+        }
         let dir = std::fs::File::open(self.target)?;
         syncfs(&dir).with_context(|| format!("syncing {}", self.target.display()))?;
+        drop(extractor);
         let unlabelled = self.unlabelled.into_inner();
         if unlabelled > 0 {
             self.progress.note(&format!(
@@ -271,6 +182,81 @@ impl<'a> Shared<'a> {
             ));
         }
         Ok(())
+    }
+}
+
+/// What one thread works with, chunk after chunk.
+struct Thread<'t, 's, 'b, 'a> {
+    shared: &'t Shared<'s>,
+    feed: &'t Feed<'b, 'a>,
+    extractor: Extractor<'t>,
+    decoder: Decoder,
+    packed: Vec<u8>,
+    buffer: Vec<u8>,
+    batch: Batch,
+    ends: DirEnds,
+}
+
+impl Thread<'_, '_, '_, '_> {
+    /// Unpacks the chunk that `packed` holds; answers `None` when another
+    /// thread has failed.
+    fn unpack_chunk(&mut self, index: usize) -> Result<Option<()>> {
+        let blame = |error| self.feed.bad_chunk(index, error);
+        let Some(mut strand) = self.begin(index) else {
+            return Ok(None);
+        };
+        self.decoder
+            .begin(self.feed.chunk(index).size)
+            .map_err(blame)?;
+        let mut is_handed_over = self.hand_over_file(&strand, index);
+        loop {
+            let piece = self.decoder.next(&self.packed, &mut self.buffer);
+            let piece = piece.map_err(blame)?;
+            if piece.is_empty() {
+                break;
+            }
+            strand.read(piece, &mut self.batch)?;
+            // What a link leads to may still be being written elsewhere.
+            let has_links = self.batch.members.iter().any(|m| m.is_hard_link);
+            if has_links && self.shared.wait(|state| state.done >= index).is_none() {
+                return Ok(None);
+            }
+            strand.write(piece, &self.batch, &mut self.extractor, &mut self.ends)?;
+            self.shared.progress.advance(piece.len() as u64);
+            is_handed_over = is_handed_over || self.hand_over_file(&strand, index);
+        }
+        let is_awaited = !self.feed.begins_with_member(index + 1);
+        if !is_awaited && !strand.parser.is_between_members() {
+            let error = anyhow!("it does not end with a member, as the manifest says");
+            return Err(blame(error));
+        }
+        self.shared.update(|state| {
+            if is_awaited && !is_handed_over {
+                state.handed_over.insert(index + 1, strand);
+            }
+            state.end_chunk(index);
+        });
+        Ok(Some(()))
+    }
+
+    /// Gives where the archive goes on in the chunk.
+    fn begin(&self, index: usize) -> Option<Strand> {
+        if index == 0 || self.feed.begins_with_member(index) {
+            return Some(Strand::default());
+        }
+        let is_here = |state: &State| state.handed_over.contains_key(&index);
+        self.shared.wait(is_here)?.handed_over.remove(&index)
+    }
+
+    /// Lets the next chunk begin if a file fills the rest of this one.
+    fn hand_over_file(&self, strand: &Strand, index: usize) -> bool {
+        let Some(next) = strand.after_data(self.decoder.left()) else {
+            return false;
+        };
+        self.shared.update(|state| {
+            state.handed_over.insert(index + 1, next);
+        });
+        true
     }
 }
 
@@ -290,79 +276,24 @@ impl Bundle<'_> {
     ) -> Result<()> {
         progress.start("unpacking", Some(self.manifest().payload.size_bytes));
         let shared = Shared::new(target, options, progress);
+        let chunks = self.manifest().chunks.len();
         let feed = self.feed();
         thread::scope(|scope| {
             for _ in 0..shared.options.threads {
                 scope.spawn(|| {
                     if let Err(error) = shared.run(&feed) {
-                        shared.lock().error.get_or_insert(error);
-                        shared.changed.notify_all();
+                        shared.update(|state| {
+                            state.error.get_or_insert(error);
+                        });
                     }
                 });
             }
         });
         shared
-            .finish()
+            .finish(chunks)
             .with_context(|| format!("unpacking {} to {}", self.label(), target.display()))?;
         self.check_end()?;
         progress.finish();
         Ok(())
-    }
-}
-
-/// Unpacks a `.tar.xz` made by any of the usual tars beneath `target`.
-///
-/// # Errors
-/// When something cannot be read or written. Class [`Class::BadBundle`] when
-/// the archive is damaged or hostile.
-pub fn unpack_tar_xz(
-    mut input: impl Read,
-    target: &Path,
-    options: &UnpackOptions,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let shared = Shared::new(target, options, progress);
-    let mut extractor = shared.extractor()?;
-    let mut batch = Batch::default();
-    let mut stream = Stream::new_stream_decoder(FOREIGN_DECODER_BYTES, CONCATENATED)?;
-    let mut packed = vec![0; PIECE_BYTES];
-    let mut piece = Vec::with_capacity(PIECE_BYTES);
-    let (mut start, mut end) = (0, 0);
-    loop {
-        signals::check()?;
-        if start == end {
-            start = 0;
-            end = read_some(&mut input, &mut packed)?;
-        }
-        let action = if end == 0 {
-            Action::Finish
-        } else {
-            Action::Run
-        };
-        let before = stream.total_in();
-        let status = stream
-            .process_vec(&packed[start..end], &mut piece, action)
-            .context("decoding the archive")
-            .class(Class::BadBundle)?;
-        start += usize::try_from(stream.total_in() - before)?;
-        let is_stuck = end == 0 && piece.is_empty() && status != Status::StreamEnd;
-        ensure!(!is_stuck, "the archive ends inside its xz stream");
-        let work = shared.lock().take(&piece, &mut batch, &mut extractor)?;
-        work.write(&piece, &batch, &mut extractor)?;
-        piece.clear();
-        if status == Status::StreamEnd {
-            break;
-        }
-    }
-    drop(extractor);
-    shared.finish()
-}
-
-fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
-    loop {
-        match input.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            other => return other.context("reading the archive"),
-        }
     }
 }

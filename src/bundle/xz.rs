@@ -1,8 +1,12 @@
-//! One chunk to one complete .xz stream and back.
+//! xz: one chunk is one complete .xz stream.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use xz2::stream::{Action, Check, Filters, LzmaOptions, PRESET_EXTREME, Status, Stream};
 
+use super::codec::Step;
+
+/// Added to a preset, it is xz's `--extreme`.
+pub(super) const EXTREME: u32 = PRESET_EXTREME;
 /// No dictionary is smaller, however short the chunk.
 const MIN_DICT_BYTES: u32 = 64 << 10;
 /// What a decoder may take: a dictionary as large as the largest chunk, and
@@ -16,39 +20,42 @@ pub(super) enum Filter {
     None,
     /// Jump targets in x86 code become absolute and so alike.
     X86,
+    /// That, where a try shows that it pays.
+    TryX86,
 }
 
 /// How hard a chunk is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Effort {
-    /// xz's preset, 0 to 9.
+    /// xz's preset, 0 to 9, perhaps with [`EXTREME`].
     pub(super) preset: u32,
-    /// xz's `--extreme`, and the filter only where a try shows that it pays.
-    pub(super) is_extreme: bool,
     /// The largest dictionary; it decides about memory.
-    pub(super) max_dict_bytes: u32,
+    pub(super) dict_bytes: u32,
+    pub(super) filter: Filter,
 }
 
-/// Packs `data` as a .xz stream; `filter` is the likely one.
-pub(super) fn pack(data: &[u8], effort: Effort, filter: Filter) -> Result<Vec<u8>> {
-    let packed = pack_with(data, effort, filter)?;
-    if !effort.is_extreme || filter == Filter::None {
-        return Ok(packed);
+/// Packs `data` as a .xz stream.
+pub(super) fn pack(data: &[u8], effort: Effort) -> Result<Vec<u8>> {
+    let plain = || pack_with(data, effort, false);
+    let filtered = || pack_with(data, effort, true);
+    match effort.filter {
+        Filter::None => plain(),
+        Filter::X86 => filtered(),
+        Filter::TryX86 => {
+            let (filtered, plain) = (filtered()?, plain()?);
+            Ok(match plain.len() < filtered.len() {
+                true => plain,
+                false => filtered,
+            })
+        }
     }
-    let plain = pack_with(data, effort, Filter::None)?;
-    Ok(if plain.len() < packed.len() {
-        plain
-    } else {
-        packed
-    })
 }
 
-fn pack_with(data: &[u8], effort: Effort, filter: Filter) -> Result<Vec<u8>> {
-    let extreme = if effort.is_extreme { PRESET_EXTREME } else { 0 };
-    let mut options = LzmaOptions::new_preset(effort.preset | extreme).context("setting up xz")?;
-    options.dict_size(dict_bytes(data.len(), effort.max_dict_bytes));
+fn pack_with(data: &[u8], effort: Effort, is_filtered: bool) -> Result<Vec<u8>> {
+    let mut options = LzmaOptions::new_preset(effort.preset).context("setting up xz")?;
+    options.dict_size(dict_bytes(data.len(), effort.dict_bytes));
     let mut filters = Filters::new();
-    if filter == Filter::X86 {
+    if is_filtered {
         filters.x86();
     }
     filters.lzma2(&options);
@@ -74,114 +81,75 @@ fn dict_bytes(length: usize, max: u32) -> u32 {
     wanted.clamp(MIN_DICT_BYTES, max.max(MIN_DICT_BYTES))
 }
 
-/// Unpacks a chunk of exactly `size` bytes into the beginning of `out`.
-///
-/// `out` grows to `size` and never shrinks: a buffer that is used again need
-/// not be cleared again. Nothing the chunk says makes it write or take more.
-pub(super) fn unpack<'a>(packed: &[u8], size: usize, out: &'a mut Vec<u8>) -> Result<&'a [u8]> {
-    if out.len() < size {
-        out.resize(size, 0);
+/// Decodes stream after stream.
+pub(super) struct Decoder(Stream);
+
+impl Decoder {
+    pub(super) fn new() -> Result<Decoder> {
+        let stream = Stream::new_stream_decoder(DECODER_BYTES, 0).context("setting up xz")?;
+        Ok(Decoder(stream))
     }
-    let mut stream = Stream::new_stream_decoder(DECODER_BYTES, 0).context("setting up xz")?;
-    let (mut read, mut written) = (0, 0);
-    loop {
-        // One byte of room more tells a stream that ends from one that goes on.
-        let mut beyond = [0; 1];
-        let room = match written < size {
-            true => &mut out[written..size],
-            false => &mut beyond[..],
-        };
-        let status = stream.process(&packed[read..], room, Action::Finish)?;
-        let before = (read, written);
-        read = usize::try_from(stream.total_in())?;
-        written = usize::try_from(stream.total_out())?;
-        ensure!(written <= size, "it unpacks to more than {size} bytes");
-        if status == Status::StreamEnd {
-            break;
-        }
-        ensure!(before != (read, written), "it ends inside its stream");
+
+    pub(super) fn reset(&mut self) -> Result<()> {
+        *self = Decoder::new()?;
+        Ok(())
     }
-    ensure!(
-        written == size && read == packed.len(),
-        "it ends after {written} of {size} bytes"
-    );
-    Ok(&out[..size])
+
+    pub(super) fn step(&mut self, input: &[u8], room: &mut [u8]) -> Result<Step> {
+        let before = (self.0.total_in(), self.0.total_out());
+        let status = self.0.process(input, room, Action::Finish)?;
+        Ok(Step {
+            read: usize::try_from(self.0.total_in() - before.0)?,
+            written: usize::try_from(self.0.total_out() - before.1)?,
+            is_end: status == Status::StreamEnd,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::codec::tests::unpack;
+    use crate::bundle::manifest::Codec;
 
-    const FAST: Effort = Effort {
-        preset: 0,
-        is_extreme: false,
-        max_dict_bytes: 8 << 20,
-    };
-
-    fn sample() -> Vec<u8> {
-        (0..200_000_u32)
-            .flat_map(|i| (i / 7).to_le_bytes())
-            .collect()
-    }
-
-    #[test]
-    fn a_chunk_survives_with_and_without_the_filter() {
-        for filter in [Filter::None, Filter::X86] {
-            for data in [&sample()[..], b"x"] {
-                let packed = pack(data, FAST, filter).unwrap();
-                let mut out = vec![9; 3];
-                assert_eq!(unpack(&packed, data.len(), &mut out).unwrap(), data);
-            }
+    fn effort(filter: Filter) -> Effort {
+        Effort {
+            preset: 0,
+            dict_bytes: 8 << 20,
+            filter,
         }
     }
 
     #[test]
     fn the_filter_is_dropped_where_a_try_shows_that_it_does_harm() {
-        let best = Effort {
-            is_extreme: true,
-            ..FAST
-        };
         // Not code: what the filter takes for calls differs ever more.
         let data = b"\xe8\x10\x20\x30\x00".repeat(20_000);
-        let filtered = pack(&data, FAST, Filter::X86).unwrap();
-        let tried = pack(&data, best, Filter::X86).unwrap();
+        let filtered = pack(&data, effort(Filter::X86)).unwrap();
+        let tried = pack(&data, effort(Filter::TryX86)).unwrap();
         assert!(
             tried.len() * 2 < filtered.len(),
             "{} {}",
             tried.len(),
             filtered.len()
         );
-        let mut out = Vec::new();
-        assert_eq!(unpack(&tried, data.len(), &mut out).unwrap(), data);
-    }
-
-    #[test]
-    fn a_chunk_that_lies_about_its_size_is_refused_without_growing() {
-        let zeros = pack(&vec![0; 10 << 20], FAST, Filter::None).unwrap();
-        let mut out = Vec::new();
-        for size in [1, 4096, (10 << 20) - 1] {
-            let error = unpack(&zeros, size, &mut out).unwrap_err().to_string();
-            assert!(error.contains("more than"), "{error}");
-            assert_eq!(out.len(), size);
+        for packed in [filtered, tried] {
+            let unpacked = unpack(Codec::Xz, &packed, data.len() as u64, 4096).unwrap();
+            assert_eq!(unpacked, data);
         }
-        assert!(unpack(&zeros, (10 << 20) + 1, &mut out).is_err());
-        assert!(unpack(&zeros[..zeros.len() - 1], 10 << 20, &mut out).is_err());
-        let longer = [&zeros[..], &[0; 4]].concat();
-        assert!(unpack(&longer, 10 << 20, &mut out).is_err());
     }
 
     #[test]
     fn a_dictionary_beyond_the_limit_is_refused() {
         // An encoder with such a dictionary would take gigabytes; a patched
         // header says the same.
-        let packed = pack(b"abc", FAST, Filter::None).unwrap();
+        let packed = pack(b"abc", effort(Filter::None)).unwrap();
         let mut bomb = packed.clone();
         // Stream header, then size, flags, LZMA2's id and length, its dictionary.
         assert_eq!(bomb[14..16], [0x21, 1]);
         bomb[16] = 34;
         let sum = crc32(&bomb[12..20]);
         bomb[20..24].copy_from_slice(&sum);
-        let error = unpack(&bomb, 3, &mut Vec::new()).unwrap_err().to_string();
+        let error = unpack(Codec::Xz, &bomb, 3, 4096).unwrap_err().to_string();
         assert!(error.to_lowercase().contains("memory"), "{error}");
     }
 

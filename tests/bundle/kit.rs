@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 use va_upgrade::bundle::{
-    BootFiles, CpuLevel, Manifest, PackOptions, Release, TreeFacts, UnpackOptions, pack,
+    BootFiles, Codec, CpuLevel, Manifest, PackMode, PackOptions, PackPlan, Release, TreeFacts,
+    UnpackOptions, pack,
 };
 use va_upgrade::progress::Silent;
 use va_upgrade::system::{Cmd, Host, System};
@@ -53,8 +54,11 @@ pub fn facts() -> TreeFacts {
 /// Options that make many chunks out of a small tree.
 pub fn small_chunks(threads: usize) -> PackOptions {
     PackOptions {
-        chunk_bytes: 64 << 10,
-        preset: 1,
+        plan: PackPlan {
+            chunk_bytes: 64 << 10,
+            level: 1,
+            ..PackPlan::new(Codec::Xz, PackMode::Default)
+        },
         ..PackOptions::new(threads, 1_700_000_000)
     }
 }

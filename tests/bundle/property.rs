@@ -15,7 +15,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use va_upgrade::bundle::{
-    Keyring, Manifest, PackOptions, Sealed, Trust, UnpackOptions, digest_tree, pack, unpack_tar_xz,
+    Codec, Keyring, Manifest, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions,
+    digest_tree, pack, unpack_tar_xz,
 };
 use va_upgrade::progress::Silent;
 
@@ -145,10 +146,13 @@ fn make(root: &Path, inodes: &[(Vec<u8>, Inode)]) {
     }
 }
 
-fn pack_with(tree: &Path, out: &Path, blocks: usize, threads: usize) -> Manifest {
+fn pack_with(tree: &Path, out: &Path, codec: Codec, blocks: usize, threads: usize) -> Manifest {
     let options = PackOptions {
-        chunk_bytes: blocks * 512,
-        preset: 0,
+        plan: PackPlan {
+            chunk_bytes: blocks * 512,
+            level: 1,
+            ..PackPlan::new(codec, PackMode::Default)
+        },
         ..PackOptions::new(threads, 0)
     };
     pack(tree, &release(), &facts(), &options, out, &Silent).unwrap_or_else(|e| panic!("{e:#}"))
@@ -163,6 +167,7 @@ proptest! {
         // Headers, too, then lie across the ends of chunks.
         blocks in 16_usize..400,
         threads in 1_usize..5,
+        codec in prop::sample::select(vec![Codec::Xz, Codec::Zstd]),
     ) {
         let dir = temp_dir();
         let at = |name: &str| dir.path().join(name);
@@ -170,8 +175,8 @@ proptest! {
         fs::create_dir(at("out")).unwrap();
         let inodes: Vec<(Vec<u8>, Inode)> = inodes.into_iter().collect();
         make(&at("tree"), &inodes);
-        let manifest = pack_with(&at("tree"), &at("a.vab"), blocks, threads);
-        pack_with(&at("tree"), &at("b.vab"), blocks, 5 - threads);
+        let manifest = pack_with(&at("tree"), &at("a.vab"), codec, blocks, threads);
+        pack_with(&at("tree"), &at("b.vab"), codec, blocks, 5 - threads);
         prop_assert!(fs::read(at("a.vab")).unwrap() == fs::read(at("b.vab")).unwrap());
 
         let keyring = Keyring::default();

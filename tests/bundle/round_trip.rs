@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::kit::*;
 use va_upgrade::bundle::{
-    Keyring, PackMode, PackOptions, Sealed, Trust, UnpackOptions, digest_tree, pack, unpack_tar_xz,
+    Codec, Keyring, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions, digest_tree,
+    pack, unpack_tar_xz,
 };
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
@@ -113,7 +114,10 @@ fn the_same_tree_gives_the_same_bytes_on_any_number_of_threads() {
 #[test]
 fn the_best_mode_packs_the_same_tree_smaller() {
     let lab = Lab::new();
-    let options = PackOptions::with_mode(PackMode::Best, 2, 0);
+    let options = PackOptions {
+        plan: PackPlan::new(Codec::Xz, PackMode::Best),
+        ..PackOptions::new(2, 0)
+    };
     let (tree, bundle, target) = (lab.path("tree"), lab.path("best.vab"), lab.path("out/best"));
     let best = pack(&tree, &release(), &facts(), &options, &bundle, &Silent).unwrap();
     let small = pack_tree(&tree, &lab.path("a.vab"), 2);

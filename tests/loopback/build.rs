@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use va_upgrade::build::{BuildOptions, build};
-use va_upgrade::bundle::{Manifest, PackMode};
+use va_upgrade::bundle::{Codec, Manifest, PackMode, PackPlan};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 use va_upgrade::system::Host;
@@ -77,7 +77,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
         key: None,
         root: None,
         data_volumes: vec!["data".into(), "image".into()],
-        mode: PackMode::Default,
+        plan: PackPlan::new(Codec::Xz, PackMode::Default),
         threads: 2,
     };
     let host = Host::new(false);

@@ -1,0 +1,209 @@
+//! One chunk to one complete stream of the bundle's codec and back.
+
+use anyhow::{Result, ensure};
+
+use super::manifest::Codec;
+use super::{xz, zstd};
+
+/// How hard chunks are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// With xz.
+    Xz(xz::Effort),
+    /// With zstd.
+    Zstd(zstd::Effort),
+}
+
+impl Effort {
+    /// Packs `data` as one complete stream.
+    pub(super) fn pack(self, data: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Effort::Xz(effort) => xz::pack(data, effort),
+            Effort::Zstd(effort) => zstd::pack(data, effort),
+        }
+    }
+}
+
+/// Decodes chunks piece by piece; what it has allocated serves chunk after chunk.
+pub(super) struct Decoder {
+    stream: Stream,
+    /// How far the packed chunk has been read.
+    read: usize,
+    size: u64,
+    left: u64,
+    is_at_end: bool,
+}
+
+enum Stream {
+    Xz(xz::Decoder),
+    Zstd(zstd::Decoder),
+}
+
+impl Decoder {
+    /// Makes a decoder that has no chunk yet.
+    pub(super) fn new(codec: Codec) -> Result<Decoder> {
+        let stream = match codec {
+            Codec::Xz => Stream::Xz(xz::Decoder::new()?),
+            Codec::Zstd => Stream::Zstd(zstd::Decoder::new()?),
+        };
+        Ok(Decoder {
+            stream,
+            read: 0,
+            size: 0,
+            left: 0,
+            is_at_end: false,
+        })
+    }
+
+    /// Begins a chunk of `size` bytes.
+    pub(super) fn begin(&mut self, size: u64) -> Result<()> {
+        match &mut self.stream {
+            Stream::Xz(stream) => stream.reset()?,
+            Stream::Zstd(stream) => stream.reset()?,
+        }
+        (self.read, self.size, self.left) = (0, size, size);
+        self.is_at_end = false;
+        Ok(())
+    }
+
+    /// Returns how many bytes of the chunk are still to come.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Decodes the next piece of `packed` into `buffer`; it is empty at the end.
+    ///
+    /// Nothing the chunk says makes it write or take more than was announced.
+    pub(super) fn next<'b>(&mut self, packed: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8]> {
+        let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let mut done = 0;
+        while done < want {
+            done += self.step(packed, &mut buffer[done..want])?;
+            ensure!(
+                done == want || !self.is_at_end,
+                "it ends after {} of {} bytes",
+                self.size - self.left + done as u64,
+                self.size
+            );
+        }
+        self.left -= want as u64;
+        if want > 0 && self.left == 0 {
+            self.end(packed)?;
+        }
+        Ok(&buffer[..want])
+    }
+
+    /// Checks that chunk and stream end together.
+    fn end(&mut self, packed: &[u8]) -> Result<()> {
+        // One byte of room tells a stream that ends from one that goes on.
+        while !self.is_at_end {
+            let beyond = self.step(packed, &mut [0])?;
+            ensure!(beyond == 0, "it unpacks to more than {} bytes", self.size);
+        }
+        ensure!(
+            self.read == packed.len(),
+            "something follows its {} bytes",
+            self.size
+        );
+        Ok(())
+    }
+
+    /// Returns how much it has written into `room`.
+    fn step(&mut self, packed: &[u8], room: &mut [u8]) -> Result<usize> {
+        let input = &packed[self.read..];
+        let step = match &mut self.stream {
+            Stream::Xz(stream) => stream.step(input, room)?,
+            Stream::Zstd(stream) => stream.step(input, room)?,
+        };
+        self.read += step.read;
+        self.is_at_end = step.is_end;
+        ensure!(
+            step.is_end || step.read + step.written > 0,
+            "it ends inside its stream"
+        );
+        Ok(step.written)
+    }
+}
+
+/// What one call of a codec has done.
+pub(super) struct Step {
+    pub(super) read: usize,
+    pub(super) written: usize,
+    pub(super) is_end: bool,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const FAST: [(Codec, Effort); 2] = [
+        (
+            Codec::Xz,
+            Effort::Xz(xz::Effort {
+                preset: 0,
+                dict_bytes: 8 << 20,
+                filter: xz::Filter::None,
+            }),
+        ),
+        (
+            Codec::Zstd,
+            Effort::Zstd(zstd::Effort {
+                level: 1,
+                window_bytes: 8 << 20,
+            }),
+        ),
+    ];
+
+    /// Decodes a chunk of `size` bytes in pieces of `piece` bytes.
+    pub fn unpack(codec: Codec, packed: &[u8], size: u64, piece: usize) -> Result<Vec<u8>> {
+        let mut decoder = Decoder::new(codec)?;
+        decoder.begin(size)?;
+        let (mut all, mut buffer) = (Vec::new(), vec![0; piece]);
+        loop {
+            let piece = decoder.next(packed, &mut buffer)?;
+            if piece.is_empty() {
+                return Ok(all);
+            }
+            all.extend_from_slice(piece);
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        (0..200_000_u32)
+            .flat_map(|i| (i / 7).to_le_bytes())
+            .collect()
+    }
+
+    #[test]
+    fn a_chunk_survives_in_pieces_of_any_size() {
+        for (codec, effort) in FAST {
+            for data in [&sample()[..], b"x"] {
+                let packed = effort.pack(data).unwrap();
+                for piece in [1 << 20, 4096, data.len(), 999] {
+                    let unpacked = unpack(codec, &packed, data.len() as u64, piece).unwrap();
+                    assert!(unpacked == data, "{codec:?} in pieces of {piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_lies_about_its_size_is_refused() {
+        for (codec, effort) in FAST {
+            let zeros = effort.pack(&vec![0; 10 << 20]).unwrap();
+            for size in [1, 4096, (10 << 20) - 1] {
+                let error = unpack(codec, &zeros, size, 1 << 20).unwrap_err();
+                assert!(error.to_string().contains("more than"), "{error}");
+            }
+            for (packed, size) in [
+                (&zeros[..], (10 << 20) + 1),
+                (&zeros[..zeros.len() - 1], 10 << 20),
+                (&[&zeros[..], &[0; 4]].concat(), 10 << 20),
+                (&[&zeros[..], &zeros[..]].concat(), 10 << 20),
+                (&[], 1),
+            ] {
+                assert!(unpack(codec, packed, size, 1 << 20).is_err(), "{codec:?}");
+            }
+        }
+    }
+}
