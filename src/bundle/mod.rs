@@ -9,15 +9,19 @@ mod acl;
 mod batch;
 mod beneath;
 mod chunks;
+mod contents;
+mod deep;
 mod digest;
 mod dir_ends;
 mod draft;
 mod extract;
 mod fields;
+mod file_hasher;
 mod glob;
 mod holes;
 mod index;
 mod keyring;
+mod listing;
 mod manifest;
 mod meta;
 mod only;
@@ -37,16 +41,21 @@ mod xattrs;
 mod xz;
 
 pub use crate::cpu::CpuLevel;
+pub use beneath::show_whole;
+pub use contents::{Contents, Node};
 pub use digest::digest_tree;
 pub use extract::Devices;
 pub use index::{Index, Names};
 pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};
+pub use listing::{Entry, Visitor};
 pub use manifest::{
     BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, Sha,
     TreeSummary,
 };
+pub use meta::{Kind, Meta, Mtime};
 pub use pack::{PackMode, PackOptions, TreeFacts, pack};
 pub use reader::{Bundle, Sealed, Trust};
 pub use release::Release;
 pub use sign::{attach_signature, export_signed_bytes, sign_bundle};
 pub use unpack::{UnpackOptions, unpack_tar_xz};
+pub use xattrs::Xattr;
