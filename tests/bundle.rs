@@ -5,10 +5,14 @@
 
 #[path = "bundle/damage.rs"]
 mod damage;
+#[path = "bundle/deep.rs"]
+mod deep;
 #[path = "bundle/hostile.rs"]
 mod hostile;
 #[path = "bundle/kit.rs"]
 mod kit;
+#[path = "bundle/listing.rs"]
+mod listing;
 #[path = "bundle/only.rs"]
 mod only;
 #[path = "bundle/property.rs"]

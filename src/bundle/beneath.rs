@@ -138,10 +138,15 @@ pub(super) fn show(path: &[u8]) -> String {
             let tail = &path[length - SHOWN..];
             format!("...{}", tail.escape_ascii())
         }
-        _ => match str::from_utf8(path) {
-            Ok(text) if !text.contains(char::is_control) => text.to_owned(),
-            _ => path.escape_ascii().to_string(),
-        },
+        _ => show_whole(path),
+    }
+}
+
+/// Shows the whole of a name on one line, whatever bytes it has.
+pub fn show_whole(name: &[u8]) -> String {
+    match str::from_utf8(name) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => name.escape_ascii().to_string(),
     }
 }
 

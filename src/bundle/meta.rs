@@ -4,36 +4,48 @@ use nix::sys::stat::{FileStat, SFlag, major, minor};
 
 /// The kinds of inode a tree may hold; sockets are not kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A regular file.
     #[default]
     File,
+    /// A directory.
     Dir,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     Char,
+    /// A block device.
     Block,
+    /// A named pipe.
     Fifo,
 }
 
 /// The fixed-size part of an inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Meta {
-    pub(super) kind: Kind,
+pub struct Meta {
+    /// What it is.
+    pub kind: Kind,
     /// Permissions with setuid, setgid and sticky.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Mtime,
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// When its content was last changed.
+    pub mtime: Mtime,
     /// Major and minor number of a device node.
-    pub(super) device: (u64, u64),
+    pub device: (u64, u64),
     /// The apparent size of a file.
-    pub(super) size_bytes: u64,
+    pub size_bytes: u64,
 }
 
 /// A point in time; the nanoseconds always count forwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mtime {
-    pub(super) seconds: i64,
-    pub(super) nanoseconds: u32,
+pub struct Mtime {
+    /// Seconds since 1970.
+    pub seconds: i64,
+    /// Nanoseconds of the second.
+    pub nanoseconds: u32,
 }
 
 impl Meta {

@@ -10,16 +10,20 @@ mod batch;
 mod beneath;
 mod chunks;
 mod codec;
+mod contents;
+mod deep;
 mod digest;
 mod dir_ends;
 mod draft;
 mod extract;
 mod fields;
+mod file_hasher;
 mod foreign;
 mod glob;
 mod holes;
 mod index;
 mod keyring;
+mod listing;
 mod manifest;
 mod meta;
 mod only;
@@ -42,18 +46,23 @@ mod xz;
 mod zstd;
 
 pub use crate::cpu::CpuLevel;
+pub use beneath::show_whole;
+pub use contents::{Contents, Node};
 pub use digest::digest_tree;
 pub use extract::Devices;
 pub use foreign::unpack_tar_xz;
 pub use index::{Index, Names};
 pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};
+pub use listing::{Entry, Visitor};
 pub use manifest::{
     BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, Sha,
     TreeSummary,
 };
+pub use meta::{Kind, Meta, Mtime};
 pub use pack::{PackOptions, TreeFacts, pack};
 pub use plan::{PackMode, PackPlan};
 pub use reader::{Bundle, Sealed, Trust};
 pub use release::Release;
 pub use sign::{attach_signature, export_signed_bytes, sign_bundle};
 pub use unpack::UnpackOptions;
+pub use xattrs::Xattr;

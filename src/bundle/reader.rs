@@ -322,7 +322,8 @@ impl<'a> Bundle<'a> {
         self.payload_at
     }
 
-    pub(super) fn label(&self) -> &str {
+    /// Returns the name that messages call it by.
+    pub fn label(&self) -> &str {
         &self.label
     }
 

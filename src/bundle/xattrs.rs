@@ -21,9 +21,11 @@ const EVM: &[u8] = b"security.evm";
 
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Xattr {
-    pub(super) name: Vec<u8>,
-    pub(super) value: Vec<u8>,
+pub struct Xattr {
+    /// The name, with its name space.
+    pub name: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
 }
 
 /// Tells whether an attribute belongs to the tree and not to the machine or

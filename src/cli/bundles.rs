@@ -1,4 +1,4 @@
-//! `build`, `sign`, `info`, `verify` and `unpack`.
+//! `build`, `sign`, `verify` and `unpack`.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{ArgGroup, Args, ValueEnum};
-use serde::Serialize;
 
-use super::{Session, print, print_json, threads};
+use super::{Session, print, threads};
 use crate::build::{self as build_flow, BuildOptions};
 use crate::bundle::{
     self, Codec, Keyring, Manifest, PackMode, PackPlan, Sealed, Trust, UnpackOptions,
@@ -139,90 +138,9 @@ pub fn sign(args: &SignArgs) -> Result<()> {
     Ok(())
 }
 
-/// Show what a bundle is
-#[derive(Args)]
-pub struct InfoArgs {
-    /// The bundle
-    #[arg(value_name = "FILE.vab")]
-    file: PathBuf,
-    /// Trust the *.pem keys in this directory [default: /etc/va-upgrade/trusted.d]
-    #[arg(long, value_name = "DIR")]
-    trusted: Option<PathBuf>,
-    /// Print the manifest as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Serialize)]
-struct Info<'a> {
-    #[serde(flatten)]
-    manifest: &'a Manifest,
-    signatures: usize,
-    trusted: bool,
-}
-
-pub fn info(session: &Session, args: &InfoArgs) -> Result<()> {
-    let keyring = keyring(session, args.trusted.as_deref())?;
-    let trusted = Sealed::open(&args.file)?
-        .authenticate(Trust::Signed(&keyring))
-        .is_ok();
-    let sealed = Sealed::open(&args.file)?;
-    let signatures = sealed.signatures().len();
-    // Shown whoever signed it: looking is not installing.
-    let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
-    let manifest = bundle.manifest();
-    if args.json {
-        return print_json(&Info {
-            manifest,
-            signatures,
-            trusted,
-        });
-    }
-    let trust = if trusted {
-        "trusted"
-    } else {
-        "by nobody this machine trusts"
-    };
-    let signed = if signatures == 0 {
-        "no".to_owned()
-    } else {
-        format!("{signatures}, {trust}")
-    };
-    let rows = [
-        ("product", manifest.product.clone()),
-        ("version", manifest.version.clone()),
-        (
-            "upgrades from",
-            manifest
-                .min_version
-                .clone()
-                .unwrap_or_else(|| "any version".into()),
-        ),
-        ("processor", manifest.cpu_level.to_string()),
-        ("kernel", manifest.boot.kernel_release.clone()),
-        ("entries", manifest.tree.entries.to_string()),
-        (
-            "needs",
-            format!("{} MiB", manifest.tree.data_bytes.div_ceil(1 << 20)),
-        ),
-        (
-            "packed",
-            format!(
-                "{} bytes in {} chunks",
-                manifest.payload.packed_bytes,
-                manifest.chunks.len()
-            ),
-        ),
-        ("signatures", signed),
-    ];
-    print(
-        &rows
-            .map(|(name, value)| format!("{name:<14} {value}\n"))
-            .concat(),
-    )
-}
-
 /// Prove a bundle whole and signed by a trusted key
+///
+/// Every byte is compared with what was signed. Nothing is decoded or written.
 #[derive(Args)]
 pub struct VerifyArgs {
     /// The bundle
@@ -234,19 +152,26 @@ pub struct VerifyArgs {
     /// Accept a bundle without a signature
     #[arg(long)]
     allow_unsigned: bool,
+    /// Decode everything too, and compare the tree inside with what the manifest says of it
+    #[arg(long)]
+    deep: bool,
 }
 
 pub fn verify(session: &Session, args: &VerifyArgs) -> Result<()> {
     let keyring = keyring(session, args.trusted.as_deref())?;
     let sealed = Sealed::open(&args.file)?;
     let (mut bundle, signer) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
-    bundle.verify(threads(None)?, &session.ui)?;
+    match args.deep {
+        true => bundle.verify_deep(&session.ui)?,
+        false => bundle.verify(threads(None)?, &session.ui)?,
+    }
     session.ui.finish();
     let by = signer.map_or("not signed".to_owned(), |id| format!("signed by key {id}"));
     print(&format!(
-        "{}: {}, whole, {by}\n",
+        "{}: {}, whole{}, {by}\n",
         args.file.display(),
-        title(bundle.manifest())
+        title(bundle.manifest()),
+        if args.deep { ", every file read" } else { "" }
     ))
 }
 
@@ -334,7 +259,8 @@ fn clear(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn keyring(session: &Session, trusted: Option<&Path>) -> Result<Keyring> {
+/// Loads the keys in the directory `trusted`, or else the appliance's.
+pub fn keyring(session: &Session, trusted: Option<&Path>) -> Result<Keyring> {
     if let Some(dir) = trusted
         && !dir.is_dir()
     {
@@ -357,6 +283,7 @@ pub fn trust(keyring: &Keyring, allow_unsigned: bool) -> Trust<'_> {
     }
 }
 
-fn title(manifest: &Manifest) -> String {
+/// Names a bundle by its product and version.
+pub fn title(manifest: &Manifest) -> String {
     format!("{} {}", manifest.product, manifest.version)
 }

@@ -3,7 +3,10 @@
 mod appliance;
 mod apply;
 mod bundles;
+mod changes;
 mod completions;
+mod info;
+mod listing;
 mod man;
 mod ui;
 
@@ -70,7 +73,7 @@ struct Global {
 enum Verb {
     Build(bundles::BuildArgs),
     Sign(bundles::SignArgs),
-    Info(bundles::InfoArgs),
+    Info(info::InfoArgs),
     Verify(bundles::VerifyArgs),
     Unpack(bundles::UnpackArgs),
     Check(apply::CheckArgs),
@@ -131,7 +134,7 @@ fn execute(cli: Cli) -> Result<()> {
     match verb {
         Verb::Build(args) => bundles::build(&session, args),
         Verb::Sign(args) => bundles::sign(&args),
-        Verb::Info(args) => bundles::info(&session, &args),
+        Verb::Info(args) => info::info(&session, &args),
         Verb::Verify(args) => bundles::verify(&session, &args),
         Verb::Unpack(args) => bundles::unpack(&session, &args),
         Verb::Check(args) => apply::check(&session, &args),

@@ -4,7 +4,6 @@
 //! Programs that need a path get one through `/proc`, so that nothing has to be
 //! removed afterwards.
 
-use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -49,7 +48,7 @@ impl RawImage {
         if size_bytes > MAX_BYTES {
             refuse!("a disk of {size_bytes} bytes is larger than the {MAX_BYTES} that can be read");
         }
-        let dir = temp_dir();
+        let dir = files::temp_dir();
         let file = files::unnamed_file(&dir).class(Class::Refused)?;
         let stat =
             fstatvfs(&file).with_context(|| format!("asking for space in {}", dir.display()))?;
@@ -133,10 +132,6 @@ impl RawImage {
             Err(errno) => Err(errno).context("looking for data in the image"),
         }
     }
-}
-
-fn temp_dir() -> PathBuf {
-    env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
-//! The one way to replace a file safely and to empty a directory.
+//! The one way to replace a file safely and to empty a directory, and where
+//! temporary files go.
 
+use std::env;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::unistd::mkdtemp;
 
 /// Replaces the file at `path` with `content`, whole or not at all.
 ///
@@ -52,6 +55,41 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|d| d.sync_all())
         .with_context(|| format!("syncing {}", dir.display()))
+}
+
+/// Returns the directory for temporary files, which may be large.
+pub fn temp_dir() -> PathBuf {
+    env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
+/// A directory for temporary files that programs need by name; nobody else can
+/// look into it, and it is removed with all that is in it.
+pub struct ScratchDir(PathBuf);
+
+impl ScratchDir {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn new() -> Result<ScratchDir> {
+        let parent = temp_dir();
+        let made = mkdtemp(&parent.join("va-upgrade.XXXXXX"));
+        let path = made.with_context(|| format!("making a directory in {}", parent.display()))?;
+        Ok(ScratchDir(path))
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ScratchDir {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.0) {
+            eprintln!("warning: {error:#}");
+        }
+    }
 }
 
 /// Makes a file for reading and writing in `dir` that has no name, so that
@@ -119,6 +157,18 @@ mod tests {
         fs::create_dir(dir.path().join("a.new")).unwrap();
         assert!(write_atomic(&path, b"new", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_scratch_directory_is_private_and_goes_with_all_that_is_in_it() {
+        let scratch = ScratchDir::new().unwrap();
+        let path = scratch.path().to_owned();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        fs::create_dir(path.join("a")).unwrap();
+        fs::write(path.join("a/b"), "x").unwrap();
+        drop(scratch);
+        assert!(!path.exists());
     }
 
     #[test]

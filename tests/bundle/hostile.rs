@@ -10,11 +10,12 @@ use va_upgrade::bundle::{Devices, UnpackOptions, unpack_tar_xz};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 
+/// A tar made by hand.
 #[derive(Default)]
-struct Archive(Vec<u8>);
+pub struct Archive(Vec<u8>);
 
 impl Archive {
-    fn add(mut self, kind: EntryType, name: &str, link: &str, data: &[u8]) -> Archive {
+    pub fn add(mut self, kind: EntryType, name: &str, link: &str, data: &[u8]) -> Archive {
         let mut header = Header::new_gnu();
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
@@ -33,23 +34,23 @@ impl Archive {
         self
     }
 
-    fn file(self, name: &str) -> Archive {
+    pub fn file(self, name: &str) -> Archive {
         self.add(EntryType::Regular, name, "", b"data")
     }
 
-    fn dir(self, name: &str) -> Archive {
+    pub fn dir(self, name: &str) -> Archive {
         self.add(EntryType::Directory, name, "", b"")
     }
 
-    fn symlink(self, name: &str, target: &str) -> Archive {
+    pub fn symlink(self, name: &str, target: &str) -> Archive {
         self.add(EntryType::Symlink, name, target, b"")
     }
 
-    fn hard_link(self, name: &str, target: &str) -> Archive {
+    pub fn hard_link(self, name: &str, target: &str) -> Archive {
         self.add(EntryType::Link, name, target, b"")
     }
 
-    fn pax(self, records: &[(&str, &str)]) -> Archive {
+    pub fn pax(self, records: &[(&str, &str)]) -> Archive {
         let mut body = String::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -62,13 +63,13 @@ impl Archive {
         self.add(EntryType::XHeader, "PaxHeaders", "", body.as_bytes())
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub fn end(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }
 }
 
-fn xz(bytes: &[u8]) -> Vec<u8> {
+pub fn xz(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 0);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()

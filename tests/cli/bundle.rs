@@ -5,9 +5,11 @@ use std::fs;
 use super::desk::Desk;
 
 /// Every verb that is given a bundle, without the bundle.
-const READERS: [&[&str]; 5] = [
+const READERS: [&[&str]; 7] = [
     &["info"],
+    &["info", "--files"],
     &["verify"],
+    &["verify", "--deep"],
     &["check"],
     &["apply"],
     &["unpack", "--allow-unsigned"],
