@@ -35,6 +35,7 @@ pub struct ConfirmArgs {}
 
 pub fn confirm(session: &Session) -> Result<()> {
     session.start_changing("confirm")?;
+    let _lock = Lock::take(&session.config.at(trial::LOCK_FILE))?;
     let newly = trial::confirm(&session.host, &session.config, &session.ui)?;
     print(if newly {
         "this system is committed now\n"

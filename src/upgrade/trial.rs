@@ -71,44 +71,34 @@ pub fn after_boot(sys: &dyn System, config: &Config, progress: &dyn Progress) ->
     }
     if machine.booted != state.committed() {
         // The menu starts it when the committed one does not load, or a person did.
-        let version = version_of(config, machine.booted);
         let outcome = format!("runs although slot {} is committed", state.committed());
-        let event = Event {
-            operation: "boot",
-            slot: machine.booted,
-            version: &version,
-            outcome: &outcome,
-        };
-        history::record(config, &event, progress);
+        record(config, "boot", machine.booted, &outcome, progress);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str());
     match state.failed() {
         Some((slot, reason)) if just_failed => {
-            let version = version_of(config, slot);
-            let outcome = format!("failed: {reason}");
-            let event = Event {
-                operation: "trial",
+            record(
+                config,
+                "trial",
                 slot,
-                version: &version,
-                outcome: &outcome,
-            };
-            history::record(config, &event, progress);
+                &format!("failed: {reason}"),
+                progress,
+            );
             Ok(Outcome::TrialFailed(slot, reason))
         }
         _ => Ok(Outcome::Ordinary),
     }
 }
 
-/// Makes the running trial slot the committed one.
+/// Makes the running trial slot the committed one; the caller holds the lock.
 ///
 /// Returns `false` when it is committed already.
 ///
 /// # Errors
 /// Class `Refused` when the running slot is neither on trial nor committed.
 pub fn confirm(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Result<bool> {
-    let _lock = wait_for_lock(config)?;
     let machine = Machine::look(config)?;
     let mut state = machine.state();
     match state.trial() {
@@ -122,14 +112,7 @@ pub fn confirm(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Re
     }
     state.confirm()?;
     machine::store(sys, config, &state)?;
-    let version = version_of(config, machine.booted);
-    let event = Event {
-        operation: "confirm",
-        slot: machine.booted,
-        version: &version,
-        outcome: "committed",
-    };
-    history::record(config, &event, progress);
+    record(config, "confirm", machine.booted, "committed", progress);
     Ok(true)
 }
 
@@ -137,6 +120,17 @@ pub fn confirm(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Re
 /// a healthy trial must not fail for that.
 fn wait_for_lock(config: &Config) -> Result<Lock> {
     Lock::wait(&config.at(LOCK_FILE), config.pause(LOCK_SECONDS))
+}
+
+fn record(config: &Config, operation: &str, slot: Slot, outcome: &str, progress: &dyn Progress) {
+    let version = version_of(config, slot);
+    let event = Event {
+        operation,
+        slot,
+        version: &version,
+        outcome,
+    };
+    history::record(config, &event, progress);
 }
 
 fn on_trial(machine: &Machine) -> bool {
@@ -159,6 +153,7 @@ fn run_trial(
         None,
     );
     let Err(error) = health::check(sys, config, machine) else {
+        let _lock = wait_for_lock(config)?;
         confirm(sys, config, progress)?;
         return Ok(Outcome::Confirmed(machine.booted));
     };
@@ -225,14 +220,7 @@ fn give_up(
         let mut state = machine.state();
         state.note_reason(reason)?;
         machine::store(sys, config, &state)?;
-        let version = version_of(config, machine.booted);
-        let event = Event {
-            operation: "trial",
-            slot: machine.booted,
-            version: &version,
-            outcome: text,
-        };
-        history::record(config, &event, progress);
+        record(config, "trial", machine.booted, text, progress);
         Ok(true)
     };
     let due = note().unwrap_or_else(|error| {
