@@ -7,6 +7,7 @@
 //! hands the file over as soon as it has read its header.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,9 @@ const OPEN_DIRS: usize = 512;
 const MIN_OPEN_DIRS: usize = 8;
 /// The pieces in which chunks are decoded and archives from elsewhere read.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
+
+/// How much is unpacked before the disk is told to write it.
+const WRITE_BACK_BYTES: u64 = 32 << 20;
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,9 @@ struct State {
     /// Those after it that are.
     done_early: BTreeSet<usize>,
     ends: Vec<DirEnds>,
+    /// Bytes unpacked since the disk was last told to write.
+    unwritten: u64,
+    is_finished: bool,
     error: Option<Error>,
 }
 
@@ -152,6 +159,23 @@ impl<'a> Shared<'a> {
         Ok(())
     }
 
+    /// Keeps the disk busy while the threads decode, or all the writing would
+    /// be left to the end.
+    fn write_back(&self) -> Result<()> {
+        let dir = File::open(self.target)?;
+        while let Some(mut state) =
+            self.wait(|state| state.is_finished || state.unwritten >= WRITE_BACK_BYTES)
+        {
+            if state.is_finished {
+                break;
+            }
+            state.unwritten = 0;
+            drop(state);
+            sync(&dir, self.target)?;
+        }
+        Ok(())
+    }
+
     /// Ends what the threads have done with `chunks` chunks.
     fn finish(self, chunks: usize) -> Result<()> {
         let mut state = self.lock();
@@ -171,8 +195,8 @@ impl<'a> Shared<'a> {
         for ends in ends {
             extractor.end_dirs(ends)?;
         }
-        let dir = std::fs::File::open(self.target)?;
-        syncfs(&dir).with_context(|| format!("syncing {}", self.target.display()))?;
+        let dir = File::open(self.target)?;
+        sync(&dir, self.target)?;
         drop(extractor);
         let unlabelled = self.unlabelled.into_inner();
         if unlabelled > 0 {
@@ -183,6 +207,10 @@ impl<'a> Shared<'a> {
         }
         Ok(())
     }
+}
+
+fn sync(dir: &File, target: &Path) -> Result<()> {
+    syncfs(dir).with_context(|| format!("syncing {}", target.display()))
 }
 
 /// What one thread works with, chunk after chunk.
@@ -222,6 +250,8 @@ impl Thread<'_, '_, '_, '_> {
                 return Ok(None);
             }
             strand.write(piece, &self.batch, &mut self.extractor, &mut self.ends)?;
+            self.shared
+                .update(|state| state.unwritten += piece.len() as u64);
             self.shared.progress.advance(piece.len() as u64);
             is_handed_over = is_handed_over || self.hand_over_file(&strand, index);
         }
@@ -278,16 +308,22 @@ impl Bundle<'_> {
         let shared = Shared::new(target, options, progress);
         let chunks = self.manifest().chunks.len();
         let feed = self.feed();
-        thread::scope(|scope| {
-            for _ in 0..shared.options.threads {
-                scope.spawn(|| {
-                    if let Err(error) = shared.run(&feed) {
-                        shared.update(|state| {
-                            state.error.get_or_insert(error);
-                        });
-                    }
+        let note = |ended: Result<()>| {
+            if let Err(error) = ended {
+                shared.update(|state| {
+                    state.error.get_or_insert(error);
                 });
             }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| note(shared.write_back()));
+            let threads: Vec<_> = (0..shared.options.threads)
+                .map(|_| scope.spawn(|| note(shared.run(&feed))))
+                .collect();
+            for thread in threads {
+                thread.join().expect("an unpacking thread does not panic");
+            }
+            shared.update(|state| state.is_finished = true);
         });
         shared
             .finish(chunks)
