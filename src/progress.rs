@@ -1,6 +1,6 @@
 //! How long work tells how far it is; never prints by itself.
 
-/// Receives the progress of one command. Calls come from one thread at a time.
+/// Receives the progress of one command. Calls may come from several threads.
 pub trait Progress: Sync {
     /// Starts a step with a title such as "unpacking"; ends the one before it.
     fn start(&self, step: &str, total_bytes: Option<u64>);

@@ -79,7 +79,7 @@ struct Packed {
 
 impl Output {
     /// Writes the chunks whose turn it is.
-    fn write_ready(&mut self, progress: &dyn Progress) -> Result<()> {
+    fn write_ready(&mut self) -> Result<()> {
         while let Some(packed) = self.waiting.remove(&self.next) {
             self.file
                 .write_all(&packed.data)
@@ -93,7 +93,6 @@ impl Output {
             };
             self.end += chunk.packed;
             self.next += 1;
-            progress.advance(chunk.size);
             self.chunks.push(chunk);
         }
         Ok(())
@@ -284,7 +283,10 @@ fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Shared, packing: &Packing
         let Ok(mut job) = next else {
             return Ok(());
         };
-        let data = job.effort.pack(&job.data)?;
+        let data = job.effort.pack(&job.data, &mut |step| {
+            packing.progress.advance(step as u64);
+            signals::check()
+        })?;
         let packed = Packed {
             sha256: Sha::of(&data),
             size: job.data.len() as u64,
@@ -306,7 +308,7 @@ fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Shared, packing: &Packing
             return Ok(());
         }
         output.waiting.insert(job.number, packed);
-        output.write_ready(packing.progress)?;
+        output.write_ready()?;
         drop(output);
         shared.changed.notify_all();
     }

@@ -15,14 +15,20 @@ pub(super) enum Effort {
 }
 
 impl Effort {
-    /// Packs `data` as one complete stream.
-    pub(super) fn pack(self, data: &[u8]) -> Result<Vec<u8>> {
+    /// Packs `data` as one complete stream, telling `report` of every step.
+    pub(super) fn pack(self, data: &[u8], report: Report) -> Result<Vec<u8>> {
         match self {
-            Effort::Xz(effort) => xz::pack(data, effort),
-            Effort::Zstd(effort) => zstd::pack(data, effort),
+            Effort::Xz(effort) => xz::pack(data, effort, report),
+            Effort::Zstd(effort) => zstd::pack(data, effort, report),
         }
     }
 }
+
+/// Takes how many more bytes have been packed; its error ends the packing.
+pub(super) type Report<'r> = &'r mut dyn FnMut(usize) -> Result<()>;
+
+/// How much is packed between two reports: a fraction of a second's work.
+pub(super) const STEP_BYTES: usize = 1 << 20;
 
 /// Decodes chunks piece by piece; what it has allocated serves chunk after chunk.
 pub(super) struct Decoder {
@@ -168,6 +174,20 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn packing_ends_when_it_is_told_to() {
+        for (_, effort) in FAST {
+            let mut steps = 0;
+            let mut report = |_| {
+                steps += 1;
+                ensure!(steps < 3, "interrupted");
+                Ok(())
+            };
+            let error = effort.pack(&vec![7; 9 << 20], &mut report).unwrap_err();
+            assert_eq!((error.to_string().as_str(), steps), ("interrupted", 3));
+        }
+    }
+
     fn sample() -> Vec<u8> {
         (0..200_000_u32)
             .flat_map(|i| (i / 7).to_le_bytes())
@@ -177,8 +197,14 @@ pub(super) mod tests {
     #[test]
     fn a_chunk_survives_in_pieces_of_any_size() {
         for (codec, effort) in FAST {
-            for data in [&sample()[..], b"x"] {
-                let packed = effort.pack(data).unwrap();
+            for data in [&sample()[..], &vec![7; 3 << 20], b"x"] {
+                let mut reported = 0;
+                let mut report = |step| {
+                    reported += step;
+                    Ok(())
+                };
+                let packed = effort.pack(data, &mut report).unwrap();
+                assert_eq!(reported, data.len(), "{codec:?}");
                 for piece in [1 << 20, 4096, data.len(), 999] {
                     let unpacked = unpack(codec, &packed, data.len() as u64, piece).unwrap();
                     assert!(unpacked == data, "{codec:?} in pieces of {piece}");
@@ -190,7 +216,7 @@ pub(super) mod tests {
     #[test]
     fn a_chunk_that_lies_about_its_size_is_refused() {
         for (codec, effort) in FAST {
-            let zeros = effort.pack(&vec![0; 10 << 20]).unwrap();
+            let zeros = effort.pack(&vec![0; 10 << 20], &mut |_| Ok(())).unwrap();
             for size in [1, 4096, (10 << 20) - 1] {
                 let error = unpack(codec, &zeros, size, 1 << 20).unwrap_err();
                 assert!(error.to_string().contains("more than"), "{error}");

@@ -304,17 +304,15 @@ impl<'a> Bundle<'a> {
             .map_err(|error| damaged(&self.label, error))?;
         let threads = threads.clamp(1, self.manifest.chunks.len().max(1));
         let feed = self.feed();
-        let progress = Mutex::new(progress);
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
-                .map(|_| scope.spawn(|| verify_chunks(&feed, &progress)))
+                .map(|_| scope.spawn(|| verify_chunks(&feed, progress)))
                 .collect();
             workers
                 .into_iter()
                 .try_for_each(|w| w.join().expect("a verifying thread does not panic"))
         })?;
-        let progress = progress.into_inner();
-        progress.unwrap_or_else(PoisonError::into_inner).finish();
+        progress.finish();
         Ok(())
     }
 
@@ -387,10 +385,10 @@ fn check_tail(file: &mut File, manifest: &Manifest, payload_at: u64) -> Result<(
     outer::read_end(file)
 }
 
-fn verify_chunks(feed: &Feed, progress: &Mutex<&dyn Progress>) -> Result<()> {
+fn verify_chunks(feed: &Feed, progress: &dyn Progress) -> Result<()> {
     let mut packed = Vec::new();
     while let Some((_, chunk)) = feed.next(&mut packed)? {
-        lock(progress).advance(chunk.packed);
+        progress.advance(chunk.packed);
     }
     Ok(())
 }

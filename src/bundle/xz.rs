@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use xz2::stream::{Action, Check, Filters, LzmaOptions, PRESET_EXTREME, Status, Stream};
 
-use super::codec::Step;
+use super::codec::{Report, STEP_BYTES, Step};
 
 /// Added to a preset, it is xz's `--extreme`.
 pub(super) const EXTREME: u32 = PRESET_EXTREME;
@@ -35,14 +35,14 @@ pub(super) struct Effort {
 }
 
 /// Packs `data` as a .xz stream.
-pub(super) fn pack(data: &[u8], effort: Effort) -> Result<Vec<u8>> {
-    let plain = || pack_with(data, effort, false);
-    let filtered = || pack_with(data, effort, true);
+pub(super) fn pack(data: &[u8], effort: Effort, report: Report) -> Result<Vec<u8>> {
     match effort.filter {
-        Filter::None => plain(),
-        Filter::X86 => filtered(),
+        Filter::None => pack_with(data, effort, false, report),
+        Filter::X86 => pack_with(data, effort, true, report),
         Filter::TryX86 => {
-            let (filtered, plain) = (filtered()?, plain()?);
+            // Two passes, and each is half the work.
+            let filtered = pack_with(data, effort, true, &mut |step| report(step / 2))?;
+            let plain = pack_with(data, effort, false, &mut |step| report(step.div_ceil(2)))?;
             Ok(match plain.len() < filtered.len() {
                 true => plain,
                 false => filtered,
@@ -51,7 +51,7 @@ pub(super) fn pack(data: &[u8], effort: Effort) -> Result<Vec<u8>> {
     }
 }
 
-fn pack_with(data: &[u8], effort: Effort, is_filtered: bool) -> Result<Vec<u8>> {
+fn pack_with(data: &[u8], effort: Effort, is_filtered: bool, report: Report) -> Result<Vec<u8>> {
     let mut options = LzmaOptions::new_preset(effort.preset).context("setting up xz")?;
     options.dict_size(dict_bytes(data.len(), effort.dict_bytes));
     let mut filters = Filters::new();
@@ -62,16 +62,24 @@ fn pack_with(data: &[u8], effort: Effort, is_filtered: bool) -> Result<Vec<u8>> 
     // The manifest's SHA-256 proves the chunk; the CRC is for stock tools.
     let mut stream = Stream::new_stream_encoder(&filters, Check::Crc32).context("setting up xz")?;
     let mut packed = Vec::with_capacity(data.len() / 2 + 4096);
+    let mut done = 0;
     loop {
-        let done = usize::try_from(stream.total_in())?;
+        let end = data.len().min(done + STEP_BYTES);
+        let action = match end == data.len() {
+            true => Action::Finish,
+            false => Action::Run,
+        };
         let status = stream
-            .process_vec(&data[done..], &mut packed, Action::Finish)
+            .process_vec(&data[done..end], &mut packed, action)
             .context("packing a chunk")?;
+        let taken = usize::try_from(stream.total_in())? - done;
+        done += taken;
+        report(taken)?;
         if status == Status::StreamEnd {
             packed.shrink_to_fit();
             return Ok(packed);
         }
-        packed.reserve(1 << 20);
+        packed.reserve(STEP_BYTES);
     }
 }
 
@@ -124,8 +132,8 @@ mod tests {
     fn the_filter_is_dropped_where_a_try_shows_that_it_does_harm() {
         // Not code: what the filter takes for calls differs ever more.
         let data = b"\xe8\x10\x20\x30\x00".repeat(20_000);
-        let filtered = pack(&data, effort(Filter::X86)).unwrap();
-        let tried = pack(&data, effort(Filter::TryX86)).unwrap();
+        let filtered = pack(&data, effort(Filter::X86), &mut |_| Ok(())).unwrap();
+        let tried = pack(&data, effort(Filter::TryX86), &mut |_| Ok(())).unwrap();
         assert!(
             tried.len() * 2 < filtered.len(),
             "{} {}",
@@ -142,7 +150,7 @@ mod tests {
     fn a_dictionary_beyond_the_limit_is_refused() {
         // An encoder with such a dictionary would take gigabytes; a patched
         // header says the same.
-        let packed = pack(b"abc", effort(Filter::None)).unwrap();
+        let packed = pack(b"abc", effort(Filter::None), &mut |_| Ok(())).unwrap();
         let mut bomb = packed.clone();
         // Stream header, then size, flags, LZMA2's id and length, its dictionary.
         assert_eq!(bomb[14..16], [0x21, 1]);

@@ -1,11 +1,11 @@
 //! Zstandard: one chunk is one frame (RFC 8878).
 
-use anyhow::{Context, Result};
-use zstd::bulk::Compressor;
-use zstd::stream::raw::{self, DParameter, InBuffer, Operation, OutBuffer};
-use zstd::zstd_safe::CParameter;
+use std::io;
 
-use super::codec::Step;
+use anyhow::{Context, Result};
+use zstd::stream::raw::{self, CParameter, DParameter, InBuffer, Operation, OutBuffer};
+
+use super::codec::{Report, STEP_BYTES, Step};
 
 /// The largest window accepted, as a power of two: the largest chunk.
 const MAX_WINDOW_LOG: u32 = 26;
@@ -20,14 +20,38 @@ pub(super) struct Effort {
 }
 
 /// Packs `data` as a frame that tells its size.
-pub(super) fn pack(data: &[u8], effort: Effort) -> Result<Vec<u8>> {
-    let pack = || -> std::io::Result<Vec<u8>> {
-        let mut compressor = Compressor::new(effort.level)?;
-        let log = effort.window_bytes.ilog2();
-        compressor.set_parameter(CParameter::WindowLog(log))?;
-        compressor.compress(data)
-    };
-    pack().context("packing a chunk")
+pub(super) fn pack(data: &[u8], effort: Effort, report: Report) -> Result<Vec<u8>> {
+    let mut encoder = encoder(data.len(), effort).context("setting up zstd")?;
+    let mut packed = Vec::with_capacity(data.len() / 2 + 4096);
+    for step in data.chunks(STEP_BYTES) {
+        let mut input = InBuffer::around(step);
+        while input.pos() < step.len() {
+            grow(&mut packed, |output| encoder.run(&mut input, output))?;
+        }
+        report(step.len())?;
+    }
+    while grow(&mut packed, |output| encoder.finish(output, true))? > 0 {}
+    packed.shrink_to_fit();
+    Ok(packed)
+}
+
+fn encoder(length: usize, effort: Effort) -> io::Result<raw::Encoder<'static>> {
+    let mut encoder = raw::Encoder::new(effort.level)?;
+    // The size comes first: with it zstd takes no more memory than it needs.
+    encoder.set_pledged_src_size(Some(length as u64))?;
+    encoder.set_parameter(CParameter::WindowLog(effort.window_bytes.ilog2()))?;
+    Ok(encoder)
+}
+
+/// Lets `write` append to `packed`.
+fn grow(
+    packed: &mut Vec<u8>,
+    write: impl FnOnce(&mut OutBuffer<Vec<u8>>) -> io::Result<usize>,
+) -> Result<usize> {
+    packed.reserve(STEP_BYTES);
+    let end = packed.len();
+    let mut output = OutBuffer::around_pos(packed, end);
+    write(&mut output).context("packing a chunk")
 }
 
 /// Decodes frame after frame.

@@ -19,7 +19,7 @@ pub enum ProgressMode {
     Bar,
     /// One line per step, at most one a second
     Plain,
-    /// JSON Lines: {"step", "done", "total"} in bytes, {"note"}
+    /// JSON Lines: {"step", "done", "total", "rate"} in bytes, "left" in seconds; {"note"}
     Json,
     /// Nothing
     None,
@@ -101,23 +101,50 @@ fn say(line: &str) {
 impl State {
     fn plain(&self) -> String {
         let mib = |bytes: u64| bytes >> 20;
-        match self.total {
-            Some(total) if total > 0 => {
-                format!(
-                    "{}: {} of {} MiB ({} %)",
-                    self.step,
-                    mib(self.done),
-                    mib(total),
-                    self.done * 100 / total
-                )
-            }
+        let mut line = match self.total {
+            Some(total) if total > 0 => format!(
+                "{}: {} of {} MiB ({} %)",
+                self.step,
+                mib(self.done),
+                mib(total),
+                self.done * 100 / total
+            ),
             _ if self.done > 0 => format!("{}: {} MiB", self.step, mib(self.done)),
-            _ => self.step.clone(),
+            _ => return self.step.clone(),
+        };
+        if let Some(rate) = self.rate() {
+            line.push_str(&format!(", {:.1} MiB/s", rate / f64::from(1 << 20)));
         }
+        if let Some(seconds) = self.seconds_left() {
+            line.push_str(&format!(", {seconds:.0} s left"));
+        }
+        line
+    }
+
+    /// Returns the bytes in a second so far.
+    fn rate(&self) -> Option<f64> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+        let done = self.done as f64;
+        (seconds > 0.0 && done > 0.0).then(|| done / seconds)
+    }
+
+    fn seconds_left(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+        let left = self.total?.checked_sub(self.done)? as f64;
+        Some(left / self.rate()?)
     }
 
     fn json(&self) -> String {
-        serde_json::json!({ "step": self.step, "done": self.done, "total": self.total }).to_string()
+        let whole = |number: f64| number.round();
+        serde_json::json!({
+            "step": self.step,
+            "done": self.done,
+            "total": self.total,
+            "rate": self.rate().map(whole),
+            "left": self.seconds_left().map(whole),
+        })
+        .to_string()
     }
 
     fn end(&mut self, mode: ProgressMode) {
