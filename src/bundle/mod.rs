@@ -23,6 +23,7 @@ mod glob;
 mod holes;
 mod index;
 mod keyring;
+mod likeness;
 mod listing;
 mod manifest;
 mod meta;

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::draft;
+use super::likeness::Likeness;
 use super::meta::Kind;
 use super::walk::{Found, open_file};
 
@@ -95,6 +96,9 @@ fn group_of_file(path: &[u8], head: &[u8]) -> Group {
     }
 }
 
+/// A path, and for a further name of a file the first one.
+pub(super) type Listed = (Vec<u8>, Vec<u8>);
+
 /// What is called with each path, and for a further name of a file the first one.
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
 
@@ -127,7 +131,7 @@ impl Spill {
     }
 
     /// Visits all paths in packing order.
-    pub(super) fn drain(self, visit: Visit) -> Result<()> {
+    pub(super) fn drain(self, likeness: &mut Likeness, visit: Visit) -> Result<()> {
         let mut file = self
             .file
             .into_inner()
@@ -141,31 +145,40 @@ impl Spill {
             bytes += path.len() + first_name.len();
             window.push((path, first_name));
             if bytes >= WINDOW_BYTES {
-                self.group.visit_window(&mut window, visit)?;
+                self.group.arrange(&mut window, likeness)?;
+                visit_all(&mut window, visit)?;
                 bytes = 0;
             }
         }
-        self.group.visit_window(&mut window, visit)
+        self.group.arrange(&mut window, likeness)?;
+        visit_all(&mut window, visit)
     }
 }
 
 impl Group {
-    fn visit_window(self, window: &mut Vec<(Vec<u8>, Vec<u8>)>, visit: Visit) -> Result<()> {
+    fn arrange(self, window: &mut Vec<Listed>, likeness: &mut Likeness) -> Result<()> {
         match self {
             Group::Dirs | Group::Nodes | Group::Links => {}
             // Parents first.
             Group::EarlyDirs => window.sort(),
-            _ => window.sort_by(|(a, _), (b, _)| likeness(a).cmp(&likeness(b))),
-        }
-        for (path, first_name) in window.drain(..) {
-            visit(&path, &first_name)?;
+            Group::Programs => likeness.arrange(window)?,
+            Group::Rest | Group::Modules | Group::Packed => {
+                window.sort_by(|(a, _), (b, _)| ending_key(a).cmp(&ending_key(b)));
+            }
         }
         Ok(())
     }
 }
 
+fn visit_all(window: &mut Vec<Listed>, visit: Visit) -> Result<()> {
+    for (path, first_name) in window.drain(..) {
+        visit(&path, &first_name)?;
+    }
+    Ok(())
+}
+
 /// Sorts by ending, then by path.
-fn likeness(path: &[u8]) -> (&[u8], &[u8]) {
+fn ending_key(path: &[u8]) -> (&[u8], &[u8]) {
     let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
     let ending = match name.iter().rposition(|b| *b == b'.') {
         Some(dot) if dot > 0 => &name[dot..],
@@ -220,15 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn paths_come_back_sorted_by_likeness() {
+    fn paths_come_back_sorted_by_ending() {
         let dir = tempfile::tempdir().unwrap();
         let mut spill = Spill::new(&dir.path().join("out"), Group::Rest).unwrap();
         for path in ["b/x.py", "a/README", "a/x.c", "a/y.py", ".py"] {
             spill.push(path.as_bytes(), b"").unwrap();
         }
         let mut seen = Vec::new();
+        let mut likeness = Likeness::new(dir.path(), 1 << 20).unwrap();
         spill
-            .drain(&mut |path, _| {
+            .drain(&mut likeness, &mut |path, _| {
                 seen.push(String::from_utf8(path.to_vec()).unwrap());
                 Ok(())
             })

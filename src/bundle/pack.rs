@@ -28,6 +28,7 @@ use super::digest::{InodeHasher, TreeSum};
 use super::draft::{self, Draft};
 use super::holes::{Extent, data_extents};
 use super::keyring::SigningKey;
+use super::likeness::Likeness;
 use super::manifest::{
     BootFiles, Chunk, Codec, FORMAT, MAX_CHUNK_BYTES, MAX_CREATED, Manifest, Payload, Sha,
     TreeSummary,
@@ -125,7 +126,8 @@ pub fn pack(
     };
     let (tree, chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
         let mut emitter = Emitter::new(root, chunks)?;
-        emitter.emit(listing.spills)?;
+        let mut likeness = Likeness::new(root, options.plan.window_bytes)?;
+        emitter.emit(listing.spills, &mut likeness)?;
         Ok(emitter.summary())
     })
     .with_context(|| format!("packing {}", root.display()))?;
@@ -214,11 +216,11 @@ impl<'a, 'b> Emitter<'a, 'b> {
         })
     }
 
-    fn emit(&mut self, spills: Vec<Spill>) -> Result<()> {
+    fn emit(&mut self, spills: Vec<Spill>, likeness: &mut Likeness) -> Result<()> {
         for (group, spill) in Group::ALL.into_iter().zip(spills) {
             self.chunks.begin_group(group)?;
             let counted = self.sum;
-            spill.drain(&mut |path, first_name| {
+            spill.drain(likeness, &mut |path, first_name| {
                 self.entry(path, first_name)
                     .with_context(|| format!("reading {}", show(path)))
             })?;
