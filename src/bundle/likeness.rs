@@ -47,9 +47,8 @@ impl Likeness {
         })
     }
 
-    /// Sorts files by name, and those that share code to the first of them.
+    /// Moves files to the first one that they share code with.
     pub(super) fn arrange(&mut self, files: &mut Vec<Listed>) -> Result<()> {
-        files.sort_by(|(a, _), (b, _)| name_key(a).cmp(&name_key(b)));
         let mut samples = Vec::new();
         let mut groups = Groups::default();
         for (number, (path, _)) in files.iter().enumerate() {
@@ -171,12 +170,6 @@ impl Groups {
     }
 }
 
-/// Sorts libraries to the tools of the same name.
-fn name_key(path: &[u8]) -> (&[u8], &[u8]) {
-    let name = split(path).1;
-    (name.strip_prefix(b"lib").unwrap_or(name), path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +208,7 @@ mod tests {
                 .map(|entry| entry.unwrap().file_name().into_encoded_bytes())
                 .map(|name| (name, Vec::new()))
                 .collect();
+            files.sort();
             let mut likeness = Likeness::new(root.path(), window_bytes).unwrap();
             likeness.arrange(&mut files).unwrap();
             let names = files.into_iter().map(|(path, _)| path);
@@ -222,11 +216,11 @@ mod tests {
         };
         assert_eq!(
             arranged(1 << 20),
-            "alpha omega libzeta.so beta libbeta.so middle"
+            "alpha libzeta.so omega beta libbeta.so middle"
         );
         assert_eq!(
             arranged(1000),
-            "alpha beta libbeta.so middle omega libzeta.so"
+            "alpha beta libbeta.so libzeta.so middle omega"
         );
     }
 }

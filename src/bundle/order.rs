@@ -161,10 +161,10 @@ impl Group {
             Group::Dirs | Group::Nodes | Group::Links => {}
             // Parents first.
             Group::EarlyDirs => window.sort(),
-            Group::Programs => likeness.arrange(window)?,
-            Group::Rest | Group::Modules | Group::Packed => {
-                window.sort_by(|(a, _), (b, _)| ending_key(a).cmp(&ending_key(b)));
-            }
+            _ => window.sort_by(|(a, _), (b, _)| ending_key(a).cmp(&ending_key(b))),
+        }
+        if self == Group::Programs {
+            likeness.arrange(window)?;
         }
         Ok(())
     }
