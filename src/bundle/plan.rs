@@ -44,7 +44,8 @@ impl PackPlan {
             (Codec::Xz, PackMode::Default) => (6, 8, 16),
             // Packing takes 11.5 times the window, unpacking once.
             (Codec::Xz, PackMode::Best) => (9, 28, 56),
-            (Codec::Zstd, PackMode::Default) => (19, 16, 16),
+            // Packing takes 10 times the window, unpacking once.
+            (Codec::Zstd, PackMode::Default) => (19, 32, 32),
             (Codec::Zstd, PackMode::Best) => (22, 32, 32),
         };
         PackPlan {

@@ -10,6 +10,9 @@ use super::codec::{Report, STEP_BYTES, Step};
 /// The largest window accepted, as a power of two: the largest chunk.
 const MAX_WINDOW_LOG: u32 = 26;
 
+/// From this level on, zstd keeps what it has seen in a binary tree.
+const MIN_TREE_LEVEL: i32 = 18;
+
 /// How hard a chunk is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Effort {
@@ -39,7 +42,14 @@ fn encoder(length: usize, effort: Effort) -> io::Result<raw::Encoder<'static>> {
     let mut encoder = raw::Encoder::new(effort.level)?;
     // The size comes first: with it zstd takes no more memory than it needs.
     encoder.set_pledged_src_size(Some(length as u64))?;
-    encoder.set_parameter(CParameter::WindowLog(effort.window_bytes.ilog2()))?;
+    let log = effort.window_bytes.ilog2();
+    encoder.set_parameter(CParameter::WindowLog(log))?;
+    if effort.level >= MIN_TREE_LEVEL {
+        // By itself only the last level looks through the whole window. The
+        // tree has two entries for each place in it.
+        encoder.set_parameter(CParameter::ChainLog(log + 1))?;
+        encoder.set_parameter(CParameter::HashLog(log - 1))?;
+    }
     Ok(encoder)
 }
 
