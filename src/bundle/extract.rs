@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, makedev, mkdirat,
     mknodat, utimensat,
@@ -42,6 +42,9 @@ pub enum Devices {
     /// Refuse an archive that has any.
     Refuse,
 }
+
+/// Smaller files are written at once, and the file system sees their size.
+const MIN_RESERVED_BYTES: u64 = 1 << 20;
 
 /// One thread's way to the target.
 pub(super) struct Extractor<'a> {
@@ -143,9 +146,14 @@ impl<'a> Extractor<'a> {
     /// Makes a file whose data goes on in the next piece.
     pub(super) fn begin_spanning(&mut self, batch: &Batch, member: &Member) -> Result<Spanning> {
         let path = batch.path(member);
-        let file = self
-            .create(path)
-            .with_context(|| format!("unpacking {}", show(path)))?;
+        let mut make = || -> Result<File> {
+            let file = self.create(path)?;
+            if !member.is_sparse() && member.stored >= MIN_RESERVED_BYTES {
+                reserve(&file, member.stored)?;
+            }
+            Ok(file)
+        };
+        let file = make().with_context(|| format!("unpacking {}", show(path)))?;
         Ok(Spanning {
             file,
             path: path.to_vec(),
@@ -292,6 +300,15 @@ impl<'a> Extractor<'a> {
                 other.with_context(|| format!("setting attribute {}", xattr.name.escape_ascii()))
             }
         }
+    }
+}
+
+/// Reserves the space of a file that several threads will write, so that it
+/// lies in one piece.
+fn reserve(file: &File, bytes: u64) -> Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, i64::try_from(bytes)?) {
+        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("reserving {bytes} bytes")),
     }
 }
 
