@@ -57,7 +57,11 @@ pub struct Opener {
     output: BufReader<ChildStdout>,
     temp: PathBuf,
     source: PathBuf,
+    /// What it is told when it may go on.
+    word: &'static str,
 }
+
+const SIGNALLED: &str = "signalled";
 
 impl Opener {
     /// Starts one that stops at the step whose title starts with `pause`;
@@ -102,6 +106,7 @@ impl Opener {
             output,
             temp,
             source: source.to_owned(),
+            word: "",
         }
     }
 
@@ -117,14 +122,21 @@ impl Opener {
         panic!("the process ended before its pause");
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub fn signal(&mut self, signal: &str) {
+        self.word = SIGNALLED;
         super::disk::run("kill", &[signal, &self.child.id().to_string()]);
     }
 
     /// Lets it go on, and returns what it saw until its end.
     pub fn finish(mut self) -> Seen {
         // It may have been killed.
-        drop(self.child.stdin.take().unwrap().write_all(b"\n"));
+        drop(
+            self.child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(format!("{}\n", self.word).as_bytes()),
+        );
         let mut seen = Seen::default();
         for line in self.output.lines() {
             let line = line.unwrap();
@@ -272,7 +284,12 @@ impl Progress for Printer {
             .is_some_and(|pause| step.starts_with(pause.as_str()))
         {
             println!("@paused {step}");
-            std::io::stdin().read_line(&mut String::new()).unwrap();
+            let mut word = String::new();
+            std::io::stdin().read_line(&mut word).unwrap();
+            // A signal takes a moment to be noticed.
+            while word.starts_with(SIGNALLED) && signals::check().is_ok() {
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -101,7 +101,7 @@ fn a_conversion_is_ended_by_a_signal_and_outlived_without_leftovers() {
     let tools = endless_conversion(dir.path());
     let start = || Opener::start_with_tools(&image, None, None, Some(&tools));
 
-    let opener = start();
+    let mut opener = start();
     let tool = wait_for(&dir.path().join("started"));
     opener.signal("-TERM");
     let seen = opener.finish();
@@ -109,7 +109,7 @@ fn a_conversion_is_ended_by_a_signal_and_outlived_without_leftovers() {
     assert!(text.contains("interrupted"), "{text}");
     assert!(!Path::new("/proc").join(&tool).exists(), "the tool goes on");
 
-    let opener = start();
+    let mut opener = start();
     let tool = wait_for(&dir.path().join("started"));
     opener.signal("-KILL");
     let seen = opener.finish();
