@@ -19,6 +19,8 @@ mod extract;
 mod fields;
 mod file_hasher;
 mod foreign;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod glob;
 mod holes;
 mod index;

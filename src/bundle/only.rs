@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::batch::{Batch, Member};
 use super::beneath::show;
@@ -84,6 +84,7 @@ impl Bundle<'_> {
             let blame = |error| feed.bad_chunk(index, error);
             let mut skip = 0;
             if index != expected {
+                check_end(&strand).map_err(|error| feed.bad_chunk(expected - 1, error))?;
                 // What the chunks before it began is not wanted.
                 strand = Strand::default();
                 skip = chunk.index.as_ref().map_or(0, |index| index.first);
@@ -110,6 +111,7 @@ impl Bundle<'_> {
                 strand.write(piece, &batch, &mut extractor, &mut ends)?;
             }
         }
+        check_end(&strand).map_err(|error| feed.bad_chunk(expected - 1, error))?;
         drop(extractor);
         if let Some(missing) = wanted.iter().find(|w| !w.is_found) {
             refuse!("{} holds no {}", self.label(), show(&missing.path));
@@ -120,6 +122,15 @@ impl Bundle<'_> {
         progress.finish();
         Ok(())
     }
+}
+
+/// Checks that no wanted file goes on in a chunk that is left out.
+fn check_end(strand: &Strand) -> Result<()> {
+    ensure!(
+        strand.spanning.is_none(),
+        "its last file goes on in a chunk that does not hold it, as the manifest says"
+    );
+    Ok(())
 }
 
 /// A link to what is not unpacked would fail without saying what to do.

@@ -138,6 +138,7 @@ impl Parser {
         data.is_carried = true;
         Some(Parser {
             state: State::Data(data),
+            global: self.global.clone(),
             last_path: self.last_path.clone(),
             ..Parser::default()
         })

@@ -138,9 +138,11 @@ impl Member<'_> {
     }
 
     fn put_target(&self, header: &mut tar::Header, records: &mut Records) {
-        if self.target.len() <= NAME_BYTES {
-            header.as_old_mut().linkname[..self.target.len()].copy_from_slice(self.target);
-        } else {
+        // A beginning of what is too long: of a link whose header has no target
+        // at all, bsdtar may make a file.
+        let start = &self.target[..self.target.len().min(NAME_BYTES)];
+        header.as_old_mut().linkname[..start.len()].copy_from_slice(start);
+        if start != self.target {
             records.path("linkpath", self.target);
         }
     }

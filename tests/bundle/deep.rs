@@ -3,45 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use crate::hostile::{Archive, xz};
+use crate::forge::{Archive, forge_packed, xz};
 use crate::kit::*;
 use crate::listing::open;
 use tar::EntryType;
-use va_upgrade::bundle::{Chunk, Contents, Manifest, Sha};
+use va_upgrade::bundle::{Contents, Manifest};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
-
-/// Makes a bundle whose one chunk is `packed`, with the right digest.
-fn forge(manifest: &Manifest, packed: &[u8], size: u64, path: &Path) {
-    let mut forged = manifest.clone();
-    forged.chunks = vec![Chunk {
-        offset: 0,
-        packed: packed.len() as u64,
-        size,
-        sha256: Sha::of(packed),
-        index: None,
-    }];
-    forged.payload.packed_bytes = packed.len() as u64;
-    forged.payload.size_bytes = size;
-    let text = forged.render().unwrap();
-    let mut bundle = tar::Builder::new(Vec::new());
-    for (name, content) in [
-        ("manifest.yaml", text.as_bytes()),
-        ("rootfs.tar.xz", packed),
-    ] {
-        let mut header = tar::Header::new_ustar();
-        header.set_path(name).unwrap();
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(content.len() as u64);
-        header.set_mtime(forged.created);
-        header.set_entry_type(EntryType::Regular);
-        header.set_cksum();
-        bundle.append(&header, content).unwrap();
-    }
-    fs::write(path, bundle.into_inner().unwrap()).unwrap();
-}
 
 /// A manifest that speaks of a tree with `entries` names and `inodes` inodes.
 fn manifest(dir: &Path, entries: u64, inodes: u64) -> Manifest {
@@ -86,7 +54,7 @@ fn what_does_not_decode_is_found_although_its_digest_is_right() {
         (&xz(&[7; 1024]), 1024, "checksum is wrong"),
         (&xz(&archive[..512]), 512, "too early"),
     ] {
-        forge(&manifest, bytes, size, &path);
+        forge_packed(&manifest, &[(bytes, size, None)], &path);
         open(&path).verify(1, &Silent).unwrap();
         let error = open(&path).verify_deep(&Silent).expect_err(word);
         let text = format!("{error:#}");
@@ -144,7 +112,11 @@ fn an_archive_that_is_no_tree_or_another_one_is_refused() {
     ] {
         let archive = archive.end();
         let manifest = manifest(dir.path(), entries, inodes);
-        forge(&manifest, &xz(&archive), archive.len() as u64, &path);
+        forge_packed(
+            &manifest,
+            &[(&xz(&archive), archive.len() as u64, None)],
+            &path,
+        );
         let error = open(&path).verify_deep(&Silent).expect_err(word);
         let text = format!("{error:#}");
         assert!(text.contains(word), "{word}: {text}");
@@ -164,7 +136,11 @@ fn a_tree_is_not_compared_when_it_is_none() {
     ] {
         let archive = archive.end();
         let manifest = manifest(dir.path(), 1, 1);
-        forge(&manifest, &xz(&archive), archive.len() as u64, &path);
+        forge_packed(
+            &manifest,
+            &[(&xz(&archive), archive.len() as u64, None)],
+            &path,
+        );
         let error = open(&path)
             .visit(&mut Contents::default(), &Silent)
             .expect_err(word);

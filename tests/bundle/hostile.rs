@@ -1,79 +1,17 @@
 //! Archives that try to write elsewhere, or more than they may.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
+use crate::forge::{Archive, forge, forge_packed, write_bundle, xz};
 use crate::kit::*;
+use crate::listing::open;
+use crate::lying::{Lab, archive};
 use tar::{EntryType, Header};
-use va_upgrade::bundle::{Devices, UnpackOptions, unpack_tar_xz};
+use va_upgrade::bundle::{Devices, Sealed, Sha, Trust, UnpackOptions, unpack_tar_xz};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
-
-/// A tar made by hand.
-#[derive(Default)]
-pub struct Archive(Vec<u8>);
-
-impl Archive {
-    pub fn add(mut self, kind: EntryType, name: &str, link: &str, data: &[u8]) -> Archive {
-        let mut header = Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-        header.set_entry_type(kind);
-        header.set_mode(0o755);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_device_major(1).unwrap();
-        header.set_device_minor(3).unwrap();
-        header.set_size(data.len() as u64);
-        header.set_cksum();
-        self.0.extend(header.as_bytes());
-        self.0.extend(data);
-        self.0.resize(self.0.len().next_multiple_of(512), 0);
-        self
-    }
-
-    pub fn file(self, name: &str) -> Archive {
-        self.add(EntryType::Regular, name, "", b"data")
-    }
-
-    pub fn dir(self, name: &str) -> Archive {
-        self.add(EntryType::Directory, name, "", b"")
-    }
-
-    pub fn symlink(self, name: &str, target: &str) -> Archive {
-        self.add(EntryType::Symlink, name, target, b"")
-    }
-
-    pub fn hard_link(self, name: &str, target: &str) -> Archive {
-        self.add(EntryType::Link, name, target, b"")
-    }
-
-    pub fn pax(self, records: &[(&str, &str)]) -> Archive {
-        let mut body = String::new();
-        for (key, value) in records {
-            let rest = key.len() + value.len() + 3;
-            let mut length = rest + 1;
-            while length != rest + length.to_string().len() {
-                length += 1;
-            }
-            body += &format!("{length} {key}={value}\n");
-        }
-        self.add(EntryType::XHeader, "PaxHeaders", "", body.as_bytes())
-    }
-
-    pub fn end(mut self) -> Vec<u8> {
-        self.0.resize(self.0.len() + 1024, 0);
-        self.0
-    }
-}
-
-pub fn xz(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 0);
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
+use va_upgrade::system::Host;
 
 /// Unpacks into a directory beside one that must stay as it is.
 fn attempt(archive: &[u8], options: &UnpackOptions) -> anyhow::Result<()> {
@@ -114,6 +52,13 @@ fn archives_that_lead_out_of_the_tree_are_refused_by_name() {
         (a().symlink("out", "../outside").dir("out/dir"), "out"),
         (a().symlink("f", "../outside/secret").file("f"), "f"),
         (a().dir("d").file("d/x").symlink("d", "../outside"), "d"),
+        (a().dir("d").symlink("d", "../outside").file("d/evil"), "d"),
+        (a().symlink("s", "f").file("f").file("s"), "s"),
+        (
+            a().symlink("out", "..")
+                .hard_link("h", "out/outside/secret"),
+            "out",
+        ),
         (a().file("f").file("f"), "f"),
         (a().file("f").file("f/x"), "f"),
         (a().file("f").dir("f"), "f"),
@@ -229,4 +174,137 @@ fn harmless_oddities_are_accepted() {
         .file("..name")
         .end();
     attempt(&archive, &unpack_options()).unwrap();
+}
+
+#[test]
+fn ten_gigabytes_of_zeros_end_where_the_target_is_full() {
+    let lab = Lab::new();
+    let large = Archive::default()
+        .dir("./")
+        .add(EntryType::Regular, "zeros", "", b"");
+    let mut head = large.bytes();
+    let header = head.last_chunk_mut::<512>().unwrap();
+    let mut header_of_zeros = tar::Header::from_byte_slice(header).clone();
+    header_of_zeros.set_size(10 << 30);
+    header_of_zeros.set_cksum();
+    *header = *header_of_zeros.as_bytes();
+    let (head, zeros, end) = (xz(&head), xz(&vec![0; 64 << 20]), xz(&[0; 1024]));
+    let mut chunks = vec![(&zeros[..], 64 << 20, None); 160];
+    chunks.insert(0, (&head, 1024, None));
+    chunks.push((&end, 1024, None));
+    let bundle = lab.path("forged.vab");
+    forge_packed(&lab.manifest, &chunks, &bundle);
+    assert!(fs::metadata(&bundle).unwrap().len() < 3 << 20);
+
+    let target = lab.path("full");
+    fs::create_dir(&target).unwrap();
+    Host::new(false).enter_private_mounts().unwrap();
+    sh(&format!(
+        "mount -t tmpfs -o size=16m none '{}'",
+        target.display()
+    ));
+    let result = open(&bundle).unpack(&target, &unpack_options(), &Silent);
+    let names = fs::read_dir(&target).unwrap().count();
+    sh(&format!("umount '{}'", target.display()));
+    let error = format!("{:#}", result.unwrap_err());
+    assert!(
+        error.contains("unpacking zeros") && error.contains("No space"),
+        "{error}"
+    );
+    assert_eq!(names, 1);
+}
+
+#[test]
+fn device_nodes_in_a_bundle_are_refused_where_they_are_not_allowed() {
+    let lab = Lab::new();
+    let strict = UnpackOptions {
+        devices: Devices::Refuse,
+        ..unpack_options()
+    };
+    for kind in [EntryType::Char, EntryType::Block] {
+        let archive = Archive::default()
+            .dir("./")
+            .add(kind, "node", "", b"")
+            .end();
+        let bundle = lab.path("forged.vab");
+        forge(&lab.manifest, &archive, &[(archive.len(), None)], &bundle);
+        lab.unpack(&bundle, unpack_options()).unwrap();
+        let error = format!("{:#}", lab.unpack(&bundle, strict).unwrap_err());
+        assert!(
+            error.contains("node") && error.contains("not allowed"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn chunk_tables_that_overlap_lie_or_run_past_the_end_are_refused() {
+    let lab = Lab::new();
+    let archive = archive().end();
+    let bundle = lab.path("forged.vab");
+    forge(
+        &lab.manifest,
+        &archive,
+        &[(2560, None), (2048, None)],
+        &bundle,
+    );
+    let sealed = Sealed::open(&bundle).unwrap();
+    let text = String::from_utf8(sealed.signed_bytes().to_vec()).unwrap();
+    let (body, _) = text.split_once("checksum: ").unwrap();
+    let (manifest, _) = sealed.authenticate(Trust::Anyone).unwrap();
+    let manifest = manifest.manifest().clone();
+    let [first, second] = &manifest.chunks[..] else {
+        panic!("two chunks were asked for");
+    };
+    let payload = fs::read(&bundle).unwrap();
+    let at = 512 + text.len().next_multiple_of(512) + 512;
+    let payload = &payload[at..][..usize::try_from(manifest.payload.packed_bytes).unwrap()];
+    let offset = |to: u64| {
+        (
+            format!("offset: {}", second.offset),
+            format!("offset: {to}"),
+        )
+    };
+    let packed = |to: u64| {
+        (
+            format!("packed: {}", second.packed),
+            format!("packed: {to}"),
+        )
+    };
+    let size = |to: u64| (format!("size: {}", second.size), format!("size: {to}"));
+    for ((old, new), word) in [
+        (offset(0), "chunk 1 starts at 0"),
+        (offset(second.offset - 1), "the one before it ends at"),
+        (offset(second.offset + 1), "the one before it ends at"),
+        (offset(u64::MAX), "the one before it ends at"),
+        (packed(0), "chunk 1 has 0 packed bytes"),
+        (packed(second.packed + 1), "the payload"),
+        (packed(u64::MAX), "chunk 1 has 18446744073709551615"),
+        (size(0), "chunk 1 unpacks to 0 bytes"),
+        (size(second.size + 1), "the payload"),
+        (size(1 << 40), "chunk 1 unpacks to"),
+        ((first.sha256.to_string(), "0".repeat(63)), "not a SHA-256"),
+        (
+            (first.sha256.to_string(), second.sha256.to_string()),
+            "chunk 1 of 2",
+        ),
+    ] {
+        assert!(body.contains(&old), "{old}");
+        // The last place is the second chunk's; the payload stands before both.
+        let (before, after) = body.rsplit_once(&old).unwrap();
+        let body = format!("{before}{new}{after}");
+        let text = format!("{body}checksum: {}\n", Sha::of(body.as_bytes()));
+        write_bundle(text.as_bytes(), payload, &bundle);
+        let target = lab.path("target");
+        fs::create_dir(&target).unwrap();
+        let unpack = || {
+            let (bundle, _) = Sealed::open(&bundle)?.authenticate(Trust::Anyone)?;
+            bundle.unpack(&target, &unpack_options(), &Silent)
+        };
+        let error = unpack().expect_err(word);
+        assert_eq!(class_of(&error), Class::BadBundle, "{error:#}");
+        assert!(format!("{error:#}").contains(word), "{word}: {error:#}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "{word}");
+        fs::remove_dir(&target).unwrap();
+    }
 }

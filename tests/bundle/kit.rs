@@ -1,11 +1,10 @@
-//! What the tests share: a tricky tree, running tools, comparing trees.
+//! What the tests share: running tools, a tricky tree, packing it.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
@@ -244,104 +243,4 @@ pub fn make_deep_dir(root: &Path) {
         "cd '{}'; for i in $(seq 25); do mkdir {name}; cd {name}; done; echo far > leaf",
         root.display()
     ));
-}
-
-/// Describes every entry of a tree, so that two trees compare as maps.
-pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
-    let mut seen = BTreeMap::new();
-    let mut first_names = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(path) = waiting.pop() {
-        let meta = fs::symlink_metadata(&path).unwrap();
-        let kind = meta.file_type();
-        let name = path.strip_prefix(root).unwrap().to_owned();
-        let mut xattrs: Vec<_> = xattr::list(&path)
-            .unwrap()
-            .filter(|name| name != "security.evm")
-            .map(|name| {
-                let value = xattr::get(&path, &name).unwrap().unwrap_or_default();
-                (name.into_vec().escape_ascii().to_string(), value)
-            })
-            .collect();
-        xattrs.sort();
-        let mut text = format!(
-            "{:o} {}:{} {}.{:09} rdev {} {xattrs:?}",
-            meta.mode(),
-            meta.uid(),
-            meta.gid(),
-            meta.mtime(),
-            meta.mtime_nsec(),
-            meta.rdev(),
-        );
-        if kind.is_symlink() {
-            text += &format!(" -> {:?}", fs::read_link(&path).unwrap());
-        }
-        if kind.is_file() {
-            let is_sparse = meta.blocks() * 512 < meta.len() / 2;
-            text += &format!(
-                " size {} sparse {is_sparse} {}",
-                meta.len(),
-                data_sum(&path, &meta)
-            );
-        }
-        if !kind.is_dir() && meta.nlink() > 1 {
-            let key = (meta.dev(), meta.ino());
-            let first = first_names.entry(key).or_insert_with(|| meta.nlink());
-            text += &format!(" links {first}");
-        }
-        if kind.is_dir()
-            && !["tmp", "proc"]
-                .iter()
-                .any(|hollow| name == Path::new(hollow))
-        {
-            for entry in fs::read_dir(&path).unwrap() {
-                waiting.push(entry.unwrap().path());
-            }
-        }
-        seen.insert(name, text);
-    }
-    seen
-}
-
-/// Sums up a file's data by the tool that skips holes fastest.
-fn data_sum(path: &Path, meta: &fs::Metadata) -> String {
-    if meta.len() > 1 << 30 {
-        let file = File::open(path).unwrap();
-        let mut sums = Vec::new();
-        for offset in [0, 1 << 20, 3 << 30, meta.len() - 4096] {
-            let mut block = vec![0; 4096];
-            file.read_exact_at(&mut block, offset).unwrap_or_default();
-            sums.push(block.iter().map(|b| u64::from(*b)).sum::<u64>());
-        }
-        return format!("{sums:?}");
-    }
-    let data = fs::read(path).unwrap();
-    va_upgrade::bundle::Sha::of(&data).to_string()
-}
-
-/// Asserts that two trees are the same; prints only the entries that differ.
-pub fn assert_same(expected: &Path, actual: &Path) {
-    assert_same_but(expected, actual, |_, text| text);
-}
-
-/// Like [`assert_same`], after `forgive` has had a look at each description.
-pub fn assert_same_but(expected: &Path, actual: &Path, forgive: impl Fn(&Path, String) -> String) {
-    let look = |root| -> BTreeMap<PathBuf, String> {
-        let entries = snapshot(root).into_iter();
-        entries
-            .map(|(path, text)| {
-                let text = forgive(&path, text);
-                (path, text)
-            })
-            .collect()
-    };
-    let (expected, actual) = (look(expected), look(actual));
-    let mut differences = Vec::new();
-    for path in expected.keys().chain(actual.keys()) {
-        let (a, b) = (expected.get(path), actual.get(path));
-        if a != b {
-            differences.push(format!("{path:?}\n  expected {a:?}\n  found    {b:?}"));
-        }
-    }
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

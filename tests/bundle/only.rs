@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::compare::*;
 use crate::kit::*;
 use va_upgrade::bundle::{Keyring, Manifest, Sealed, Trust};
 use va_upgrade::failure::{Class, class_of};

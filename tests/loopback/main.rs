@@ -9,3 +9,4 @@ mod opener;
 mod source_formats;
 mod source_layouts;
 mod source_leftovers;
+mod whole_root;
