@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::unistd::syncfs;
@@ -320,10 +320,11 @@ impl Bundle<'_> {
             let threads: Vec<_> = (0..shared.options.threads)
                 .map(|_| scope.spawn(|| note(shared.run(&feed))))
                 .collect();
-            for thread in threads {
-                thread.join().expect("an unpacking thread does not panic");
-            }
+            let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
             shared.update(|state| state.is_finished = true);
+            for ended in ended {
+                ended.expect("an unpacking thread does not panic");
+            }
         });
         shared
             .finish(chunks)
