@@ -242,17 +242,18 @@ impl ChunkWriter<'_> {
             first: first as u64,
             names,
         };
-        let spare = self.shared.lock().spare.pop().unwrap_or_default();
         let job = Job {
             number: self.number,
-            data: std::mem::replace(&mut self.buffer, spare),
+            data: std::mem::take(&mut self.buffer),
             effort: self.plan.effort(self.group),
             index,
         };
         self.number += 1;
-        self.sender
-            .send(job)
-            .map_err(|_| anyhow!("the packing threads have ended"))
+        let sent = self.sender.send(job);
+        sent.map_err(|_| anyhow!("the packing threads have ended"))?;
+        // Whoever took it has left its own buffer behind, unless it had none.
+        self.buffer = self.shared.lock().spare.pop().unwrap_or_default();
+        Ok(())
     }
 
     fn cut_full(&mut self) -> Result<()> {

@@ -149,6 +149,7 @@ pub(super) mod tests {
                 preset: 0,
                 dict_bytes: 8 << 20,
                 filter: xz::Filter::None,
+                is_in_eights: true,
             }),
         ),
         (

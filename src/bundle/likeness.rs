@@ -24,7 +24,7 @@ const SAMPLE_BYTES: usize = 32;
 /// One in so many places is a sample, chosen by what is there.
 const SAMPLE_RATE: u64 = 97;
 /// Samples of all files together; those beyond are done without.
-const MAX_SAMPLES: usize = 1 << 20;
+const MAX_SAMPLES: usize = 1 << 19;
 /// Two files are alike from this many common samples on, some 12 KiB of code.
 const MIN_COMMON: u32 = 8;
 const READ_BYTES: usize = 1 << 20;
