@@ -1,6 +1,8 @@
 //! Writes the headers of a POSIX pax tar, in the dialect that GNU tar and
 //! libarchive both restore completely.
 
+use std::borrow::Cow;
+
 use super::acl;
 use super::beneath::split;
 use super::holes::Extent;
@@ -92,8 +94,8 @@ impl Member<'_> {
     fn shown_path(&self) -> Vec<u8> {
         match (self.meta.kind, self.path) {
             (Kind::Dir, b"") => b"./".to_vec(),
-            (Kind::Dir, path) => [path, b"/"].concat(),
-            (_, path) => path.to_vec(),
+            (Kind::Dir, path) => [&plain(path)[..], b"/"].concat(),
+            (_, path) => plain(path).into_owned(),
         }
     }
 
@@ -138,12 +140,16 @@ impl Member<'_> {
     }
 
     fn put_target(&self, header: &mut tar::Header, records: &mut Records) {
+        let target = match self.is_hard_link {
+            true => plain(self.target),
+            false => Cow::Borrowed(self.target),
+        };
         // A beginning of what is too long: of a link whose header has no target
         // at all, bsdtar may make a file.
-        let start = &self.target[..self.target.len().min(NAME_BYTES)];
+        let start = &target[..target.len().min(NAME_BYTES)];
         header.as_old_mut().linkname[..start.len()].copy_from_slice(start);
-        if start != self.target {
-            records.path("linkpath", self.target);
+        if start != &target[..] {
+            records.path("linkpath", &target);
         }
     }
 
@@ -228,6 +234,14 @@ impl Records {
         self.0.push(b'=');
         self.0.extend(value);
         self.0.push(b'\n');
+    }
+}
+
+/// Keeps what bsdtar would cut off as the beginning of a Windows path.
+fn plain(path: &[u8]) -> Cow<'_, [u8]> {
+    match path {
+        [b'\\', ..] | [_, b':', ..] => Cow::Owned([b"./", path].concat()),
+        path => Cow::Borrowed(path),
     }
 }
 

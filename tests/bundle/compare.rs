@@ -33,7 +33,8 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     pub size_bytes: u64,
-    /// Less than half of it takes room.
+    /// More than half of it is in holes, and it is large enough for any tool to
+    /// bother.
     pub is_sparse: bool,
     /// The digest of its blocks but those of zeros.
     pub digest: String,
@@ -100,20 +101,18 @@ fn describe(place: &Path, meta: &Metadata) -> Entry {
         device: meta.rdev(),
         xattrs: xattrs.collect(),
         target: kind.is_symlink().then(|| fs::read_link(place).unwrap()),
-        file: kind.is_file().then(|| Content {
-            size_bytes: meta.len(),
-            is_sparse: meta.blocks() * 512 < meta.len() / 2,
-            digest: digest(&File::open(place).unwrap(), meta.len()),
-        }),
+        file: kind
+            .is_file()
+            .then(|| content(&File::open(place).unwrap(), meta.len())),
         first_name: None,
     }
 }
 
-/// Digests a file; zeros and holes count the same and cost nothing.
-fn digest(file: &File, size: u64) -> String {
+/// Looks at a file; in its digest, zeros and holes count the same.
+fn content(file: &File, size: u64) -> Content {
     let mut sums = Vec::new();
     let mut block = vec![0; BLOCK];
-    let mut at = 0;
+    let (mut at, mut stored) = (0, 0);
     while at < size {
         let Ok(data) = lseek(file.as_fd(), at.cast_signed(), Whence::SeekData) else {
             break;
@@ -127,9 +126,14 @@ fn digest(file: &File, size: u64) -> String {
                 sums.extend(Sha::of(&block[..length]).0);
             }
             at += BLOCK as u64;
+            stored += length as u64;
         }
     }
-    Sha::of(&sums).to_string()
+    Content {
+        size_bytes: size,
+        is_sparse: size > 1 << 16 && stored < size / 2,
+        digest: Sha::of(&sums).to_string(),
+    }
 }
 
 /// Asserts that two trees are the same; prints only the entries that differ.

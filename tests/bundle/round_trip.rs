@@ -165,20 +165,41 @@ fn stock_tools_restore_what_we_pack() {
     assert_same_but(&tree, &by_bsd, as_bsdtar_restores);
 }
 
+/// Unpacks a bundle of the tree with bsdtar and compares.
+fn assert_bsdtar_restores(tree: &Path) {
+    let (bundle, out) = (tree.with_extension("vab"), tree.with_extension("out"));
+    fs::create_dir(&out).unwrap();
+    pack_tree(tree, &bundle, 1);
+    sh(&format!(
+        "tar -xOf '{}' rootfs.tar.xz | bsdtar -xpf - -C '{}'",
+        bundle.display(),
+        out.display()
+    ));
+    assert_same(tree, &out);
+}
+
 #[test]
 fn bsdtar_makes_a_link_of_a_link_with_a_long_target() {
     let dir = temp_dir();
-    let at = |name: &str| dir.path().join(name);
-    fs::create_dir(at("tree")).unwrap();
-    fs::create_dir(at("out")).unwrap();
-    symlink(OsStr::from_bytes(&[0xe9; 150]), at("tree/link")).unwrap();
-    pack_tree(&at("tree"), &at("a.vab"), 1);
-    sh(&format!(
-        "tar -xOf '{}' rootfs.tar.xz | bsdtar -xpf - -C '{}'",
-        at("a.vab").display(),
-        at("out").display()
-    ));
-    assert_same(&at("tree"), &at("out"));
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    symlink(OsStr::from_bytes(&[0xe9; 150]), tree.join("link")).unwrap();
+    assert_bsdtar_restores(&tree);
+}
+
+#[test]
+fn bsdtar_takes_no_name_for_a_windows_path() {
+    let dir = temp_dir();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("c:/sub")).unwrap();
+    for name in ["c:/sub/file", "\\\\.\\file", "x:"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    let sparse = File::create(tree.join("C:sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    fs::hard_link(tree.join("x:"), tree.join("zz")).unwrap();
+    symlink("\\target", tree.join("link")).unwrap();
+    assert_bsdtar_restores(&tree);
 }
 
 #[test]

@@ -9,13 +9,25 @@ use crate::compare::{Entry, Tree};
 
 /// The longest path that a call takes.
 const MAX_PATH_BYTES: usize = 4095;
+/// The longest path that fits behind `/proc/self/fd/N/`, as GNU tar reaches
+/// attributes.
+const MAX_ATTRIBUTE_PATH_BYTES: usize = MAX_PATH_BYTES - 16;
+/// The attributes that hold ACLs.
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// Leaves out what GNU tar cannot make: what has a path that no call takes,
-/// and further names of a file whose first one it is.
-pub fn as_gnu_tar_restores(tree: &mut Tree, _: &mut Tree) {
+/// and further names of a file whose first one it is. In paths that nearly are,
+/// it neither sets attributes nor takes inherited ones away.
+pub fn as_gnu_tar_restores(tree: &mut Tree, found: &mut Tree) {
     let is_short = |path: &Path| path.as_os_str().len() <= MAX_PATH_BYTES;
     tree.retain(|path, entry| is_short(path) && entry.first_name.as_deref().is_none_or(is_short));
     forget_lone_names(tree);
+    for (path, entry) in tree.iter_mut().chain(found) {
+        let made_as = entry.first_name.as_ref().unwrap_or(path);
+        if made_as.as_os_str().len() > MAX_ATTRIBUTE_PATH_BYTES {
+            entry.xattrs.clear();
+        }
+    }
 }
 
 /// Corrects what entries say of further names, after some have gone.
@@ -59,7 +71,7 @@ pub fn as_bsdtar_restores(tree: &mut Tree, found: &mut Tree) {
 
 /// Puts the largest number of 31 bits in place of larger ids in ACLs.
 fn limit_acl_ids(entry: &mut Entry) {
-    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+    for name in ACLS {
         let Some(acl) = entry.xattrs.get_mut(name) else {
             continue;
         };
