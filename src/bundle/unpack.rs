@@ -213,6 +213,19 @@ fn sync(dir: &File, target: &Path) -> Result<()> {
     syncfs(dir).with_context(|| format!("syncing {}", target.display()))
 }
 
+/// Lets nobody wait for a thread that has panicked.
+struct PanicGuard<'t, 's>(&'t Shared<'s>);
+
+impl Drop for PanicGuard<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.update(|state| {
+                state.error.get_or_insert(anyhow!("a thread has panicked"));
+            });
+        }
+    }
+}
+
 /// What one thread works with, chunk after chunk.
 struct Thread<'t, 's, 'b, 'a> {
     shared: &'t Shared<'s>,
@@ -318,7 +331,12 @@ impl Bundle<'_> {
         thread::scope(|scope| {
             scope.spawn(|| note(shared.write_back()));
             let threads: Vec<_> = (0..shared.options.threads)
-                .map(|_| scope.spawn(|| note(shared.run(&feed))))
+                .map(|_| {
+                    scope.spawn(|| {
+                        let _guard = PanicGuard(&shared);
+                        note(shared.run(&feed));
+                    })
+                })
                 .collect();
             let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
             shared.update(|state| state.is_finished = true);
