@@ -149,7 +149,6 @@ pub(super) mod tests {
                 preset: 0,
                 dict_bytes: 8 << 20,
                 filter: xz::Filter::None,
-                is_in_eights: true,
             }),
         ),
         (

@@ -1,9 +1,9 @@
-//! Puts programs that share code beside each other, where the packer still
+//! Puts files that share content beside each other, where the packer still
 //! remembers one when it comes to the other: a tool and the library of the same
-//! project, tools with the same code linked into each of them.
+//! project, tools with the same code linked into each of them, a database and
+//! the text it was made from.
 //!
-//! Code that was linked from the same objects is the same at addresses that are
-//! multiples of 16. So samples of it are compared, a few in a thousand.
+//! Samples of the content are compared, a few in a thousand.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,16 +18,33 @@ use super::order::Listed;
 use super::walk::{OPEN_DIRS, open_file};
 use crate::system::signals;
 
-/// Functions begin at multiples of this.
-const STEP_BYTES: usize = 16;
 const SAMPLE_BYTES: usize = 32;
-/// One in so many places is a sample, chosen by what is there.
+/// One in so many places is a sample at first, chosen by what is there.
 const SAMPLE_RATE: u64 = 97;
-/// Samples of all files together; those beyond are done without.
-const MAX_SAMPLES: usize = 1 << 19;
+/// Samples of all files together, in 16 MiB.
+const MAX_SAMPLES: usize = 1 << 20;
 /// Two files are alike from this many common samples on, some 12 KiB of code.
 const MIN_COMMON: u32 = 8;
 const READ_BYTES: usize = 1 << 20;
+
+/// Where in files samples may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Places {
+    /// Anywhere.
+    All,
+    /// Where functions may begin: code linked from the same objects is the same
+    /// at addresses that are multiples of 16.
+    Functions,
+}
+
+impl Places {
+    fn step_bytes(self) -> usize {
+        match self {
+            Places::All => 1,
+            Places::Functions => 16,
+        }
+    }
+}
 
 /// Compares the files of one tree.
 pub(super) struct Likeness {
@@ -47,18 +64,18 @@ impl Likeness {
         })
     }
 
-    /// Moves files to the first one that they share code with.
-    pub(super) fn arrange(&mut self, files: &mut Vec<Listed>) -> Result<()> {
-        let mut samples = Vec::new();
+    /// Moves files to the first one that they share content with.
+    pub(super) fn arrange(&mut self, files: &mut Vec<Listed>, places: Places) -> Result<()> {
+        let mut samples = Samples::new(MAX_SAMPLES);
         let mut groups = Groups::default();
         for (number, (path, _)) in files.iter().enumerate() {
             let size = self
-                .sample(path, u32::try_from(number)?, &mut samples)
+                .sample(path, places, u32::try_from(number)?, &mut samples)
                 .with_context(|| format!("reading {}", show(path)))?;
             groups.add(size);
         }
         self.buffer = Vec::new();
-        for (a, b) in alike(samples) {
+        for (a, b) in alike(samples.list) {
             groups.join(a, b, self.window_bytes);
         }
         let mut sorted: Vec<(usize, Listed)> = std::mem::take(files)
@@ -71,27 +88,36 @@ impl Likeness {
         Ok(())
     }
 
-    /// Adds the samples of a file and returns its size.
-    fn sample(&mut self, path: &[u8], number: u32, samples: &mut Vec<Sample>) -> Result<u64> {
+    /// Adds the samples of a file, unless it is too large to join another, and
+    /// returns its size.
+    fn sample(
+        &mut self,
+        path: &[u8],
+        places: Places,
+        number: u32,
+        samples: &mut Samples,
+    ) -> Result<u64> {
         let (dir, name) = split(path);
         let dir = self.dirs.get(dir)?;
         let file = open_file(&dir, OsStr::from_bytes(name))?;
+        let size = file.metadata()?.len();
+        if size > self.window_bytes {
+            return Ok(size);
+        }
         self.buffer.resize(READ_BYTES, 0);
         let mut offset = 0;
         loop {
             signals::check()?;
             let read = file.read_at(&mut self.buffer, offset)?;
-            for start in (0..read.saturating_sub(SAMPLE_BYTES - 1)).step_by(STEP_BYTES) {
-                let place = &self.buffer[start..start + SAMPLE_BYTES];
-                if let Some(hash) = sample_hash(place)
-                    && samples.len() < MAX_SAMPLES
-                {
-                    samples.push(Sample { hash, file: number });
-                }
+            for place in self.buffer[..read]
+                .windows(SAMPLE_BYTES)
+                .step_by(places.step_bytes())
+            {
+                samples.offer(place, number);
             }
             offset += read as u64;
             if read == 0 {
-                return Ok(offset);
+                return Ok(size);
             }
         }
     }
@@ -103,20 +129,53 @@ struct Sample {
     file: u32,
 }
 
-/// Returns the hash of a place that is a sample: one with more than zeros in it.
-fn sample_hash(place: &[u8]) -> Option<u64> {
+/// Which places are samples is decided by their hash, so that equal ones are
+/// samples in all files or in none.
+struct Samples {
+    list: Vec<Sample>,
+    rate: u64,
+    /// One more, and every other is dropped.
+    max: usize,
+}
+
+impl Samples {
+    fn new(max: usize) -> Samples {
+        Samples {
+            list: Vec::new(),
+            rate: SAMPLE_RATE,
+            max,
+        }
+    }
+
+    fn offer(&mut self, place: &[u8], file: u32) {
+        let hash = hash(place);
+        if !hash.is_multiple_of(self.rate) || is_mostly_zeros(place) {
+            return;
+        }
+        self.list.push(Sample { hash, file });
+        if self.list.len() > self.max {
+            self.rate *= 2;
+            self.list
+                .retain(|sample| sample.hash.is_multiple_of(self.rate));
+        }
+    }
+}
+
+fn hash(place: &[u8]) -> u64 {
     let mut hash = 0_u64;
     for word in place.as_chunks::<8>().0 {
         let word = u64::from_le_bytes(*word);
         // The golden ratio's bits, as in Fibonacci hashing (Knuth, TAOCP 6.4).
         hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
-    hash ^= hash >> 32;
-    let zeros = place.iter().filter(|byte| **byte == 0).count();
-    (hash.is_multiple_of(SAMPLE_RATE) && zeros <= SAMPLE_BYTES / 2).then_some(hash)
+    hash ^ (hash >> 32)
 }
 
-/// Lists the pairs of files that share code, those that share most first.
+fn is_mostly_zeros(place: &[u8]) -> bool {
+    place.iter().filter(|byte| **byte == 0).count() > place.len() / 2
+}
+
+/// Lists the pairs of files that share content, those that share most first.
 fn alike(mut samples: Vec<Sample>) -> Vec<(usize, usize)> {
     samples.sort_unstable();
     samples.dedup();
@@ -187,40 +246,72 @@ mod tests {
         (0..length / 8).flat_map(|_| next().to_le_bytes()).collect()
     }
 
+    /// Writes `files` and returns their names in the order they are arranged in.
+    fn arranged(files: &[(&str, Vec<u8>)], places: Places, window_bytes: u32) -> String {
+        let root = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(root.path().join(name), content).unwrap();
+        }
+        let mut listed: Vec<Listed> = files
+            .iter()
+            .map(|(name, _)| (name.as_bytes().to_vec(), Vec::new()))
+            .collect();
+        let mut likeness = Likeness::new(root.path(), window_bytes).unwrap();
+        likeness.arrange(&mut listed, places).unwrap();
+        let names = listed.into_iter().map(|(path, _)| path);
+        String::from_utf8(names.collect::<Vec<_>>().join(&b' ')).unwrap()
+    }
+
     #[test]
     fn programs_that_share_code_come_together_as_far_as_the_packer_remembers() {
-        let root = tempfile::tempdir().unwrap();
         let shared = code(1, 100_000);
         let program = |seed| [code(seed, 16_000), shared.clone(), code(seed + 1, 4800)].concat();
-        for (name, content) in [
+        let files = [
             ("alpha", program(10)),
             ("beta", code(20, 80_000)),
             ("libbeta.so", code(30, 80_000)),
             ("libzeta.so", program(40)),
             ("middle", code(50, 80_000)),
             ("omega", program(60)),
-        ] {
-            fs::write(root.path().join(name), content).unwrap();
-        }
-        let arranged = |window_bytes| {
-            let mut files: Vec<Listed> = fs::read_dir(root.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_encoded_bytes())
-                .map(|name| (name, Vec::new()))
-                .collect();
-            files.sort();
-            let mut likeness = Likeness::new(root.path(), window_bytes).unwrap();
-            likeness.arrange(&mut files).unwrap();
-            let names = files.into_iter().map(|(path, _)| path);
-            String::from_utf8(names.collect::<Vec<_>>().join(&b' ')).unwrap()
-        };
+        ];
         assert_eq!(
-            arranged(1 << 20),
+            arranged(&files, Places::Functions, 1 << 20),
             "alpha libzeta.so omega beta libbeta.so middle"
         );
         assert_eq!(
-            arranged(1000),
+            arranged(&files, Places::Functions, 1000),
             "alpha beta libbeta.so libzeta.so middle omega"
         );
+    }
+
+    #[test]
+    fn text_is_found_again_wherever_it_stands() {
+        let text = code(1, 20_000);
+        let files = [
+            ("db.bin", [code(2, 8), text.clone()].concat()),
+            ("other.c", code(3, 20_000)),
+            ("source.txt", [&b"odd"[..], &text, b"!"].concat()),
+        ];
+        assert_eq!(
+            arranged(&files, Places::All, 1 << 20),
+            "db.bin source.txt other.c"
+        );
+        assert_eq!(
+            arranged(&files, Places::Functions, 1 << 20),
+            "db.bin other.c source.txt"
+        );
+    }
+
+    #[test]
+    fn too_many_samples_become_fewer_but_stay_comparable() {
+        let content = code(1, 200_000);
+        let mut samples = Samples::new(1000);
+        for (number, part) in [(0, &content[..]), (1, &content[100_000..])] {
+            for place in part.windows(SAMPLE_BYTES) {
+                samples.offer(place, number);
+            }
+        }
+        assert!(samples.rate > SAMPLE_RATE && samples.list.len() <= 1000);
+        assert_eq!(alike(samples.list), [(0, 1)]);
     }
 }

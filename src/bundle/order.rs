@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::draft;
-use super::likeness::Likeness;
+use super::likeness::{Likeness, Places};
 use super::meta::Kind;
 use super::walk::{Found, open_file};
 
@@ -163,10 +163,11 @@ impl Group {
             Group::EarlyDirs => window.sort(),
             _ => window.sort_by(|(a, _), (b, _)| ending_key(a).cmp(&ending_key(b))),
         }
-        if self == Group::Programs {
-            likeness.arrange(window)?;
+        match self {
+            Group::Rest => likeness.arrange(window, Places::All),
+            Group::Programs => likeness.arrange(window, Places::Functions),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -177,14 +178,18 @@ fn visit_all(window: &mut Vec<Listed>, visit: Visit) -> Result<()> {
     Ok(())
 }
 
-/// Sorts by ending, then by path.
-fn ending_key(path: &[u8]) -> (&[u8], &[u8]) {
+/// Sorts by ending, then by path, but translations of one program, which repeat
+/// its messages, before others into the same language.
+fn ending_key(path: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
     let ending = match name.iter().rposition(|b| *b == b'.') {
         Some(dot) if dot > 0 => &name[dot..],
         _ => b"",
     };
-    (ending, path)
+    match ending {
+        b".mo" => (ending, name, path),
+        _ => (ending, b"", path),
+    }
 }
 
 fn read_bytes(input: &mut impl Read) -> Result<Option<Vec<u8>>> {
@@ -235,8 +240,14 @@ mod tests {
     #[test]
     fn paths_come_back_sorted_by_ending() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spill = Spill::new(&dir.path().join("out"), Group::Rest).unwrap();
-        for path in ["b/x.py", "a/README", "a/x.c", "a/y.py", ".py"] {
+        let out = tempfile::tempdir().unwrap();
+        let mut spill = Spill::new(&out.path().join("out"), Group::Rest).unwrap();
+        for path in [
+            "b/x.py", "a/README", "fr/a.mo", "a/x.c", "de/b.mo", "a/y.py", "de/a.mo", ".py",
+        ] {
+            let file = dir.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, path).unwrap();
             spill.push(path.as_bytes(), b"").unwrap();
         }
         let mut seen = Vec::new();
@@ -247,7 +258,10 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(seen, [".py", "a/README", "a/x.c", "a/y.py", "b/x.py"]);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let sorted = [
+            ".py", "a/README", "a/x.c", "de/a.mo", "fr/a.mo", "de/b.mo", "a/y.py", "b/x.py",
+        ];
+        assert_eq!(seen, sorted);
+        assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
     }
 }

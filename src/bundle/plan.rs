@@ -92,8 +92,6 @@ impl PackPlan {
             preset,
             dict_bytes: self.window_bytes,
             filter,
-            // Relocations, much of a module, have 24 bytes each (Elf64_Rela, ELF-64).
-            is_in_eights: group == Group::Modules,
         }
     }
 }

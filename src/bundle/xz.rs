@@ -32,8 +32,6 @@ pub(super) struct Effort {
     /// The largest dictionary; it decides about memory.
     pub(super) dict_bytes: u32,
     pub(super) filter: Filter,
-    /// The data is made of records whose length is a multiple of eight.
-    pub(super) is_in_eights: bool,
 }
 
 /// Packs `data` as a .xz stream.
@@ -56,12 +54,6 @@ pub(super) fn pack(data: &[u8], effort: Effort, report: Report) -> Result<Vec<u8
 fn pack_with(data: &[u8], effort: Effort, is_filtered: bool, report: Report) -> Result<Vec<u8>> {
     let mut options = LzmaOptions::new_preset(effort.preset).context("setting up xz")?;
     options.dict_size(dict_bytes(data.len(), effort.dict_bytes));
-    if effort.is_in_eights {
-        // What a byte is depends on its place among eight, not on the one before.
-        options.literal_context_bits(0);
-        options.literal_position_bits(3);
-        options.position_bits(3);
-    }
     let mut filters = Filters::new();
     if is_filtered {
         filters.x86();
@@ -133,7 +125,6 @@ mod tests {
             preset: 0,
             dict_bytes: 8 << 20,
             filter,
-            is_in_eights: false,
         }
     }
 
