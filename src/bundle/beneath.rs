@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
+use crate::failure::{Class, with_class};
+
 /// How directories are opened: to read, never through a link.
 pub(super) const OPEN_DIR: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -24,7 +26,8 @@ pub(super) const OPEN_DIR: OFlag = OFlag::O_RDONLY
 /// What to do about a directory that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Make it, owned by root, for the archive to describe later or never.
+    /// Make it, owned by root, for the archive to describe later or never. What
+    /// is in its place came out of the archive, too, which is then a bad one.
     Make,
     /// Fail.
     Fail,
@@ -115,7 +118,13 @@ impl Dirs {
         }
         match opened {
             Ok(fd) => Ok(fd),
-            Err(Errno::ELOOP | Errno::ENOTDIR) => Err(anyhow!("{} is not a directory", show(path))),
+            Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                let error = anyhow!("{} is not a directory", show(path));
+                Err(match self.missing {
+                    Missing::Make => with_class(Class::BadBundle, error),
+                    Missing::Fail => error,
+                })
+            }
             Err(errno) => Err(errno).with_context(|| format!("opening {}", show(path))),
         }
     }

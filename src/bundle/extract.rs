@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{
@@ -33,6 +33,8 @@ use super::beneath::{Dirs, Missing, show, split};
 use super::dir_ends::DirEnds;
 use super::meta::{Kind, Meta, Mtime};
 use super::xattrs::{self, CAPABILITY, SELINUX, Xattr};
+use crate::bad_bundle;
+use crate::failure::{Class, with_class};
 
 /// What to do with device nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,10 +241,9 @@ impl<'a> Extractor<'a> {
             symlinkat(OsStr::from_bytes(target), dir, name).map_err(explain)?;
         } else {
             let is_device = meta.kind != Kind::Fifo;
-            ensure!(
-                !is_device || self.devices == Devices::Make,
-                "it is a device node, which is not allowed here"
-            );
+            if is_device && self.devices == Devices::Refuse {
+                bad_bundle!("it is a device node, which is not allowed here");
+            }
             let kind = match meta.kind {
                 Kind::Char => SFlag::S_IFCHR,
                 Kind::Block => SFlag::S_IFBLK,
@@ -278,7 +279,7 @@ impl<'a> Extractor<'a> {
             name,
             AtFlags::empty(),
         )
-        .map_err(explain)
+        .map_err(explain_link)
         .with_context(|| format!("linking to {}", show(target)))
     }
 
@@ -312,10 +313,21 @@ fn reserve(file: &File, bytes: u64) -> Result<()> {
     }
 }
 
+/// The target was empty, so an archive contradicts itself where a name is taken.
 fn explain(errno: Errno) -> anyhow::Error {
     match errno {
-        Errno::EEXIST => anyhow!("something of that name is there already"),
+        Errno::EEXIST => with_class(
+            Class::BadBundle,
+            anyhow!("something of that name is there already"),
+        ),
         errno => errno.into(),
+    }
+}
+
+fn explain_link(errno: Errno) -> anyhow::Error {
+    match errno {
+        Errno::ENOENT => with_class(Class::BadBundle, anyhow!("there is nothing of that name")),
+        errno => explain(errno),
     }
 }
 

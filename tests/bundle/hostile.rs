@@ -84,6 +84,7 @@ fn archives_that_lead_out_of_the_tree_are_refused_by_name() {
         let error = attempt(&archive.end(), &unpack_options()).expect_err(name);
         let text = format!("{error:#}");
         assert!(text.contains(name), "{name}: {text}");
+        assert_eq!(class_of(&error), Class::BadBundle, "{text}");
     }
 }
 
@@ -229,7 +230,9 @@ fn device_nodes_in_a_bundle_are_refused_where_they_are_not_allowed() {
         let bundle = lab.path("forged.vab");
         forge(&lab.manifest, &archive, &[(archive.len(), None)], &bundle);
         lab.unpack(&bundle, unpack_options()).unwrap();
-        let error = format!("{:#}", lab.unpack(&bundle, strict).unwrap_err());
+        let error = lab.unpack(&bundle, strict).unwrap_err();
+        assert_eq!(class_of(&error), Class::BadBundle);
+        let error = format!("{error:#}");
         assert!(
             error.contains("node") && error.contains("not allowed"),
             "{error}"
