@@ -33,10 +33,13 @@ pub(super) const STEP_BYTES: usize = 1 << 20;
 /// Decodes chunks piece by piece; what it has allocated serves chunk after chunk.
 pub(super) struct Decoder {
     stream: Stream,
+    /// The last piece, or with zstd all of the chunk so far: its window.
+    buffer: Vec<u8>,
+    piece_bytes: usize,
     /// How far the packed chunk has been read.
     read: usize,
-    size: u64,
-    left: u64,
+    size: usize,
+    left: usize,
     is_at_end: bool,
 }
 
@@ -46,14 +49,17 @@ enum Stream {
 }
 
 impl Decoder {
-    /// Makes a decoder that has no chunk yet.
-    pub(super) fn new(codec: Codec) -> Result<Decoder> {
+    /// Makes a decoder that has no chunk yet and gives at least `piece_bytes`
+    /// at a time.
+    pub(super) fn new(codec: Codec, piece_bytes: usize) -> Result<Decoder> {
         let stream = match codec {
             Codec::Xz => Stream::Xz(xz::Decoder::new()?),
             Codec::Zstd => Stream::Zstd(zstd::Decoder::new()?),
         };
         Ok(Decoder {
             stream,
+            buffer: Vec::new(),
+            piece_bytes,
             read: 0,
             size: 0,
             left: 0,
@@ -63,48 +69,75 @@ impl Decoder {
 
     /// Begins a chunk of `size` bytes.
     pub(super) fn begin(&mut self, size: u64) -> Result<()> {
-        match &mut self.stream {
-            Stream::Xz(stream) => stream.reset()?,
-            Stream::Zstd(stream) => stream.reset()?,
+        self.size = usize::try_from(size)?;
+        let buffer_bytes = match &mut self.stream {
+            Stream::Xz(stream) => {
+                stream.reset()?;
+                self.piece_bytes
+            }
+            Stream::Zstd(stream) => {
+                stream.reset()?;
+                self.size
+            }
+        };
+        if self.buffer.len() < buffer_bytes {
+            self.buffer = vec![0; buffer_bytes];
         }
-        (self.read, self.size, self.left) = (0, size, size);
+        (self.read, self.left) = (0, self.size);
         self.is_at_end = false;
         Ok(())
     }
 
     /// Returns how many bytes of the chunk are still to come.
     pub(super) fn left(&self) -> u64 {
-        self.left
+        self.left as u64
     }
 
-    /// Decodes the next piece of `packed` into `buffer`; it is empty at the end.
+    /// Decodes the next piece of `packed`; it is empty at the end.
     ///
     /// Nothing the chunk says makes it write or take more than was announced.
-    pub(super) fn next<'b>(&mut self, packed: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8]> {
-        let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let mut done = 0;
-        while done < want {
-            done += self.step(packed, &mut buffer[done..want])?;
+    pub(super) fn next(&mut self, packed: &[u8]) -> Result<&[u8]> {
+        let start = match self.stream {
+            Stream::Xz(_) => 0,
+            Stream::Zstd(_) => self.size - self.left,
+        };
+        let wanted = start + self.left.min(self.piece_bytes);
+        let mut end = start;
+        while end < wanted {
+            end += self.step(packed, end, wanted)?;
             ensure!(
-                done == want || !self.is_at_end,
+                end >= wanted || !self.is_at_end,
                 "it ends after {} of {} bytes",
-                self.size - self.left + done as u64,
+                self.size - self.left + end - start,
                 self.size
             );
         }
-        self.left -= want as u64;
-        if want > 0 && self.left == 0 {
-            self.end(packed)?;
+        if end > start {
+            self.left -= end - start;
+            if self.left == 0 {
+                self.end(packed)?;
+            }
         }
-        Ok(&buffer[..want])
+        Ok(&self.buffer[start..end])
     }
 
     /// Checks that chunk and stream end together.
     fn end(&mut self, packed: &[u8]) -> Result<()> {
-        // One byte of room tells a stream that ends from one that goes on.
         while !self.is_at_end {
-            let beyond = self.step(packed, &mut [0])?;
-            ensure!(beyond == 0, "it unpacks to more than {} bytes", self.size);
+            let input = &packed[self.read..];
+            let step = match &mut self.stream {
+                // One byte of room tells a stream that ends from one that goes on.
+                Stream::Xz(stream) => stream.step(input, &mut [0])?,
+                Stream::Zstd(stream) => {
+                    stream.step(input, &mut self.buffer[..self.size], self.size)?
+                }
+            };
+            self.take(&step)?;
+            ensure!(
+                step.written == 0,
+                "it unpacks to more than {} bytes",
+                self.size
+            );
         }
         ensure!(
             self.read == packed.len(),
@@ -114,20 +147,25 @@ impl Decoder {
         Ok(())
     }
 
-    /// Returns how much it has written into `room`.
-    fn step(&mut self, packed: &[u8], room: &mut [u8]) -> Result<usize> {
+    /// Returns how much it has written to the buffer from `start` on.
+    fn step(&mut self, packed: &[u8], start: usize, wanted: usize) -> Result<usize> {
         let input = &packed[self.read..];
         let step = match &mut self.stream {
-            Stream::Xz(stream) => stream.step(input, room)?,
-            Stream::Zstd(stream) => stream.step(input, room)?,
+            Stream::Xz(stream) => stream.step(input, &mut self.buffer[start..wanted])?,
+            Stream::Zstd(stream) => stream.step(input, &mut self.buffer[..self.size], start)?,
         };
+        self.take(&step)?;
+        Ok(step.written)
+    }
+
+    fn take(&mut self, step: &Step) -> Result<()> {
         self.read += step.read;
         self.is_at_end = step.is_end;
         ensure!(
             step.is_end || step.read + step.written > 0,
             "it ends inside its stream"
         );
-        Ok(step.written)
+        Ok(())
     }
 }
 
@@ -162,11 +200,11 @@ pub(super) mod tests {
 
     /// Decodes a chunk of `size` bytes in pieces of `piece` bytes.
     pub fn unpack(codec: Codec, packed: &[u8], size: u64, piece: usize) -> Result<Vec<u8>> {
-        let mut decoder = Decoder::new(codec)?;
+        let mut decoder = Decoder::new(codec, piece)?;
         decoder.begin(size)?;
-        let (mut all, mut buffer) = (Vec::new(), vec![0; piece]);
+        let mut all = Vec::new();
         loop {
-            let piece = decoder.next(packed, &mut buffer)?;
+            let piece = decoder.next(packed)?;
             if piece.is_empty() {
                 return Ok(all);
             }

@@ -21,8 +21,8 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, makedev, mkdirat,
-    mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, futimens, makedev,
+    mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
@@ -149,7 +149,7 @@ impl<'a> Extractor<'a> {
     pub(super) fn begin_spanning(&mut self, batch: &Batch, member: &Member) -> Result<Spanning> {
         let path = batch.path(member);
         let mut make = || -> Result<File> {
-            let file = self.create(path)?;
+            let file = self.create(path, &member.meta)?;
             if !member.is_sparse() && member.stored >= MIN_RESERVED_BYTES {
                 reserve(&file, member.stored)?;
             }
@@ -194,7 +194,7 @@ impl<'a> Extractor<'a> {
     }
 
     fn make_file(&mut self, batch: &Batch, member: &Member, piece: &[u8]) -> Result<()> {
-        let file = self.create(batch.path(member))?;
+        let file = self.create(batch.path(member), &member.meta)?;
         for part in batch.parts(member) {
             file.write_all_at(part.of(piece), part.offset)?;
         }
@@ -208,14 +208,17 @@ impl<'a> Extractor<'a> {
         )
     }
 
-    fn create(&mut self, path: &[u8]) -> Result<File> {
+    /// Makes an empty file, with its mode as far as that is safe while the
+    /// owner is still us and the group perhaps the directory's.
+    fn create(&mut self, path: &[u8], meta: &Meta) -> Result<File> {
         const CREATE: OFlag = OFlag::O_WRONLY
             .union(OFlag::O_CREAT)
             .union(OFlag::O_EXCL)
             .union(OFlag::O_NOFOLLOW)
             .union(OFlag::O_CLOEXEC);
         let (dir, name) = self.place(path)?;
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let of_all = meta.mode & 0o7;
+        let mode = Mode::from_bits_truncate(meta.mode & (0o707 | of_all << 3));
         let fd = openat(dir.as_fd(), name, CREATE, mode).map_err(explain)?;
         Ok(fd.into())
     }
@@ -225,7 +228,12 @@ impl<'a> Extractor<'a> {
             // A hole at the end is not made by writing.
             file.set_len(member.meta.size_bytes)?;
         }
-        set_owner_and_mode(file, member.meta)?;
+        // Most files are right already, and asking is cheaper than writing.
+        let stat = fstat(file)?;
+        let is_owned = (stat.st_uid, stat.st_gid) == (member.meta.uid, member.meta.gid);
+        if !is_owned || stat.st_mode & 0o7777 != member.meta.mode & 0o7777 {
+            set_owner_and_mode(file, member.meta)?;
+        }
         for xattr in capabilities_last(member.xattrs) {
             self.label(xattr, xattrs::set_open(file, &xattr.name, &xattr.value))?;
         }

@@ -60,8 +60,8 @@ impl Bundle<'_> {
         progress.start(&step, Some(self.manifest().payload.size_bytes));
         let count = self.manifest().chunks.len();
         let feed = self.feed();
-        let mut decoder = Decoder::new(feed.codec())?;
-        let (mut packed, mut buffer) = (Vec::new(), vec![0; PIECE_BYTES]);
+        let mut decoder = Decoder::new(feed.codec(), PIECE_BYTES)?;
+        let mut packed = Vec::new();
         let mut parser = Parser::default();
         let mut batch = Batch::default();
         let mut repeated = Repeated::default();
@@ -69,7 +69,7 @@ impl Bundle<'_> {
             let blame = |error| feed.bad_chunk(index, error);
             decoder.begin(chunk.size).map_err(blame)?;
             loop {
-                let piece = decoder.next(&packed, &mut buffer).map_err(blame)?;
+                let piece = decoder.next(&packed).map_err(blame)?;
                 if piece.is_empty() {
                     break;
                 }

@@ -75,8 +75,8 @@ impl Bundle<'_> {
         let shared = Shared::new(target, options, progress);
         let feed = self.feed_of(order)?;
         let mut extractor = shared.extractor()?;
-        let mut decoder = Decoder::new(feed.codec())?;
-        let (mut packed, mut buffer) = (Vec::new(), vec![0; PIECE_BYTES]);
+        let mut decoder = Decoder::new(feed.codec(), PIECE_BYTES)?;
+        let mut packed = Vec::new();
         let (mut strand, mut ends) = (Strand::default(), DirEnds::default());
         let mut batch = Batch::default();
         let mut expected = 0;
@@ -92,7 +92,7 @@ impl Bundle<'_> {
             expected = index + 1;
             decoder.begin(chunk.size).map_err(blame)?;
             loop {
-                let piece = decoder.next(&packed, &mut buffer).map_err(blame)?;
+                let piece = decoder.next(&packed).map_err(blame)?;
                 if piece.is_empty() {
                     break;
                 }

@@ -144,9 +144,8 @@ impl<'a> Shared<'a> {
             shared: self,
             feed,
             extractor: self.extractor()?,
-            decoder: Decoder::new(feed.codec())?,
+            decoder: Decoder::new(feed.codec(), PIECE_BYTES)?,
             packed: Vec::new(),
-            buffer: vec![0; PIECE_BYTES],
             batch: Batch::default(),
             ends: DirEnds::default(),
         };
@@ -233,7 +232,6 @@ struct Thread<'t, 's, 'b, 'a> {
     extractor: Extractor<'t>,
     decoder: Decoder,
     packed: Vec<u8>,
-    buffer: Vec<u8>,
     batch: Batch,
     ends: DirEnds,
 }
@@ -251,8 +249,7 @@ impl Thread<'_, '_, '_, '_> {
             .map_err(blame)?;
         let mut is_handed_over = self.hand_over_file(&strand, index);
         loop {
-            let piece = self.decoder.next(&self.packed, &mut self.buffer);
-            let piece = piece.map_err(blame)?;
+            let piece = self.decoder.next(&self.packed).map_err(blame)?;
             if piece.is_empty() {
                 break;
             }

@@ -2,13 +2,16 @@
 
 use std::io;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use zstd::stream::raw::{self, CParameter, DParameter, InBuffer, Operation, OutBuffer};
 
 use super::codec::{Report, STEP_BYTES, Step};
 
 /// The largest window accepted, as a power of two: the largest chunk.
 const MAX_WINDOW_LOG: u32 = 26;
+
+/// What zstd says of a frame that is larger than its place.
+const TOO_SMALL: &str = "Destination buffer is too small";
 
 /// From this level on, zstd keeps what it has seen in a binary tree.
 const MIN_TREE_LEVEL: i32 = 18;
@@ -64,15 +67,23 @@ fn grow(
     write(&mut output).context("packing a chunk")
 }
 
-/// Decodes frame after frame.
+/// How much is read at a time.
+const INPUT_BYTES: usize = 256 << 10;
+
+/// Decodes frame after frame, each into one place that serves as its window.
 pub(super) struct Decoder(raw::Decoder<'static>);
 
 impl Decoder {
     pub(super) fn new() -> Result<Decoder> {
         let mut decoder = raw::Decoder::new().context("setting up zstd")?;
-        decoder
-            .set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG))
-            .context("setting up zstd")?;
+        for parameter in [
+            DParameter::WindowLogMax(MAX_WINDOW_LOG),
+            DParameter::StableOutBuffer(true),
+        ] {
+            decoder
+                .set_parameter(parameter)
+                .context("setting up zstd")?;
+        }
         Ok(Decoder(decoder))
     }
 
@@ -80,13 +91,21 @@ impl Decoder {
         self.0.reinit().context("setting up zstd")
     }
 
-    pub(super) fn step(&mut self, input: &[u8], room: &mut [u8]) -> Result<Step> {
-        let mut input = InBuffer::around(input);
-        let mut output = OutBuffer::around(room);
-        let hint = self.0.run(&mut input, &mut output)?;
+    /// Writes to `frame` from `start` on; for all of a frame it has to be the
+    /// same memory.
+    pub(super) fn step(&mut self, input: &[u8], frame: &mut [u8], start: usize) -> Result<Step> {
+        let mut input = InBuffer::around(&input[..input.len().min(INPUT_BYTES)]);
+        let size = frame.len();
+        let mut output = OutBuffer::around_pos(frame, start);
+        let hint = match self.0.run(&mut input, &mut output) {
+            Err(error) if error.to_string() == TOO_SMALL => {
+                bail!("it unpacks to more than {size} bytes")
+            }
+            other => other?,
+        };
         Ok(Step {
             read: input.pos(),
-            written: output.pos(),
+            written: output.pos() - start,
             is_end: hint == 0,
         })
     }
