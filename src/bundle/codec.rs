@@ -35,6 +35,8 @@ pub(super) struct Decoder {
     stream: Stream,
     /// The last piece, or with zstd all of the chunk so far: its window.
     buffer: Vec<u8>,
+    /// How much of the buffer is decoded.
+    decoded: usize,
     piece_bytes: usize,
     /// How far the packed chunk has been read.
     read: usize,
@@ -49,8 +51,7 @@ enum Stream {
 }
 
 impl Decoder {
-    /// Makes a decoder that has no chunk yet and gives at least `piece_bytes`
-    /// at a time.
+    /// Makes a decoder that has no chunk yet, for pieces of `piece_bytes`.
     pub(super) fn new(codec: Codec, piece_bytes: usize) -> Result<Decoder> {
         let stream = match codec {
             Codec::Xz => Stream::Xz(xz::Decoder::new()?),
@@ -59,6 +60,7 @@ impl Decoder {
         Ok(Decoder {
             stream,
             buffer: Vec::new(),
+            decoded: 0,
             piece_bytes,
             read: 0,
             size: 0,
@@ -83,7 +85,7 @@ impl Decoder {
         if self.buffer.len() < buffer_bytes {
             self.buffer = vec![0; buffer_bytes];
         }
-        (self.read, self.left) = (0, self.size);
+        (self.read, self.decoded, self.left) = (0, 0, self.size);
         self.is_at_end = false;
         Ok(())
     }
@@ -97,28 +99,28 @@ impl Decoder {
     ///
     /// Nothing the chunk says makes it write or take more than was announced.
     pub(super) fn next(&mut self, packed: &[u8]) -> Result<&[u8]> {
-        let start = match self.stream {
-            Stream::Xz(_) => 0,
-            Stream::Zstd(_) => self.size - self.left,
+        let (start, mut decoded) = match self.stream {
+            Stream::Xz(_) => (0, 0),
+            Stream::Zstd(_) => (self.size - self.left, self.decoded),
         };
         let wanted = start + self.left.min(self.piece_bytes);
-        let mut end = start;
-        while end < wanted {
-            end += self.step(packed, end, wanted)?;
+        while decoded < wanted {
+            decoded += self.step(packed, decoded, wanted)?;
             ensure!(
-                end >= wanted || !self.is_at_end,
+                decoded >= wanted || !self.is_at_end,
                 "it ends after {} of {} bytes",
-                self.size - self.left + end - start,
+                self.size - self.left + decoded - start,
                 self.size
             );
         }
-        if end > start {
-            self.left -= end - start;
+        self.decoded = decoded;
+        if wanted > start {
+            self.left -= wanted - start;
             if self.left == 0 {
                 self.end(packed)?;
             }
         }
-        Ok(&self.buffer[start..end])
+        Ok(&self.buffer[start..wanted])
     }
 
     /// Checks that chunk and stream end together.
@@ -198,13 +200,14 @@ pub(super) mod tests {
         ),
     ];
 
-    /// Decodes a chunk of `size` bytes in pieces of `piece` bytes.
-    pub fn unpack(codec: Codec, packed: &[u8], size: u64, piece: usize) -> Result<Vec<u8>> {
-        let mut decoder = Decoder::new(codec, piece)?;
+    /// Decodes a chunk of `size` bytes in pieces of `piece_bytes`.
+    pub fn unpack(codec: Codec, packed: &[u8], size: u64, piece_bytes: usize) -> Result<Vec<u8>> {
+        let mut decoder = Decoder::new(codec, piece_bytes)?;
         decoder.begin(size)?;
         let mut all = Vec::new();
         loop {
             let piece = decoder.next(packed)?;
+            assert!(piece.len() <= piece_bytes);
             if piece.is_empty() {
                 return Ok(all);
             }
