@@ -43,6 +43,7 @@ END {
   row("read for one file / bundle", read_bytes / size["b.vab"], 0.2)
   row("zstd size / tar | zstd -19 --long=27", size["z.vab"] / size["tar.zst"], 1)
   row("zstd unpack wall / xz | tar", W["zstd"] / W["pipe"], 0.22)
+  row("zstd unpack wall / ((decode + write) CPU / threads)", W["zstd"] * threads / (C["zstd-decode"] + C["write"]), 1.15)
   row("zstd unpack wall / zstd | tar", W["zstd"] / W["zstd-pipe"], 1)
   if ("build-best" in W) {
     row("best size / tar | xz -9e", size["best.vab"] / size["tar9.xz"], 1)
