@@ -7,7 +7,7 @@ FILENAME ~ /\.runs$/ {
   wall[name, n] = $1; cpu[name, n] = $2 + $3; mib[name, n] = $4 / 1024
 }
 $1 == "rchar:" { read_bytes = $2 }
-$1 == "size" { size[$2] = $3; sub(/^\.\//, "", $2); size[$2] = $3 }
+$1 == "size" { sub(/^\.\//, "", $2); size[$2] = $3 }
 function median(of, name,    i, j, n, sorted, swap) {
   n = count[name]
   for (i = 1; i <= n; i++) sorted[i] = of[name, i]

@@ -75,7 +75,7 @@ impl Decoder {
         let buffer_bytes = match &mut self.stream {
             Stream::Xz(stream) => {
                 stream.reset()?;
-                self.piece_bytes
+                self.piece_bytes + 1
             }
             Stream::Zstd(stream) => {
                 stream.reset()?;
@@ -125,21 +125,10 @@ impl Decoder {
 
     /// Checks that chunk and stream end together.
     fn end(&mut self, packed: &[u8]) -> Result<()> {
+        // One byte of room tells a stream that ends from one that goes on.
         while !self.is_at_end {
-            let input = &packed[self.read..];
-            let step = match &mut self.stream {
-                // One byte of room tells a stream that ends from one that goes on.
-                Stream::Xz(stream) => stream.step(input, &mut [0])?,
-                Stream::Zstd(stream) => {
-                    stream.step(input, &mut self.buffer[..self.size], self.size)?
-                }
-            };
-            self.take(&step)?;
-            ensure!(
-                step.written == 0,
-                "it unpacks to more than {} bytes",
-                self.size
-            );
+            let beyond = self.step(packed, self.decoded, self.decoded + 1)?;
+            ensure!(beyond == 0, "it unpacks to more than {} bytes", self.size);
         }
         ensure!(
             self.read == packed.len(),
@@ -149,25 +138,21 @@ impl Decoder {
         Ok(())
     }
 
-    /// Returns how much it has written to the buffer from `start` on.
+    /// Returns how much it has written to the buffer from `start` on: xz no more
+    /// than up to `wanted`, zstd what comes, up to the chunk's size.
     fn step(&mut self, packed: &[u8], start: usize, wanted: usize) -> Result<usize> {
         let input = &packed[self.read..];
         let step = match &mut self.stream {
             Stream::Xz(stream) => stream.step(input, &mut self.buffer[start..wanted])?,
             Stream::Zstd(stream) => stream.step(input, &mut self.buffer[..self.size], start)?,
         };
-        self.take(&step)?;
-        Ok(step.written)
-    }
-
-    fn take(&mut self, step: &Step) -> Result<()> {
         self.read += step.read;
         self.is_at_end = step.is_end;
         ensure!(
             step.is_end || step.read + step.written > 0,
             "it ends inside its stream"
         );
-        Ok(())
+        Ok(step.written)
     }
 }
 

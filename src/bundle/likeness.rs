@@ -23,7 +23,8 @@ const SAMPLE_BYTES: usize = 32;
 const SAMPLE_RATE: u64 = 97;
 /// Samples of all files together, in 16 MiB.
 const MAX_SAMPLES: usize = 1 << 20;
-/// Two files are alike from this many common samples on, some 12 KiB of code.
+/// Two files are alike from this many common samples on, some 12 KiB of
+/// code or 1 KiB of text.
 const MIN_COMMON: u32 = 8;
 const READ_BYTES: usize = 1 << 20;
 

@@ -10,6 +10,9 @@ use super::codec::{Report, STEP_BYTES, Step};
 /// The largest window accepted, as a power of two: the largest chunk.
 const MAX_WINDOW_LOG: u32 = 26;
 
+/// How much of a packed chunk is decoded at a time, to several times as much.
+const INPUT_BYTES: usize = 256 << 10;
+
 /// What zstd says of a frame that is larger than its place.
 const TOO_SMALL: &str = "Destination buffer is too small";
 
@@ -66,9 +69,6 @@ fn grow(
     let mut output = OutBuffer::around_pos(packed, end);
     write(&mut output).context("packing a chunk")
 }
-
-/// How much is read at a time.
-const INPUT_BYTES: usize = 256 << 10;
 
 /// Decodes frame after frame, each into one place that serves as its window.
 pub(super) struct Decoder(raw::Decoder<'static>);
