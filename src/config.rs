@@ -1,22 +1,18 @@
-//! The appliance's settings and where things live on it.
-//!
-//! Every path goes through [`Config::at`], so that tests can put a whole
-//! machine below a directory.
+//! The appliance's settings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::failure::{Class, Classify};
+use crate::linux::device_mapper;
+use crate::paths::CONFIG_FILE;
 use crate::slot::Slot;
 
-/// The settings file, unless `--config` names another.
-pub const DEFAULT_FILE: &str = "/etc/va-upgrade/config.yaml";
-
-/// What `/etc/va-upgrade/config.yaml` may say; the defaults are the contract's table.
+/// What `/etc/va-upgrade/config.yaml` may say; the defaults are an appliance's
+/// layout as docs/design.md draws it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -36,8 +32,6 @@ pub struct Config {
     pub deadline_seconds: u64,
     /// Seconds one health check may take.
     pub health_seconds: u64,
-    #[serde(skip)]
-    sysroot: PathBuf,
 }
 
 /// The names of the logical volumes.
@@ -76,7 +70,6 @@ impl Default for Config {
             tries: 3,
             deadline_seconds: 600,
             health_seconds: 60,
-            sysroot: PathBuf::from("/"),
         }
     }
 }
@@ -87,7 +80,7 @@ impl Config {
     /// # Errors
     /// Class [`Class::Usage`] when the file cannot be read or says something unknown.
     pub fn load(file: Option<&Path>) -> Result<Config> {
-        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let path = file.unwrap_or(Path::new(CONFIG_FILE));
         let text = match fs::read_to_string(path) {
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Config::default());
@@ -143,29 +136,6 @@ impl Config {
         Ok(config)
     }
 
-    /// Puts the whole machine below `sysroot`; for tests.
-    #[must_use]
-    pub fn with_sysroot(mut self, sysroot: &Path) -> Config {
-        self.sysroot = sysroot.to_owned();
-        self
-    }
-
-    /// Returns where the absolute path `path` of the machine is found.
-    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
-        let path = path.as_ref();
-        self.sysroot.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// Returns the time to wait for `seconds` to pass on this machine.
-    pub fn pause(&self, seconds: u64) -> Duration {
-        // A machine below a directory is a test's: nothing happens on it by itself.
-        Duration::from_secs(if self.sysroot == Path::new("/") {
-            seconds
-        } else {
-            0
-        })
-    }
-
     /// Returns the name of the volume that is `slot`.
     pub fn volume(&self, slot: Slot) -> &str {
         match slot {
@@ -177,6 +147,11 @@ impl Config {
     /// Returns the device of a slot as commands and `status` name it.
     pub fn device(&self, slot: Slot) -> PathBuf {
         PathBuf::from(format!("/dev/{}/{}", self.vg, self.volume(slot)))
+    }
+
+    /// Returns the device of a slot as the kernel and fstab name it.
+    pub fn mapped_device(&self, slot: Slot) -> PathBuf {
+        device_mapper::path(&self.vg, self.volume(slot))
     }
 }
 

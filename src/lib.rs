@@ -1,8 +1,41 @@
 //! Whole-root upgrades for virtual appliances with two LVM roots.
 //!
-//! Imports go one way: `main -> cli -> {build, compare, upgrade} -> {source, bundle,
-//! packages, disk, boot} -> {state, slot, config, progress, failure, system}`.
+//! # Where things begin
+//!
+//! - an upgrade: [`upgrade::apply`], after [`upgrade::preflight`]; then, in the
+//!   new system, [`upgrade::trial`]; by hand [`upgrade::rollback`]
+//! - a bundle: [`build`]; what changed between two: [`compare`]
+//! - the command line: [`cli`], one file a verb
+//!
+//! # The floors
+//!
+//! ```text
+//! cli
+//! build  compare  upgrade                     flows: numbered steps
+//! install                                     steps that several flows share
+//! appliance                                   this machine
+//! bundle  source  boot  disk  packages        parts
+//! system                                      all that runs programs, mounts, locks
+//! tree                                        a file tree as such
+//! config  report  progress                    the ground
+//! linux  paths  slot  sha  signals  cpu  version  failure
+//! ```
+//!
+//! Imports go down only, and parts on one floor do not import each other;
+//! `tests/layering.rs` holds both.
+//!
+//! # Where something new goes
+//!
+//! - a check before an upgrade: [`upgrade::preflight`], in the file of its subject
+//! - a codec: [`bundle`], its room `codec`
+//! - a boot loader: a room beside [`boot::bios`]
+//! - a step that another flow needs, too: [`install`]
+//! - a way to carry the customer's settings over: a part `sync`, called by [`install::settle`]
+//! - a text format of every Linux: [`linux`]
+//!
+//! `docs/layout.md` says more.
 
+pub mod appliance;
 pub mod boot;
 pub mod build;
 pub mod bundle;
@@ -12,11 +45,17 @@ pub mod config;
 pub mod cpu;
 pub mod disk;
 pub mod failure;
+pub mod install;
+pub mod linux;
 pub mod packages;
+pub mod paths;
 pub mod progress;
+pub mod report;
+pub mod sha;
+pub mod signals;
 pub mod slot;
 pub mod source;
-pub mod state;
 pub mod system;
+pub mod tree;
 pub mod upgrade;
 pub mod version;

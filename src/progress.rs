@@ -1,9 +1,106 @@
 //! How long work tells how far it is; never prints by itself.
 
+use std::fmt;
+
+use crate::slot::Slot;
+
+/// What is being done. Programs know a step by its [`id`](Step::id), people by
+/// its sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A disk of the image is turned into plain bytes.
+    Convert(String),
+    /// A logical volume of several segments is put together.
+    Join(String),
+    /// The files of a tree are listed.
+    ListFiles,
+    /// A tree is packed.
+    Pack,
+    /// The bundle of this name is decoded to be looked at.
+    Read(String),
+    /// Every byte of a bundle is compared with its digest.
+    Verify,
+    /// A bundle is unpacked.
+    Unpack,
+    /// The running system gets boot files and a boot state of its own.
+    Adopt(Slot),
+    /// The slot is declared invalid and what it booted from is removed.
+    Invalidate(Slot),
+    /// A file system is made in the slot.
+    Format(Slot),
+    /// What was unpacked is read again and compared.
+    ReadBack,
+    /// The unpacked tree becomes this appliance's system.
+    Settle,
+    /// Kernel, initramfs and entry of the slot are written.
+    WriteBootFiles,
+    /// GRUB is installed from the new system.
+    InstallGrub,
+    /// The new system is put on trial.
+    Arm,
+    /// Everything is put back.
+    Undo,
+    /// The slot is looked at, whether it would boot.
+    CheckSlot(Slot),
+    /// The slot's system, which runs, is checked.
+    CheckHealth(Slot),
+}
+
+impl Step {
+    /// Returns the word that programs know the step by.
+    pub fn id(&self) -> &'static str {
+        match self {
+            Step::Convert(_) => "convert",
+            Step::Join(_) => "join",
+            Step::ListFiles => "list",
+            Step::Pack => "pack",
+            Step::Read(_) => "read",
+            Step::Verify => "verify",
+            Step::Unpack => "unpack",
+            Step::Adopt(_) => "adopt",
+            Step::Invalidate(_) => "invalidate",
+            Step::Format(_) => "format",
+            Step::ReadBack => "read-back",
+            Step::Settle => "settle",
+            Step::WriteBootFiles => "boot-files",
+            Step::InstallGrub => "grub",
+            Step::Arm => "arm",
+            Step::Undo => "undo",
+            Step::CheckSlot(_) => "check-slot",
+            Step::CheckHealth(_) => "check-health",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Convert(disk) => write!(f, "reading {disk}"),
+            Step::Join(volume) => write!(f, "joining {volume}"),
+            Step::ListFiles => f.write_str("listing files"),
+            Step::Pack => f.write_str("packing"),
+            Step::Read(bundle) => write!(f, "reading {bundle}"),
+            Step::Verify => f.write_str("verifying"),
+            Step::Unpack => f.write_str("unpacking"),
+            Step::Adopt(slot) => write!(f, "adopting slot {slot}"),
+            Step::Invalidate(slot) => write!(f, "declaring slot {slot} invalid"),
+            Step::Format(slot) => write!(f, "formatting slot {slot}"),
+            Step::ReadBack => f.write_str("reading back"),
+            Step::Settle => f.write_str("preparing the new system"),
+            Step::WriteBootFiles => f.write_str("writing boot files"),
+            Step::InstallGrub => f.write_str("installing GRUB"),
+            Step::Arm => f.write_str("arming the trial"),
+            Step::Undo => f.write_str("undoing"),
+            Step::CheckSlot(slot) => write!(f, "checking slot {slot}"),
+            Step::CheckHealth(slot) => write!(f, "checking the health of slot {slot}"),
+        }
+    }
+}
+
 /// Receives the progress of one command. Calls may come from several threads.
 pub trait Progress: Sync {
-    /// Starts a step with a title such as "unpacking"; ends the one before it.
-    fn start(&self, step: &str, total_bytes: Option<u64>);
+    /// Starts a step, of so many bytes where that is known; ends the one before it.
+    fn start(&self, step: Step, total_bytes: Option<u64>);
     /// Adds bytes done in the current step.
     fn advance(&self, bytes: u64);
     /// Ends the last step.
@@ -16,7 +113,7 @@ pub trait Progress: Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn start(&self, _step: &str, _total_bytes: Option<u64>) {}
+    fn start(&self, _step: Step, _total_bytes: Option<u64>) {}
     fn advance(&self, _bytes: u64) {}
     fn finish(&self) {}
     fn note(&self, _text: &str) {}

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use va_upgrade::bundle::{Bundle, Devices, Sealed, Trust, UnpackOptions, digest_tree};
+use va_upgrade::bundle::{Bundle, Devices, Sealed, Trust, UnpackOptions};
+use va_upgrade::tree::digest::digest_tree;
 use va_upgrade::progress::Silent;
 use va_upgrade_fuzz::bundle::{Notes, forge};
 use va_upgrade_fuzz::members::{Piece, assemble};

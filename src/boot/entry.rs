@@ -1,5 +1,7 @@
 //! A slot's boot entry and the kernel command lines in it.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 
 use super::menu::{DIR, TRIAL_ARGS};
@@ -60,12 +62,13 @@ fn quote(arg: &str) -> Result<String> {
 /// `mapper_path` is `/dev/mapper/VA-back`, `volume` is `VA/back`, `other_volume`
 /// is that of the slot the words come from.
 pub fn arguments(
-    mapper_path: &str,
+    mapper_path: &Path,
     volume: &str,
     other_volume: &str,
     inherited: &str,
 ) -> Vec<String> {
-    let mut args = vec![format!("root={mapper_path}"), format!("rd.lvm.lv={volume}")];
+    let root = format!("root={}", mapper_path.display());
+    let mut args = vec![root, format!("rd.lvm.lv={volume}")];
     let slot_volumes = [volume, other_volume].map(|volume| format!("rd.lvm.lv={volume}"));
     let trial_args: Vec<&str> = TRIAL_ARGS.split_whitespace().collect();
     let trial_boot = booted_by(inherited).why == "trial";
@@ -156,7 +159,7 @@ mod tests {
     fn a_slot_gets_its_own_root_and_keeps_the_appliances_words() {
         let line = "BOOT_IMAGE=/vmlinuz-3.10 root=/dev/mapper/VA-root ro rd.lvm.lv=VA/root rd.lvm.lv=VA/swap single crashkernel=auto \
                     console=ttyS0 dyndbg=\"file a +p\" va.slot=root va.why=commit\n";
-        let args = arguments("/dev/mapper/VA-back", "VA/back", "VA/root", line);
+        let args = arguments(Path::new("/dev/mapper/VA-back"), "VA/back", "VA/root", line);
         assert_eq!(
             args,
             [
@@ -175,11 +178,11 @@ mod tests {
     fn words_of_a_trial_are_not_inherited_but_the_same_words_of_a_person_are() {
         let trial = format!("root=x ro quiet {} va.why=trial", TRIAL_ARGS);
         assert_eq!(
-            arguments("m", "v", "w", &trial),
+            arguments(Path::new("m"), "v", "w", &trial),
             ["root=m", "rd.lvm.lv=v", "ro", "quiet"]
         );
         assert_eq!(
-            arguments("m", "v", "w", "ro panic=10 va.why=commit")[3],
+            arguments(Path::new("m"), "v", "w", "ro panic=10 va.why=commit")[3],
             "panic=10"
         );
     }

@@ -1,10 +1,15 @@
-//! What starts a slot: boot state, menu, entries, GRUB's core.
+//! What starts a slot: boot state, menu, entries, boot files, the boot loader.
 //!
-//! Parts for the flows in `upgrade`; nothing here decides when to act.
+//! Parts for the flows; nothing here decides when to act. [`bios`] is the only
+//! boot loader so far; another one is a room beside it.
 
-pub mod core;
+pub mod bios;
+pub mod bootable;
 pub mod deadline;
 pub mod entry;
+pub mod files;
+pub mod journal;
 pub mod menu;
 pub mod newc;
-pub mod target;
+pub mod record;
+pub mod state;

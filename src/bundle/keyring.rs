@@ -215,7 +215,7 @@ fn read_bounded(path: &Path, limit: u64) -> Result<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub mod tests {
     use super::*;
     use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 

@@ -6,12 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::draft::Draft;
+use super::format::container::{MAX_SIGNATURES, write_members};
 use super::keyring::{KeyId, SIGNATURE_BYTES, SigningKey};
-use super::outer::MAX_SIGNATURES;
-use super::pack::write_members;
-use super::reader::{Sealed, Trust};
+use super::open::sealed::{Sealed, Trust};
 use crate::failure::{Class, Classify};
+use crate::system::draft::Draft;
 
 /// Returns the bytes a signature must cover, for signing them elsewhere.
 ///

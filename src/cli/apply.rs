@@ -1,96 +1,22 @@
-//! `check` and `apply`.
+//! `apply`: writes a bundle to the inactive slot and puts it on trial.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Error, Result};
-use clap::Args;
+use anyhow::Result;
 
-use super::bundles::trust;
-use super::{Session, print, print_json, threads};
-use crate::bundle::{Keyring, Manifest, Sealed};
+use super::output::{Page, print};
+use super::{Question, Session, check, threads};
 use crate::progress::Progress;
 use crate::system::{Restart, System};
-use crate::upgrade::apply::{self as apply_flow, Input, Options, REVOKED_FILE, TRUSTED_DIR};
-use crate::upgrade::machine::Machine;
-use crate::upgrade::preflight::{self, Report, Verdict};
-
-/// Run every check of an upgrade; changes nothing
-///
-/// Without a bundle, only the appliance is checked.
-#[derive(Args)]
-pub struct CheckArgs {
-    /// The bundle
-    #[arg(value_name = "FILE.vab")]
-    file: Option<PathBuf>,
-    /// Accept a bundle without a signature
-    #[arg(long)]
-    allow_unsigned: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-pub fn check(session: &Session, args: &CheckArgs) -> Result<()> {
-    session.start_changing("check")?;
-    let report = match report(session, args) {
-        Ok(report) => report,
-        // A program that reads the answer gets one here, too.
-        Err((name, error)) if args.json => Report::refusal(name, &error),
-        Err((_, error)) => return Err(error),
-    };
-    session.ui.finish();
-    if args.json {
-        print_json(&report)?
-    } else {
-        print(&text(&report))?
-    }
-    report.require()
-}
-
-/// Runs the checks; an error comes with the name of what could not be checked.
-fn report(session: &Session, args: &CheckArgs) -> Result<Report, (&'static str, Error)> {
-    let manifest = match &args.file {
-        Some(file) => {
-            let manifest = authentic(session, file, args.allow_unsigned);
-            Some(manifest.map_err(|error| ("bundle", error))?)
-        }
-        None => None,
-    };
-    let machine = Machine::look(&session.config).map_err(|error| ("appliance", error))?;
-    let (report, _) = preflight::check(&session.host, &session.config, &machine, manifest.as_ref());
-    Ok(report)
-}
-
-/// Proves a bundle whole and genuine and returns its manifest.
-fn authentic(session: &Session, file: &Path, allow_unsigned: bool) -> Result<Manifest> {
-    let keyring = Keyring::load(
-        &session.config.at(TRUSTED_DIR),
-        &session.config.at(REVOKED_FILE),
-    )?;
-    let (mut bundle, _) = Sealed::open(file)?.authenticate(trust(&keyring, allow_unsigned))?;
-    bundle.verify(threads(None)?, &session.ui)?;
-    Ok(bundle.manifest().clone())
-}
-
-fn text(report: &Report) -> String {
-    let line = |check: &preflight::Check| {
-        let verdict = match check.verdict {
-            Verdict::Pass => "ok  ",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "FAIL",
-        };
-        format!("{verdict}  {:<14} {}\n", check.name, check.message)
-    };
-    report.checks.iter().map(line).collect()
-}
+use crate::upgrade::apply::{self as apply_flow, Input, Options, Outcome};
 
 /// Write a bundle to the slot that does not run, and try it at the next boot
 ///
 /// The running system is not touched. The new one has a few tries to come up
 /// healthy; else the running one boots again by itself.
-#[derive(Args)]
-pub struct ApplyArgs {
+#[derive(clap::Args)]
+pub struct Args {
     /// The bundle; "-" reads it from standard input
     #[arg(value_name = "FILE.vab")]
     file: PathBuf,
@@ -106,14 +32,18 @@ pub struct ApplyArgs {
     /// Threads that unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    question: Question,
 }
 
-pub fn apply(session: &Session, args: ApplyArgs) -> Result<()> {
+/// Runs `apply`; writes the inactive slot, `/boot`, GRUB and the boot state.
+pub fn run(session: &Session, args: Args) -> Result<()> {
     let threads = threads(args.threads)?;
     session.start_changing("apply")?;
     let streamed = args.file.as_os_str() == "-";
     if !args.dry_run && !streamed {
-        session.agree("Overwrite the slot that does not run?")?;
+        args.question
+            .agree(&session.ui, "Overwrite the slot that does not run?")?;
     }
     let input = if streamed {
         Input::Stream(Box::new(io::stdin()))
@@ -126,24 +56,31 @@ pub fn apply(session: &Session, args: ApplyArgs) -> Result<()> {
         dry_run: args.dry_run,
         threads,
     };
-    let outcome = apply_flow::apply(&session.host, &session.config, options, &session.ui)?;
+    let outcome = apply_flow::apply(&session.appliance(), options)?;
     session.ui.finish();
-    let (slot, version) = (outcome.slot, &outcome.version);
     if args.dry_run {
-        print(&text(&outcome.report))?;
-        return print(&format!(
-            "would write version {version} to slot {slot} and try it {} times; {} stays the default\n",
-            outcome.tries, outcome.from
-        ));
+        return tell_plan(&outcome);
     }
     print(&format!(
-        "version {version} is in slot {slot}; the next boot tries it, up to {} times. \
+        "version {} is in slot {}; the next boot tries it, up to {} times. \
          Until it is confirmed, version {} stays the default\n",
-        outcome.tries, outcome.from
+        outcome.version, outcome.slot, outcome.tries, outcome.from
     ))?;
     if args.reboot {
         session.host.reboot(Restart::Orderly)
     } else {
         Ok(())
     }
+}
+
+/// Prints what was checked and what would be done.
+fn tell_plan(outcome: &Outcome) -> Result<()> {
+    let mut page = Page::of_stdout();
+    check::write(&mut page, &outcome.report, Some(&outcome.version));
+    page.end_line();
+    page.line(&format!(
+        "would write version {} to slot {} and try it {} times; {} stays the default",
+        outcome.version, outcome.slot, outcome.tries, outcome.from
+    ));
+    page.print()
 }

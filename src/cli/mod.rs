@@ -1,27 +1,38 @@
 //! The command line: the only code that knows clap, indicatif and stdout.
 
-mod appliance;
 mod apply;
-mod bundles;
-mod changes;
+mod boot;
+mod build;
+mod check;
 mod completions;
+mod confirm;
 mod info;
-mod listing;
 mod man;
+mod output;
+mod rollback;
+mod sign;
+mod status;
+mod trust;
 mod ui;
+mod unpack;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Result, anyhow};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::appliance::Appliance;
+use crate::bundle::Manifest;
 use crate::config::Config;
 use crate::failure::{Class, Classify, class_of};
 use crate::refuse;
-use crate::system::{Host, signals};
+use crate::signals;
+use crate::system::{Host, System};
 
+use output::printable;
 use ui::{ProgressMode, Ui};
 
 /// Whole-root upgrades for virtual appliances with two roots
@@ -30,15 +41,31 @@ use ui::{ProgressMode, Ui};
 /// `apply`s it to the root it does not run from, tries the new system, and keeps
 /// it or goes back by itself.
 #[derive(Parser)]
-#[command(name = "va-upgrade", version, max_term_width = 100, after_long_help = EXIT_CODES)]
+#[command(name = "va-upgrade", version, max_term_width = 100, after_long_help = NOTES)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
-    global: Global,
+    common: Common,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = COMMON)]
+    version: Option<bool>,
 }
 
-const EXIT_CODES: &str = "\
+/// The heading of what every verb understands.
+const COMMON: &str = "Common options";
+
+const NOTES: &str = "\
+Progress, on standard error:
+  auto   a bar on a terminal, plain lines elsewhere
+  bar    a bar
+  plain  one line per step, at most one a second
+  json   one JSON object a line: {\"step\", \"title\", \"done\", \"total\", \"rate\", \"left\"}; step is
+         a word for programs, title a sentence; the rest is in bytes, bytes a second
+         and seconds, null where unknown; or {\"note\"}
+  none   nothing
+
 Exit status:
   0  done
   1  unexpected failure; the running slot is untouched and still the default
@@ -51,7 +78,8 @@ Exit status:
 
 /// What every verb understands.
 #[derive(Args)]
-struct Global {
+#[command(next_help_heading = COMMON)]
+struct Common {
     /// Settings file [default: /etc/va-upgrade/config.yaml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -61,31 +89,58 @@ struct Global {
     /// Say nothing but results and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// How to show progress
+    /// How to show progress: auto, bar, plain, json or none [default: auto]
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
+    #[arg(hide_default_value = true, hide_possible_values = true)]
     progress: ProgressMode,
-    /// Answer every question with yes
-    #[arg(long, global = true)]
+    /// Print help: -h in short, --help in full
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// How a verb that asks before it goes on is answered.
+#[derive(Args)]
+struct Question {
+    /// Go ahead without asking
+    #[arg(long)]
     yes: bool,
 }
 
+impl Question {
+    /// Asks on a terminal; elsewhere, and with `--yes`, goes ahead.
+    fn agree(&self, ui: &Ui, question: &str) -> Result<()> {
+        if self.yes || !ui.can_ask() || ui.ask(question)? {
+            return Ok(());
+        }
+        refuse!("not done, as you answered")
+    }
+}
+
+/// The verbs, in the order of their use.
 #[derive(Subcommand)]
 enum Verb {
-    Build(bundles::BuildArgs),
-    Sign(bundles::SignArgs),
-    Info(info::InfoArgs),
-    Verify(bundles::VerifyArgs),
-    Unpack(bundles::UnpackArgs),
-    Check(apply::CheckArgs),
-    Apply(apply::ApplyArgs),
-    Status(appliance::StatusArgs),
-    Confirm(appliance::ConfirmArgs),
-    Rollback(appliance::RollbackArgs),
-    Completions(completions::CompletionsArgs),
+    #[command(flatten)]
+    Work(Work),
+    Completions(completions::Args),
     #[command(hide = true)]
-    Man(man::ManArgs),
+    Man(man::Args),
+}
+
+/// The verbs that need the settings.
+#[derive(Subcommand)]
+enum Work {
+    Build(build::Args),
+    Sign(sign::Args),
+    Info(info::Args),
+    Verify(verify::Args),
+    Unpack(unpack::Args),
+    Check(check::Args),
+    Apply(apply::Args),
+    Status(status::Args),
+    Confirm(confirm::Args),
+    Rollback(rollback::Args),
     #[command(hide = true)]
-    Boot(appliance::BootArgs),
+    Boot(boot::Args),
 }
 
 /// What a verb runs with.
@@ -93,7 +148,6 @@ struct Session {
     config: Config,
     host: Host,
     ui: Ui,
-    yes: bool,
 }
 
 /// Runs the command line `args` and returns the exit status.
@@ -112,54 +166,72 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::from(class_of(&error) as u8)
         }
     }
 }
 
 fn execute(cli: Cli) -> Result<()> {
-    let Cli { verb, global } = cli;
-    match &verb {
-        Verb::Completions(args) => return completions::run(args),
-        Verb::Man(args) => return man::run(args),
-        _ => {}
-    }
-    let session = Session {
-        config: load_config(&verb, global.config.as_deref())?,
-        host: Host::new(global.verbose),
-        ui: Ui::new(global.progress, global.quiet),
-        yes: global.yes,
-    };
-    match verb {
-        Verb::Build(args) => bundles::build(&session, args),
-        Verb::Sign(args) => bundles::sign(&args),
-        Verb::Info(args) => info::info(&session, &args),
-        Verb::Verify(args) => bundles::verify(&session, &args),
-        Verb::Unpack(args) => bundles::unpack(&session, &args),
-        Verb::Check(args) => apply::check(&session, &args),
-        Verb::Apply(args) => apply::apply(&session, args),
-        Verb::Status(args) => appliance::status(&session, &args),
-        Verb::Confirm(_) => appliance::confirm(&session),
-        Verb::Rollback(args) => appliance::rollback(&session, &args),
-        Verb::Boot(args) => appliance::boot(&session, &args),
-        Verb::Completions(_) | Verb::Man(_) => Ok(()),
+    match cli.verb {
+        Verb::Work(work) => work.run(&cli.common),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
     }
 }
 
-/// Loads the settings. The watcher of a trial's deadline goes on with the
-/// defaults where they are unusable: it is the last net.
-fn load_config(verb: &Verb, file: Option<&Path>) -> Result<Config> {
-    match Config::load(file) {
-        Err(error) if matches!(verb, Verb::Boot(args) if args.deadline) => {
-            eprintln!("warning: {error:#}; going on with the defaults");
-            Ok(Config::default())
+impl Work {
+    fn run(self, common: &Common) -> Result<()> {
+        let session = Session {
+            config: self.load_config(common.config.as_deref())?,
+            host: Host::new(common.verbose),
+            ui: Ui::new(common.progress, common.quiet),
+        };
+        match self {
+            Work::Build(args) => build::run(&session, args),
+            Work::Sign(args) => sign::run(&args),
+            Work::Info(args) => info::run(&session, &args),
+            Work::Verify(args) => verify::run(&session, &args),
+            Work::Unpack(args) => unpack::run(&session, &args),
+            Work::Check(args) => check::run(&session, &args),
+            Work::Apply(args) => apply::run(&session, args),
+            Work::Status(args) => status::run(&session, &args),
+            Work::Confirm(_) => confirm::run(&session),
+            Work::Rollback(args) => rollback::run(&session, &args),
+            Work::Boot(args) => boot::run(&session, &args),
         }
-        outcome => outcome,
+    }
+
+    /// Loads the settings. The watcher of a trial's deadline goes on with the
+    /// defaults where they are unusable: it is the last net.
+    fn load_config(&self, file: Option<&Path>) -> Result<Config> {
+        match Config::load(file) {
+            Err(error) if matches!(self, Work::Boot(args) if args.deadline) => {
+                let why = printable(&format!("{error:#}"));
+                eprintln!("warning: {why}; going on with the defaults");
+                Ok(Config::default())
+            }
+            outcome => outcome,
+        }
     }
 }
 
 impl Session {
+    /// Returns this machine as an appliance.
+    fn appliance(&self) -> Appliance<'_> {
+        Appliance {
+            sys: &self.host,
+            config: &self.config,
+            progress: &self.ui,
+        }
+    }
+
+    /// Returns where the absolute path `path` of this machine is found.
+    fn at(&self, path: &str) -> PathBuf {
+        let host: &dyn System = &self.host;
+        host.at(path)
+    }
+
     /// Refuses without root rights, then shields the machine from half-done
     /// work: signals wait for the next safe place, mounts die with the process.
     fn start_changing(&self, what: &str) -> Result<()> {
@@ -174,43 +246,20 @@ impl Session {
         }
         Ok(())
     }
-
-    /// Asks on a terminal; elsewhere, and with `--yes`, goes ahead.
-    fn agree(&self, question: &str) -> Result<()> {
-        if self.yes || !self.ui.can_ask() || self.ui.ask(question)? {
-            return Ok(());
-        }
-        refuse!("not done, as you answered")
-    }
-}
-
-/// Prints `value` as JSON, for programs.
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).context("rendering JSON")?;
-    print(&format!("{text}\n"))
-}
-
-/// Prints a result; a reader that went away early is no error.
-fn print(text: &str) -> Result<()> {
-    use std::io::Write;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Returns how many threads to work with: as told, else one for each processor.
 fn threads(wanted: Option<usize>) -> Result<usize> {
     match wanted {
-        Some(0) => Err(anyhow::anyhow!(
-            "--threads 0 is not possible; give at least 1"
-        ))
-        .class(Class::Usage),
+        Some(0) => Err(anyhow!("--threads 0 is not possible; give at least 1")).class(Class::Usage),
         Some(threads) => Ok(threads.min(256)),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
+}
+
+/// Names a bundle by its product and version.
+fn title(manifest: &Manifest) -> String {
+    format!("{} {}", manifest.product, manifest.version)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::progress::Progress;
+use super::output::printable;
+use crate::progress::{Progress, Step};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,7 +20,7 @@ pub enum ProgressMode {
     Bar,
     /// One line per step, at most one a second
     Plain,
-    /// JSON Lines: {"step", "done", "total", "rate"} in bytes, "left" in seconds; {"note"}
+    /// JSON Lines
     Json,
     /// Nothing
     None,
@@ -32,7 +33,10 @@ pub struct Ui {
 }
 
 struct State {
-    step: String,
+    /// The word programs know the step by; empty before the first.
+    step: &'static str,
+    /// What people read.
+    title: String,
     total: Option<u64>,
     done: u64,
     started: Instant,
@@ -53,7 +57,8 @@ impl Ui {
         };
         let now = Instant::now();
         let state = State {
-            step: String::new(),
+            step: "",
+            title: String::new(),
             total: None,
             done: 0,
             started: now,
@@ -104,13 +109,13 @@ impl State {
         let mut line = match self.total {
             Some(total) if total > 0 => format!(
                 "{}: {} of {} MiB ({} %)",
-                self.step,
+                self.title,
                 mib(self.done),
                 mib(total),
                 self.done * 100 / total
             ),
-            _ if self.done > 0 => format!("{}: {} MiB", self.step, mib(self.done)),
-            _ => return self.step.clone(),
+            _ if self.done > 0 => format!("{}: {} MiB", self.title, mib(self.done)),
+            _ => return self.title.clone(),
         };
         if let Some(rate) = self.rate() {
             line.push_str(&format!(", {:.1} MiB/s", rate / f64::from(1 << 20)));
@@ -139,6 +144,7 @@ impl State {
         let whole = |number: f64| number.round();
         serde_json::json!({
             "step": self.step,
+            "title": self.title,
             "done": self.done,
             "total": self.total,
             "rate": self.rate().map(whole),
@@ -158,18 +164,18 @@ impl State {
             ProgressMode::Bar | ProgressMode::Plain => {
                 say(&format!(
                     "{} (done in {:.1} s)",
-                    self.step,
+                    self.title,
                     self.started.elapsed().as_secs_f64()
                 ));
             }
             ProgressMode::Json => say(&self.json()),
             ProgressMode::Auto | ProgressMode::None => {}
         }
-        self.step.clear();
+        self.step = "";
     }
 }
 
-fn bar(step: &str, total: Option<u64>) -> ProgressBar {
+fn bar(title: &str, total: Option<u64>) -> ProgressBar {
     let template = match total {
         Some(_) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         None => "{spinner} {msg} {bytes} {elapsed}",
@@ -178,26 +184,28 @@ fn bar(step: &str, total: Option<u64>) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_message(step.to_owned());
+    bar.set_message(title.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
 impl Progress for Ui {
-    fn start(&self, step: &str, total_bytes: Option<u64>) {
+    fn start(&self, step: Step, total_bytes: Option<u64>) {
+        let title = printable(&step.to_string());
         let mut state = self.state();
         state.end(self.mode);
         let now = Instant::now();
         *state = State {
-            step: step.to_owned(),
+            step: step.id(),
+            title: title.clone(),
             total: total_bytes,
             done: 0,
             started: now,
             shown: now,
-            bar: (self.mode == ProgressMode::Bar).then(|| bar(step, total_bytes)),
+            bar: (self.mode == ProgressMode::Bar).then(|| bar(&title, total_bytes)),
         };
         match self.mode {
-            ProgressMode::Plain => say(step),
+            ProgressMode::Plain => say(&title),
             ProgressMode::Json => say(&state.json()),
             _ => {}
         }
@@ -226,12 +234,13 @@ impl Progress for Ui {
     }
 
     fn note(&self, text: &str) {
+        let text = printable(text);
         let state = self.state();
         match (&state.bar, self.mode) {
             (Some(bar), _) => bar.println(text),
             (None, ProgressMode::Json) => say(&serde_json::json!({ "note": text }).to_string()),
             (None, ProgressMode::None) => {}
-            (None, _) => say(text),
+            (None, _) => say(&text),
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
-use crate::bundle::{Contents, Kind, Node};
+use crate::bundle::{Contents, Node};
+use crate::tree::meta::Kind;
 
 /// A name that is not the same in two trees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +91,9 @@ fn differences(old: &Node, new: &Node) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{Entry, Meta, Mtime, Visitor, Xattr};
+    use crate::bundle::{Entry, Visitor};
+    use crate::tree::meta::{Meta, Mtime};
+    use crate::tree::xattrs::Xattr;
 
     /// A tree of entries: kind, path, mode, and content, target or attribute.
     fn tree(entries: &[(Kind, &str, u32, &str)]) -> Contents {

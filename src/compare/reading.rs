@@ -8,13 +8,14 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 
-use crate::bundle::{Bundle, Contents, Entry, Kind, Visitor};
+use crate::bundle::{Bundle, Contents, Entry, Visitor};
 use crate::packages::dpkg::{self, Role};
 use crate::packages::{Packages, rpm};
 use crate::progress::Progress;
 use crate::refuse;
 use crate::system::System;
 use crate::system::files::ScratchDir;
+use crate::tree::meta::Kind;
 
 /// The most that is copied of the RPM databases of one tree.
 const MAX_RPM_BYTES: u64 = 256 << 20;

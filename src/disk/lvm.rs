@@ -68,12 +68,6 @@ pub fn activate(sys: &dyn System, vg: &str, volume: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Returns the device-mapper name of a volume: hyphens inside names are doubled.
-pub fn mapper_name(vg: &str, volume: &str) -> String {
-    let escape = |name: &str| name.replace('-', "--");
-    format!("{}-{}", escape(vg), escape(volume))
-}
-
 /// Returns the one disk that holds the volume group `vg`.
 ///
 /// `sys_dir` is `/sys`.
@@ -153,11 +147,6 @@ mod tests {
         );
         assert!(parse_volume("  root|1,8g|linear").is_err());
         assert!(parse_volume("  WARNING: something").is_err());
-    }
-
-    #[test]
-    fn device_mapper_names_double_hyphens() {
-        assert_eq!(mapper_name("V-A", "back"), "V--A-back");
     }
 
     #[test]

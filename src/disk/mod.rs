@@ -1,6 +1,6 @@
 //! Volumes and file systems of the appliance's disk.
 
+pub mod blkid;
 pub mod lvm;
 pub mod mkfs;
-pub mod mounts;
 pub mod space;

@@ -1,4 +1,4 @@
-//! Free room in a mounted file system, and making what is written there durable.
+//! Free room in a mounted file system.
 
 use std::path::Path;
 
@@ -42,21 +42,6 @@ fn parse(text: &str) -> Option<Space> {
         bytes: block.checked_mul(blocks)?,
         inodes: (all_inodes > 0).then_some(inodes),
     })
-}
-
-/// Moves everything written to the file system at `path` out of its journal.
-///
-/// GRUB reads the file system without replaying the journal. Freezing empties
-/// it. One shell does both, so that the thaw comes even if we are killed.
-///
-/// # Errors
-/// When the file system cannot be frozen or thawed.
-pub fn flush_journal(sys: &dyn System, path: &Path) -> Result<()> {
-    let script =
-        "trap '' INT TERM HUP; sync; fsfreeze --freeze \"$1\" && fsfreeze --unfreeze \"$1\"";
-    sys.run(&Cmd::new("sh").args(["-c", script, "sh"]).arg(path))
-        .map(drop)
-        .with_context(|| format!("flushing the journal of {}", path.display()))
 }
 
 #[cfg(test)]

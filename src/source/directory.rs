@@ -8,35 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::fstab::{is_system_path, unescape};
-use super::{Opened, SourceOptions, drop_in_reverse, place};
+use super::opened::{Opened, SourceOptions, drop_in_reverse};
+use super::place;
+use crate::linux::device_mapper;
+use crate::linux::fstab::{Owner, is_virtual};
+use crate::linux::mountinfo;
 use crate::progress::Progress;
 use crate::refuse;
 use crate::system::{Mount, Mounted, System};
-
-/// File systems of the kernel, not of a disk; `/proc` and the like.
-const VIRTUAL: [&str; 20] = [
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "devtmpfs",
-    "efivarfs",
-    "fusectl",
-    "hugetlbfs",
-    "mqueue",
-    "proc",
-    "pstore",
-    "rpc_pipefs",
-    "securityfs",
-    "sysfs",
-    "tmpfs",
-    "tracefs",
-];
 
 /// Opens the tree in the directory `dir`.
 ///
@@ -95,10 +74,10 @@ fn rebuild<'a>(
     mounts.push(Mounted::new(sys, &Mount::bind(dir, &tree))?);
     for mount in below {
         let path = Path::new("/").join(&mount.path);
-        if VIRTUAL.contains(&mount.kind.as_str()) {
+        if is_virtual(&mount.kind) {
             continue;
         }
-        if !is_system_path(&path) || mount.is_data(&options.data_volumes) {
+        if Owner::of(&path) == Owner::Customer || mount.is_data(&options.data_volumes) {
             progress.note(&format!(
                 "left out {} ({}): not a part of the system",
                 path.display(),
@@ -124,26 +103,22 @@ struct Below {
 impl Below {
     /// Tells whether it is one of the logical volumes `names`.
     fn is_data(&self, names: &[String]) -> bool {
-        names.iter().any(|name| {
-            let escaped = name.replace('-', "--");
-            self.source.starts_with("/dev/mapper/") && self.source.ends_with(&format!("-{escaped}"))
-        })
+        names
+            .iter()
+            .any(|name| device_mapper::is_called(&self.source, name))
     }
 }
 
 /// Reads `/proc/self/mountinfo`, in the order things were mounted.
 fn mounts_below(table: &str, dir: &Path) -> Vec<Below> {
-    table
-        .lines()
-        .filter_map(|line| {
-            let (place, what) = line.split_once(" - ")?;
-            let mount_point = PathBuf::from(unescape(place.split(' ').nth(4)?));
-            let path = mount_point.strip_prefix(dir).ok()?;
-            let mut what = what.split(' ');
-            (!path.as_os_str().is_empty()).then(|| Below {
-                path: path.to_owned(),
-                kind: what.next().unwrap_or_default().to_owned(),
-                source: what.next().unwrap_or_default().to_owned(),
+    mountinfo::parse(table)
+        .into_iter()
+        .filter_map(|mount| {
+            let path = mount.mount_point.strip_prefix(dir).ok()?.to_owned();
+            (!path.as_os_str().is_empty()).then_some(Below {
+                path,
+                kind: mount.fs_type,
+                source: mount.source,
             })
         })
         .collect()

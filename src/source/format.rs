@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::magic::compression;
 use super::ova::{self, Member};
 use super::vmdk;
 use crate::refuse;
@@ -79,21 +80,6 @@ pub fn detect(path: &Path) -> Result<Kind> {
         refuse!("{shown} is not a qcow2 image: it has not a qcow2 image's header");
     }
     Ok(Kind::Raw)
-}
-
-/// Names the compression of something that starts with `head`.
-pub fn compression(head: &[u8]) -> Option<&'static str> {
-    let magics: [(&[u8], &str); 5] = [
-        (b"\x1f\x8b", "gzip"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (b"BZh", "bzip2"),
-        (b"PK\x03\x04", "zip"),
-    ];
-    magics
-        .iter()
-        .find(|(magic, _)| head.starts_with(magic))
-        .map(|(_, name)| *name)
 }
 
 /// Refuses a qcow2 image whose data are not all in the one file.

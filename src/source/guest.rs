@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::raw::RawImage;
-use crate::system::{Cmd, Mount, Mounted, System, beneath};
+use crate::system::{Cmd, Mount, Mounted, System};
+use crate::tree::resolve;
 
 /// The guest boots in this time even without KVM on a busy machine.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -43,7 +44,7 @@ fn command(disks: &[RawImage], at: &Path) -> Cmd {
 
 /// Hides what is mounted on `path` of the tree, as it does not belong to the system.
 pub fn cover<'a>(sys: &'a dyn System, tree: &Path, path: &Path) -> Result<Option<Mounted<'a>>> {
-    let found = beneath::resolve(tree, path)
+    let found = resolve::resolve(tree, path)
         .with_context(|| format!("looking up {} in the image", path.display()))?;
     let Some(target) = found.map(|path| tree.join(path)).filter(|dir| dir.is_dir()) else {
         return Ok(None);

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result};
 
 use super::content::{Content, FileSystem};
-use super::fstab::{self, Line};
+use super::opened::{Opened, SourceOptions, drop_in_reverse};
 use super::raw::RawImage;
 use super::volume::{self, Name, Volume};
-use super::{Opened, SourceOptions, drop_in_reverse, guest, place};
+use super::{guest, place};
 use crate::failure::{Class, Classify};
-use crate::progress::Progress;
-use crate::refuse;
-use crate::system::{Mount, Mounted, System, beneath, signals};
+use crate::linux::fstab::{self, Line, Owner};
+use crate::progress::{Progress, Step};
+use crate::system::{Mount, Mounted, System};
+use crate::tree::resolve;
+use crate::{refuse, signals};
 
 /// The volume that is the root when several could be.
 const ROOT_VOLUME: &str = "root";
@@ -225,7 +227,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
             .sum::<Result<u64>>()?;
         let whole = RawImage::temporary(size_bytes, allocated.min(size_bytes))?;
         self.progress
-            .start(&format!("joining {}", volume.name), Some(size_bytes));
+            .start(Step::Join(volume.name.to_string()), Some(size_bytes));
         let mut at = 0;
         for extent in &volume.extents {
             let range = extent.offset..extent.offset + extent.size_bytes;
@@ -240,7 +242,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
     fn out_of_reach(&self, lines: &[Line]) -> Option<String> {
         lines
             .iter()
-            .filter(|line| line.is_system())
+            .filter(|line| belongs_to_system(line))
             .find_map(|line| {
                 let volume = self.volume_of(line)?;
                 match &volume.content {
@@ -258,34 +260,36 @@ impl<'a, 'i> OpenImage<'a, 'i> {
     fn mount_line(&self, line: &Line, tree: &Path) -> Result<Option<Mounted<'a>>> {
         let mount_point = line.mount_point.display();
         let leave_out = |reason: &str| {
-            self.progress
-                .note(&format!("left out {mount_point} ({}): {reason}", line.spec));
+            self.progress.note(&format!(
+                "left out {mount_point} ({}): {reason}",
+                line.source
+            ));
             Ok(None)
         };
         if !line.is_on_disk() {
-            return match line.kind.as_str() {
+            return match line.fs_type.as_str() {
                 "proc" | "sysfs" | "tmpfs" | "devpts" | "iso9660" | "udf" => Ok(None),
                 _ => leave_out("not a file system on a disk of the image"),
             };
         }
         let Some(volume) = self.volume_of(line) else {
-            if !line.is_system() || line.may_be_absent() {
+            if !belongs_to_system(line) || line.may_be_absent() {
                 return leave_out("not in the image");
             }
             refuse!(
                 "{} does not hold {}, which its fstab mounts on {mount_point}; give an image \
                  with all its disks, or mark the line nofail",
                 self.source.display(),
-                line.spec
+                line.source
             );
         };
         if self.is_data(volume) {
             return leave_out("a data volume");
         }
-        if !line.is_system() {
+        if !belongs_to_system(line) {
             return leave_out("not a part of the system");
         }
-        let beneath = beneath::resolve(tree, &line.mount_point)
+        let beneath = resolve::resolve(tree, &line.mount_point)
             .with_context(|| format!("looking up {mount_point} in the image"))?;
         let Some(target) = beneath
             .map(|path| tree.join(path))
@@ -307,7 +311,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
     fn volume_of(&self, line: &Line) -> Option<&'i Volume> {
         self.volumes
             .iter()
-            .find(|volume| volume.is_named_by(&line.spec))
+            .find(|volume| volume.is_named_by(&line.source))
     }
 
     fn is_data(&self, volume: &Volume) -> bool {
@@ -353,7 +357,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
             .with_context(|| format!("opening {shown} with guestmount"))
             .class(Class::Refused)?;
         let covered = read_fstab(at)?;
-        for line in covered.iter().filter(|line| !line.is_system()) {
+        for line in covered.iter().filter(|line| !belongs_to_system(line)) {
             mounts.extend(guest::cover(self.sys, at, &line.mount_point)?);
         }
         Ok(())
@@ -377,8 +381,12 @@ fn mount_options(file_system: &FileSystem, offset: u64, size_bytes: u64) -> Stri
     options
 }
 
+fn belongs_to_system(line: &Line) -> bool {
+    line.owner() != Owner::Customer
+}
+
 fn is_efi_partition(line: &Line) -> bool {
-    line.kind == "vfat"
+    line.fs_type == "vfat"
         && ["/boot/efi", "/efi"]
             .iter()
             .any(|efi| line.mount_point == Path::new(efi))
@@ -415,7 +423,7 @@ fn looks_like_root(dir: &Path) -> Result<bool> {
     let present = |path: &str| -> Result<bool> {
         let path = Path::new(path);
         let parent = path.parent().unwrap_or(path);
-        let found = beneath::resolve(dir, parent)
+        let found = resolve::resolve(dir, parent)
             .with_context(|| format!("looking up {} in the image", parent.display()))?;
         // The last step may be a link to a part that is not mounted yet.
         Ok(found.is_some_and(|parent| {
@@ -445,7 +453,7 @@ fn looks_like_root(dir: &Path) -> Result<bool> {
 
 fn read_fstab(tree: &Path) -> Result<Vec<Line>> {
     const MAX_BYTES: u64 = 1 << 20;
-    let found = beneath::resolve(tree, Path::new("etc/fstab")).context("looking up /etc/fstab")?;
+    let found = resolve::resolve(tree, Path::new("etc/fstab")).context("looking up /etc/fstab")?;
     let Some(file) = found
         .map(|path| tree.join(path))
         .filter(|file| file.is_file())
@@ -456,7 +464,11 @@ fn read_fstab(tree: &Path) -> Result<Vec<Line>> {
         refuse!("the image's /etc/fstab has more than {MAX_BYTES} bytes");
     }
     let bytes = fs::read(&file).context("reading the image's /etc/fstab")?;
-    Ok(fstab::parse(&String::from_utf8_lossy(&bytes)))
+    let mut lines = fstab::parse(&String::from_utf8_lossy(&bytes));
+    lines.retain(Line::is_below_root);
+    // Parents before children.
+    lines.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -15,10 +15,11 @@
 mod content;
 mod directory;
 mod format;
-mod fstab;
 mod guest;
 mod image;
 mod lvm;
+mod magic;
+mod opened;
 mod ova;
 mod place;
 mod qemu;
@@ -28,76 +29,18 @@ mod vmdk;
 mod volume;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::progress::Progress;
-use crate::system::{Mounted, System};
+use crate::system::System;
+
+pub use opened::{Opened, SourceOptions};
 
 use format::Kind;
 use qemu::Image;
 use raw::RawImage;
-
-/// How to read a source.
-#[derive(Clone, Debug)]
-pub struct SourceOptions {
-    /// Which file system is the root, as `VG/LV` or partition number; needed
-    /// when several look like one.
-    pub root: Option<String>,
-    /// Names of logical volumes that belong to the customer, never packed.
-    pub data_volumes: Vec<String>,
-    /// Paths that must stay visible while the source is open.
-    pub keep_visible: Vec<PathBuf>,
-}
-
-impl Default for SourceOptions {
-    fn default() -> SourceOptions {
-        SourceOptions {
-            root: None,
-            data_volumes: vec!["data".into(), "image".into()],
-            keep_visible: Vec::new(),
-        }
-    }
-}
-
-/// A source that is open; dropping it closes it.
-pub struct Opened<'a> {
-    root: PathBuf,
-    /// In the order they were made.
-    mounts: Vec<Mounted<'a>>,
-    /// Behind the mounts, so dropped after them.
-    _disks: Vec<RawImage>,
-}
-
-impl Opened<'_> {
-    /// Returns the directory that holds the tree.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Unmounts everything.
-    ///
-    /// # Errors
-    /// When something in the tree is still in use.
-    pub fn close(mut self) -> Result<()> {
-        while let Some(mounted) = self.mounts.pop() {
-            mounted.unmount()?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Opened<'_> {
-    fn drop(&mut self) {
-        drop_in_reverse(&mut self.mounts);
-    }
-}
-
-/// Unmounts what is mounted on something before that.
-fn drop_in_reverse(mounts: &mut Vec<Mounted<'_>>) {
-    while mounts.pop().is_some() {}
-}
 
 /// Opens `source` for reading. The caller has entered a private mount namespace.
 ///

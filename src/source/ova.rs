@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{format, vmdk};
+use super::{magic, vmdk};
 use crate::failure::{Class, Classify};
 use crate::refuse;
 
@@ -106,7 +106,7 @@ fn check_disk(path: &Path, file: &File, member: &Member) -> Result<bool> {
     }
     let shown = path.display();
     let named_as_disk = name.contains(".vmdk");
-    if named_as_disk && let Some(compression) = format::compression(&head) {
+    if named_as_disk && let Some(compression) = magic::compression(&head) {
         refuse!(
             "{shown} holds {} compressed with {compression}; unpack the OVA and the disk, \
              and give the disk",

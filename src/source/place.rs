@@ -2,13 +2,12 @@
 //! machine has, seen by this process alone, so that no directory has to be
 //! made and removed.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::Result;
 
-use super::SourceOptions;
+use super::opened::SourceOptions;
 use crate::refuse;
 use crate::system::{Mount, Mounted, System};
 

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::ova::Member;
 use super::raw::RawImage;
 use crate::failure::{Class, Classify};
-use crate::progress::Progress;
-use crate::refuse;
-use crate::system::{Cmd, System, signals};
+use crate::progress::{Progress, Step};
+use crate::system::{Cmd, System};
+use crate::{refuse, signals};
 
 /// Looking at an image takes a moment, however large it is.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
@@ -86,7 +86,7 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
         .class(Class::Refused)?;
     let raw = RawImage::temporary(size_bytes, data_bytes)?;
     let cmd = convert_cmd(&spec, &raw.path());
-    progress.start(&format!("reading {}", image.name()), Some(data_bytes));
+    progress.start(Step::Convert(image.name()), Some(data_bytes));
     let result = thread::scope(|scope| {
         let tool = scope.spawn(|| sys.run(&cmd));
         let mut done = 0;

@@ -17,8 +17,8 @@ use nix::unistd::{Whence, lseek};
 
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
-use crate::refuse;
-use crate::system::{files, signals};
+use crate::system::files;
+use crate::{refuse, signals};
 
 /// Larger disks than this are not taken for real: 16 TiB is ext4's largest file.
 const MAX_BYTES: u64 = 16 << 40;

@@ -1,8 +1,8 @@
 //! The things in an image that could hold a file system: the whole disk, its
 //! partitions, its logical volumes.
 
-use std::fmt;
-use std::io;
+use std::path::Path;
+use std::{fmt, io};
 
 use anyhow::{Context, Result};
 
@@ -10,6 +10,7 @@ use super::content::{self, Content};
 use super::lvm::{self, PhysicalVolume};
 use super::raw::RawImage;
 use super::table::{self, Partition};
+use crate::linux::device_mapper;
 
 /// A stretch of one of the image's disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,10 +230,8 @@ impl Volume {
     fn is_device(&self, device: &str) -> bool {
         match &self.name {
             Name::Logical(group, name) => {
-                // Device-mapper doubles the hyphens inside names.
-                let escape = |name: &str| name.replace('-', "--");
                 device == format!("/dev/{group}/{name}")
-                    || device == format!("/dev/mapper/{}-{}", escape(group), escape(name))
+                    || Path::new(device) == device_mapper::path(group, name)
             }
             Name::Partition(disk, number) => device_parts(device) == Some((*disk, Some(*number))),
             Name::Disk(disk) => device_parts(device) == Some((*disk, None)),
@@ -265,8 +264,8 @@ fn device_parts(device: &str) -> Option<(usize, Option<u32>)> {
 
 #[cfg(test)]
 mod tests {
+    use super::content::FileSystem;
     use super::*;
-    use crate::source::content::FileSystem;
 
     fn volume(name: Name) -> Volume {
         Volume {

@@ -11,6 +11,7 @@ pub struct Cmd {
     program: OsString,
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
+    has_own_environment: bool,
     chroot: Option<PathBuf>,
     limit: Duration,
     interruptible: bool,
@@ -26,6 +27,7 @@ impl Cmd {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             envs: Vec::new(),
+            has_own_environment: false,
             chroot: None,
             limit: Cmd::DEFAULT_LIMIT,
             interruptible: false,
@@ -52,6 +54,13 @@ impl Cmd {
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Cmd {
         self.envs
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Leaves out the caller's environment.
+    #[must_use]
+    pub fn without_environment(mut self) -> Cmd {
+        self.has_own_environment = true;
         self
     }
 
@@ -95,6 +104,11 @@ impl Cmd {
     /// Returns the environment variables set on top of the caller's.
     pub fn environment(&self) -> &[(OsString, OsString)] {
         &self.envs
+    }
+
+    /// Tells whether the caller's environment is left out.
+    pub fn has_own_environment(&self) -> bool {
+        self.has_own_environment
     }
 
     /// Returns the time limit.

@@ -8,10 +8,13 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::mkdtemp;
+
+/// The largest record that is read, in bytes.
+const MAX_RECORD_BYTES: u64 = 64 << 10;
 
 /// Replaces the file at `path` with `content`, whole or not at all.
 ///
@@ -45,6 +48,22 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     write()
         .inspect_err(|_| drop(fs::remove_file(&temp)))
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Reads a small YAML record.
+///
+/// # Errors
+/// When it is not there, too large or not of the wanted shape.
+pub fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let read = || -> Result<T> {
+        let size = path.metadata()?.len();
+        ensure!(
+            size <= MAX_RECORD_BYTES,
+            "it has {size} bytes, a record has at most {MAX_RECORD_BYTES}"
+        );
+        Ok(serde_yaml::from_str(&fs::read_to_string(path)?)?)
+    };
+    read().with_context(|| format!("reading {}", path.display()))
 }
 
 /// Makes the entries of a directory durable.

@@ -15,7 +15,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Cmd, Mount, Restart, System, signals};
+use super::calls::{Restart, System};
+use super::cmd::Cmd;
+use super::mount::Mount;
+use crate::signals;
 
 /// The machine this process runs on.
 pub struct Host {
@@ -51,13 +54,21 @@ impl Host {
 }
 
 impl System for Host {
+    fn root(&self) -> &Path {
+        Path::new("/")
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
     fn run(&self, cmd: &Cmd) -> Result<String> {
         if self.verbose {
             eprintln!("+ {cmd}");
         }
         let words = cmd.argv();
-        let mut child = Command::new(words[0])
+        let mut command = Command::new(words[0]);
+        if cmd.has_own_environment() {
+            command.env_clear();
+        }
+        let mut child = command
             .args(&words[1..])
             .env("LC_ALL", "C")
             .envs(cmd.environment().iter().map(|(name, value)| (name, value)))
@@ -82,7 +93,7 @@ impl System for Host {
             format!(
                 "mounting {} on {}",
                 wanted.source.display(),
-                wanted.target.display()
+                wanted.point.display()
             )
         };
         match wanted.fs_type.as_deref() {
@@ -92,12 +103,12 @@ impl System for Host {
                 if !wanted.options.is_empty() {
                     cmd = cmd.args(["-o", &wanted.options]);
                 }
-                self.run(&cmd.arg(&wanted.source).arg(&wanted.target))
+                self.run(&cmd.arg(&wanted.source).arg(&wanted.point))
                     .with_context(context)?;
             }
             None => mount(
                 Some(&wanted.source),
-                &wanted.target,
+                &wanted.point,
                 None::<&str>,
                 MsFlags::MS_BIND,
                 None::<&str>,
@@ -127,6 +138,10 @@ impl System for Host {
         };
         self.run(&Cmd::new("systemctl").arg("reboot").args(force))
             .map(drop)
+    }
+
+    fn wait(&self, time: Duration) {
+        thread::sleep(time);
     }
 }
 

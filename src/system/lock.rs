@@ -2,12 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 
+use super::calls::System;
 use crate::failure::{Class, class_of, with_class};
 
 /// Holds the machine-wide lock until dropped.
@@ -23,12 +23,13 @@ impl Lock {
     ///
     /// # Errors
     /// Class [`Class::Locked`] when another process still holds it then.
-    pub fn wait(path: &Path, patience: Duration) -> Result<Lock> {
-        let started = Instant::now();
+    pub fn wait(sys: &dyn System, path: &Path, patience: Duration) -> Result<Lock> {
+        let mut waited = Duration::ZERO;
         loop {
             match Lock::take(path) {
-                Err(error) if class_of(&error) == Class::Locked && started.elapsed() < patience => {
-                    thread::sleep(PAUSE);
+                Err(error) if class_of(&error) == Class::Locked && waited < patience => {
+                    sys.wait(PAUSE);
+                    waited += PAUSE;
                 }
                 outcome => return outcome,
             }

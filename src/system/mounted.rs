@@ -5,47 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::System;
-
-/// What to mount where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// A device, an image file (with `loop` in the options), or a directory to bind.
-    pub source: PathBuf,
-    /// The mount point.
-    pub target: PathBuf,
-    /// The file system type; `None` binds `source`.
-    pub fs_type: Option<String>,
-    /// Options for mount(8), separated by commas; empty when binding.
-    pub options: String,
-}
-
-impl Mount {
-    /// Describes a file system mount.
-    pub fn device(source: &Path, target: &Path, fs_type: &str, options: &str) -> Mount {
-        Mount {
-            source: source.to_owned(),
-            target: target.to_owned(),
-            fs_type: Some(fs_type.to_owned()),
-            options: options.to_owned(),
-        }
-    }
-
-    /// Describes a bind mount of one directory, without what is mounted below it.
-    pub fn bind(source: &Path, target: &Path) -> Mount {
-        Mount {
-            source: source.to_owned(),
-            target: target.to_owned(),
-            fs_type: None,
-            options: String::new(),
-        }
-    }
-}
+use super::calls::System;
+use super::mount::Mount;
 
 /// A mount that ends with this value.
 pub struct Mounted<'a> {
     system: &'a dyn System,
-    target: PathBuf,
+    point: PathBuf,
     made_dir: bool,
     mounted: bool,
 }
@@ -56,14 +22,14 @@ impl<'a> Mounted<'a> {
     /// # Errors
     /// When the mount point cannot be made or the mount fails.
     pub fn new(system: &'a dyn System, mount: &Mount) -> Result<Mounted<'a>> {
-        let made_dir = !mount.target.exists();
+        let made_dir = !mount.point.exists();
         if made_dir {
-            fs::create_dir_all(&mount.target)
-                .with_context(|| format!("making mount point {}", mount.target.display()))?;
+            fs::create_dir_all(&mount.point)
+                .with_context(|| format!("making mount point {}", mount.point.display()))?;
         }
         let mut mounted = Mounted {
             system,
-            target: mount.target.clone(),
+            point: mount.point.clone(),
             made_dir,
             mounted: false,
         };
@@ -72,11 +38,11 @@ impl<'a> Mounted<'a> {
         Ok(mounted)
     }
 
-    /// Takes over a mount that a program has made at `target`.
-    pub fn adopt(system: &'a dyn System, target: &Path) -> Mounted<'a> {
+    /// Takes over a mount that a program has made at `point`.
+    pub fn adopt(system: &'a dyn System, point: &Path) -> Mounted<'a> {
         Mounted {
             system,
-            target: target.to_owned(),
+            point: point.to_owned(),
             made_dir: false,
             mounted: true,
         }
@@ -84,7 +50,7 @@ impl<'a> Mounted<'a> {
 
     /// Returns the mount point.
     pub fn path(&self) -> &Path {
-        &self.target
+        &self.point
     }
 
     /// Unmounts; a write-back error is the caller's error.
@@ -97,11 +63,11 @@ impl<'a> Mounted<'a> {
 
     fn end(&mut self) -> Result<()> {
         if std::mem::take(&mut self.mounted) {
-            self.system.unmount(&self.target)?;
+            self.system.unmount(&self.point)?;
         }
         if std::mem::take(&mut self.made_dir) {
-            fs::remove_dir(&self.target)
-                .with_context(|| format!("removing mount point {}", self.target.display()))?;
+            fs::remove_dir(&self.point)
+                .with_context(|| format!("removing mount point {}", self.point.display()))?;
         }
         Ok(())
     }

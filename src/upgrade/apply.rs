@@ -4,51 +4,45 @@
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
 //! 3. the inactive slot is marked `writing`, its old boot files go;
-//! 4. it is formatted, unpacked into, and read back against the manifest;
-//! 5. it becomes this appliance's: fstab, settings, release record, program, units;
+//! 4. it is formatted, unpacked into, and read back against the manifest
+//!    ([`install::fill`](fill));
+//! 5. it becomes this appliance's: fstab, settings, release record, program, units
+//!    ([`install::settle`](settle));
 //! 6. its kernel and initramfs go to `/boot/va/<slot>/`;
-//! 7. GRUB comes from the target through chroot ([`super::grub`]);
+//! 7. GRUB comes from the target through chroot ([`boot::bios::switch`](Switch));
 //! 8. it is marked `ready`, then put on trial: the last write.
 //!
 //! Until the boot sector is switched in step 7 the old GRUB boots the old slot;
 //! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone.
 
-use std::fs;
+use std::cell::Cell;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
-use nix::fcntl::OFlag;
+use anyhow::{Context, Error, Result, anyhow};
 
-use super::grub::{self, Plan, Switch};
-use super::history::{self, Event};
-use super::machine::{BOOT, BOOT_DIR, Machine};
-use super::network::{self, Network};
-use super::preflight::{self, Facts, Report};
-use super::record::ReleaseRecord;
-use super::slot_boot::{self, BootSet};
-use super::slot_tree::{self, Identity};
-use super::trial::LOCK_FILE;
-use crate::boot::entry;
-use crate::boot::target::{self, Target};
-use crate::bundle::{self, Bundle, Keyring, Manifest, Sealed, Trust, UnpackOptions};
-use crate::config::Config;
-use crate::disk::{lvm, mkfs, space};
+use super::preflight::{self, Facts};
+use crate::appliance::Appliance;
+use crate::appliance::history::{self, Event};
+use crate::appliance::machine::Machine;
+use crate::appliance::release::ReleaseRecord;
+use crate::boot::bios::installed;
+use crate::boot::bios::switch::{Plan, Switch};
+use crate::boot::state::State;
+use crate::boot::{bootable, files as boot_files};
+use crate::bundle::{Bundle, Keyring, Manifest, Sealed, Trust};
+use crate::disk::lvm;
 use crate::failure::{Class, Classify, class_of, with_class};
-use crate::progress::Progress;
+use crate::install::boot_files::BootPlan;
+use crate::install::destination::{Access, Destination};
+use crate::install::settle::Identity;
+use crate::install::{self, fill, label, settle};
+use crate::paths::{BOOT_DIR, REVOKED_FILE, TARGET_MOUNT, TRUSTED_DIR};
+use crate::progress::Step;
+use crate::report::Report;
+use crate::signals;
 use crate::slot::Slot;
-use crate::state::State;
-use crate::system::{Cmd, Lock, Mount, Mounted, System, files, signals};
-
-/// Where the slot is mounted while it is written.
-const MOUNT_POINT: &str = "/run/va-upgrade/slot";
-
-/// Where trusted keys are.
-pub const TRUSTED_DIR: &str = "/etc/va-upgrade/trusted.d";
-
-/// The list of key ids that are no longer trusted.
-pub const REVOKED_FILE: &str = "/etc/va-upgrade/revoked";
+use crate::system::{Cmd, Lock, files};
 
 /// Where a bundle comes from.
 pub enum Input {
@@ -89,34 +83,20 @@ pub struct Outcome {
 /// # Errors
 /// `Refused` and `BadBundle` before anything is changed; `Undone` when a later
 /// step failed and everything is as before; `Stuck` when undoing failed.
-pub fn apply(
-    sys: &dyn System,
-    config: &Config,
-    options: Options,
-    progress: &dyn Progress,
-) -> Result<Outcome> {
-    let _lock = Lock::take(&config.at(LOCK_FILE))?;
-    let keyring = Keyring::load(&config.at(TRUSTED_DIR), &config.at(REVOKED_FILE))?;
-    let streamed = matches!(options.input, Input::Stream(_));
-    let sealed = match options.input {
-        Input::File(path) => Sealed::open(&path)?,
-        Input::Stream(stream) => Sealed::from_stream("the stream", stream)?,
-    };
-    let trust = if options.allow_unsigned {
-        Trust::SignedOrUnsigned(&keyring)
-    } else {
-        Trust::Signed(&keyring)
-    };
-    let (mut bundle, _) = sealed.authenticate(trust)?;
+pub fn apply(appliance: &Appliance, options: Options) -> Result<Outcome> {
+    let config = appliance.config;
+    let lock = appliance.lock()?;
+    let is_streamed = matches!(options.input, Input::Stream(_));
+    let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let manifest = bundle.manifest().clone();
-    let machine = Machine::look(config)?;
-    let (report, facts) = preflight::check(sys, config, &machine, Some(&manifest));
+    let machine = Machine::look(appliance)?;
+    let (report, facts) = preflight::check(appliance, &machine, Some(&manifest));
     report.require()?;
     let facts = facts.context("the checks passed without facts")?;
-    if !streamed {
-        bundle.verify(options.threads, progress)?;
+    if !is_streamed {
+        bundle.verify(options.threads, appliance.progress)?;
     }
-    let from = ReleaseRecord::of_running(config)?.version;
+    let from = ReleaseRecord::of_running(appliance)?.version;
     let outcome = Outcome {
         slot: facts.target,
         version: manifest.version.clone(),
@@ -127,69 +107,82 @@ pub fn apply(
     if options.dry_run {
         return Ok(outcome);
     }
-    let format = prepare(sys, config, &facts, manifest.tree.inodes).class(Class::Refused)?;
+    let to = destination(appliance, &facts);
+    let format = prepare(appliance, &to, manifest.tree.inodes).class(Class::Refused)?;
     let job = Job {
-        sys,
-        config,
+        appliance,
         machine: &machine,
         facts: &facts,
         manifest: &manifest,
+        to,
         format,
-        first_time: !config.at(BOOT_DIR).exists(),
-        progress,
+        first_time: !appliance.at(BOOT_DIR).exists(),
+        lock,
+        step: Cell::new("prepare"),
     };
     let written = job.run(bundle, options.threads);
-    let (result, text) = match written {
-        Ok(()) => (Ok(outcome), format!("on trial for {} tries", config.tries)),
-        Err(error) => {
-            let text = format!("{error:#}");
-            (Err(error), text)
-        }
+    job.record(written.as_ref().err());
+    written.map(|()| outcome)
+}
+
+/// Opens the bundle and proves who signed it.
+fn open(appliance: &Appliance, input: Input, allow_unsigned: bool) -> Result<Bundle<'static>> {
+    let keyring = Keyring::load(&appliance.at(TRUSTED_DIR), &appliance.at(REVOKED_FILE))?;
+    let sealed = match input {
+        Input::File(path) => Sealed::open(&path)?,
+        Input::Stream(stream) => Sealed::from_stream("the stream", stream)?,
     };
-    let event = Event {
-        operation: "apply",
+    let trust = if allow_unsigned {
+        Trust::SignedOrUnsigned(&keyring)
+    } else {
+        Trust::Signed(&keyring)
+    };
+    let (bundle, _) = sealed.authenticate(trust)?;
+    Ok(bundle)
+}
+
+fn destination(appliance: &Appliance, facts: &Facts) -> Destination {
+    Destination {
         slot: facts.target,
-        version: &manifest.version,
-        outcome: &text,
-    };
-    history::record(config, &event, progress);
-    result
+        device: appliance.config.device(facts.target),
+        size_bytes: facts.volume.size_bytes,
+        fs_type: facts.fs_type,
+        mount_point: PathBuf::from(TARGET_MOUNT),
+    }
 }
 
 /// Makes sure that the slot can be written; returns the command that formats it.
 /// The last look before something is changed.
-fn prepare(sys: &dyn System, config: &Config, facts: &Facts, inodes: u64) -> Result<Cmd> {
-    let device = config.device(facts.target);
-    lvm::activate(sys, &config.vg, config.volume(facts.target))?;
-    let exclusive = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_EXCL.bits())
-        .open(config.at(&device));
-    if let Err(error) = exclusive {
-        crate::refuse!(
-            "{} cannot be written: {error}; something uses it (see `lsof {0}` and `dmsetup ls --tree`)",
-            device.display()
-        );
-    }
+fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<Cmd> {
+    let config = appliance.config;
+    lvm::activate(appliance.sys, &config.vg, config.volume(to.slot))?;
+    let format = fill::prepare(appliance, to, inodes)?;
     signals::check()?;
-    mkfs::command(sys, facts.fs_type, &device, facts.volume.size_bytes, inodes)
+    Ok(format)
 }
 
 /// One run of the steps that change something.
 struct Job<'a> {
-    sys: &'a dyn System,
-    config: &'a Config,
+    appliance: &'a Appliance<'a>,
     machine: &'a Machine,
     facts: &'a Facts,
     manifest: &'a Manifest,
+    to: Destination,
     /// The command that formats the slot.
     format: Cmd,
     /// Whether `/boot/va` was not there before.
     first_time: bool,
-    progress: &'a dyn Progress,
+    lock: Lock,
+    /// The id of the step that runs, for the history.
+    step: Cell<&'static str>,
 }
 
 impl<'a> Job<'a> {
+    fn start(&self, step: Step) {
+        self.step.set(step.id());
+        self.appliance.progress.start(step, None);
+    }
+
     fn run(&self, bundle: Bundle, threads: usize) -> Result<()> {
         let mut switch = None;
         let Err(error) = self.write(bundle, threads, &mut switch) else {
@@ -200,9 +193,9 @@ impl<'a> Job<'a> {
         }
         let error = error.context(format!(
             "installing {} to slot {}",
-            self.manifest.version, self.facts.target
+            self.manifest.version, self.to.slot
         ));
-        self.progress.start("undoing", None);
+        self.appliance.progress.start(Step::Undo, None);
         // The boot state first, and both whatever becomes of the other.
         let undone = [
             self.undo_boot_files(),
@@ -215,23 +208,14 @@ impl<'a> Job<'a> {
     }
 
     fn write(&self, bundle: Bundle, threads: usize, switch: &mut Option<Switch<'a>>) -> Result<()> {
-        let (config, slot) = (self.config, self.facts.target);
-        let boot_dir = config.at(BOOT_DIR);
+        let appliance = self.appliance;
         let mut state = self.adopt()?;
-        if state.trial().is_some() {
-            state.cancel_trial()?;
-        }
-        state.start_writing(slot)?;
-        state.save(&boot_dir)?;
-        files::remove_tree(&slot_boot::dir(config, slot))?;
-        grub::prune(config, &self.facts.disk)?;
-        space::flush_journal(self.sys, &config.at(BOOT))?;
-
-        self.progress
-            .start(&format!("formatting slot {slot}"), None);
-        self.sys.run(&self.format)?;
-        self.unpack(bundle, threads)?;
-        let mounted = self.mount("rw")?;
+        self.invalidate(&mut state)?;
+        self.start(Step::Format(self.to.slot));
+        appliance.sys.run(&self.format)?;
+        self.step.set(Step::Unpack.id());
+        fill::unpack(appliance, &self.to, bundle, threads)?;
+        let mounted = self.to.mount(appliance.sys, Access::ReadWrite)?;
         if let Err(error) = self.install(mounted.path(), switch) {
             // The switch keeps copies inside the slot, so it is undone before
             // the slot is unmounted.
@@ -243,127 +227,92 @@ impl<'a> Job<'a> {
         }
         mounted.unmount()?;
 
-        state.finish_writing(slot)?;
-        state.start_trial(slot, config.tries)?;
-        self.progress.start("arming the trial", None);
-        state.save(&boot_dir)?;
-        space::flush_journal(self.sys, &config.at(BOOT))
+        self.start(Step::Arm);
+        state.finish_writing(self.to.slot)?;
+        state.start_trial(self.to.slot, appliance.config.tries)?;
+        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
+        appliance.flush_boot()
     }
 
     /// Returns the boot state. Makes it, and boot files for the running slot,
     /// where they are not there or not whole.
     fn adopt(&self) -> Result<State> {
-        let version = ReleaseRecord::of_running(self.config)?.version;
-        slot_boot::adopt(self.config, self.machine, &version)?;
+        let appliance = self.appliance;
+        let booted = self.machine.booted;
+        let version = ReleaseRecord::of_running(appliance)?.version;
+        let cmdline = &self.machine.cmdline;
+        boot_files::adopt(appliance.sys, booted, cmdline, &version, &self.lock)?;
         if let Some(state) = &self.machine.state {
             return Ok(state.clone());
         }
-        self.progress
-            .start(&format!("adopting slot {}", self.machine.booted), None);
-        let state = State::adopt(self.machine.booted);
-        state.save(&self.config.at(BOOT_DIR))?;
+        self.start(Step::Adopt(booted));
+        let state = State::adopt(booted);
+        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
         Ok(state)
     }
 
-    fn mount(&self, access: &str) -> Result<Mounted<'a>> {
-        let device = self.config.device(self.facts.target);
-        let mount = Mount::device(
-            &device,
-            &self.config.at(MOUNT_POINT),
-            self.facts.fs_type.name(),
-            access,
-        );
-        Mounted::new(self.sys, &mount)
-    }
-
-    /// Unpacks, then reads everything back from the device.
-    fn unpack(&self, bundle: Bundle, threads: usize) -> Result<()> {
-        let device = self.config.device(self.facts.target);
-        let mounted = self.mount("rw")?;
-        bundle.unpack(mounted.path(), &UnpackOptions::new(threads), self.progress)?;
-        mounted.unmount()?;
-
-        self.sys
-            .run(&Cmd::new("blockdev").arg("--flushbufs").arg(&device))?;
-        let mounted = self.mount("ro")?;
-        self.progress
-            .start("reading back", Some(self.manifest.tree.data_bytes));
-        let found = bundle::digest_tree(mounted.path(), threads, self.progress)?;
-        ensure!(
-            found == self.manifest.tree.digest,
-            "{} does not hold what was written to it; check the machine's storage",
-            device.display()
-        );
-        mounted.unmount()
+    /// Declares the slot invalid before its first byte is written.
+    fn invalidate(&self, state: &mut State) -> Result<()> {
+        let appliance = self.appliance;
+        self.start(Step::Invalidate(self.to.slot));
+        if state.trial().is_some() {
+            state.cancel_trial()?;
+        }
+        state.start_writing(self.to.slot)?;
+        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
+        boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
+        installed::prune(appliance.sys, &self.facts.disk)?;
+        appliance.flush_boot()
     }
 
     /// Steps 5 to 7, in the mounted slot.
     fn install(&self, root: &Path, switch: &mut Option<Switch<'a>>) -> Result<()> {
-        let (config, slot) = (self.config, self.facts.target);
-        self.progress.start("preparing the new system", None);
-        let target = target::inspect(root)?;
+        let appliance = self.appliance;
+        self.start(Step::Settle);
+        let found = bootable::inspect(root)?;
         let release = ReleaseRecord {
             product: Some(self.manifest.product.clone()),
             version: self.manifest.version.clone(),
         };
         let identity = Identity {
-            slot,
-            fs_type: self.facts.fs_type.name(),
+            slot: self.to.slot,
+            fs_type: self.to.fs_type.name(),
             boot_uuid: &self.facts.boot_uuid,
             boot_fs_type: &self.machine.boot.fs_type,
             release: &release,
         };
-        slot_tree::settle(self.sys, config, root, &identity, self.progress)?;
-        slot_tree::label(self.sys, root)?;
-        self.write_boot_files(root, &target)?;
+        settle::settle(appliance, &appliance.at("/"), root, &identity)?;
+        label::label(appliance.sys, root)?;
+
+        self.start(Step::WriteBootFiles);
+        let boot_plan = BootPlan {
+            slot: self.to.slot,
+            version: &self.manifest.version,
+            bootable: &found,
+            cmdline: &self.machine.cmdline,
+        };
+        install::boot_files::write(appliance, root, &boot_plan, &self.lock)?;
 
         signals::check()?;
-        self.progress.start("installing GRUB", None);
+        self.start(Step::InstallGrub);
         let plan = Plan {
             slot_root: root,
-            target: &target,
+            bootable: &found,
             disk: &self.facts.disk,
             boot_uuid: &self.facts.boot_uuid,
             baked: self.machine.booted,
             cmdline: &self.machine.cmdline,
         };
-        let prepared = switch.insert(Switch::prepare(self.sys, config, &plan)?);
+        let prepared = switch.insert(Switch::prepare(appliance.sys, &plan)?);
         prepared.run(&plan)?;
         prepared.finish(&plan)
-    }
-
-    fn write_boot_files(&self, root: &Path, target: &Target) -> Result<()> {
-        let (config, slot) = (self.config, self.facts.target);
-        self.progress.start("writing boot files", None);
-        let mapper = format!(
-            "/dev/mapper/{}",
-            lvm::mapper_name(&config.vg, config.volume(slot))
-        );
-        let volume = |slot| format!("{}/{}", config.vg, config.volume(slot));
-        let set = BootSet {
-            version: &self.manifest.version,
-            kernel_release: &target.kernel.release,
-            kernel: &root.join(&target.kernel.image),
-            initramfs: &root.join(&target.kernel.initramfs),
-            args: &entry::arguments(
-                &mapper,
-                &volume(slot),
-                &volume(self.machine.booted),
-                &self.machine.cmdline,
-            ),
-            guarded: true,
-        };
-        slot_boot::write(config, slot, &set)?;
-        let network = Network::look(self.sys, config)?;
-        let text = serde_yaml::to_string(&network).context("rendering the network record")?;
-        let path = slot_boot::dir(config, slot).join(network::FILE);
-        files::write_atomic(&path, text.as_bytes(), 0o644)
     }
 
     /// Puts `/boot/va` back: away where there was none, else to the state of
     /// before, without the slot whose content is gone.
     fn undo_boot_files(&self) -> Result<()> {
-        let boot_dir = self.config.at(BOOT_DIR);
+        let appliance = self.appliance;
+        let boot_dir = appliance.at(BOOT_DIR);
         if self.first_time {
             files::remove_tree(&boot_dir)?;
         } else {
@@ -371,11 +320,27 @@ impl<'a> Job<'a> {
             if state.trial().is_some() {
                 state.cancel_trial()?;
             }
-            state.clear(self.facts.target)?;
-            state.save(&boot_dir)?;
-            files::remove_tree(&slot_boot::dir(self.config, self.facts.target))?;
+            state.clear(self.to.slot)?;
+            state.save(&boot_dir, &self.lock)?;
+            boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
         }
-        space::flush_journal(self.sys, &self.config.at(BOOT))
+        appliance.flush_boot()
+    }
+
+    /// Writes down how it ended.
+    fn record(&self, error: Option<&Error>) {
+        let outcome = match error {
+            None => format!("on trial for {} tries", self.appliance.config.tries),
+            Some(error) => format!("{error:#}"),
+        };
+        let event = Event {
+            operation: "apply",
+            slot: self.to.slot,
+            version: &self.manifest.version,
+            step: error.map(|_| self.step.get()),
+            outcome: &outcome,
+        };
+        history::record(self.appliance, &event);
     }
 }
 

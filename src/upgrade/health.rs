@@ -7,22 +7,23 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::machine::Machine;
-use super::network::{self, Network};
-use super::record::read_yaml;
-use super::slot_boot;
-use crate::config::Config;
-use crate::system::{Cmd, System, signals};
+use crate::appliance::Appliance;
+use crate::appliance::machine::Machine;
+use crate::appliance::network::{self, Network};
+use crate::boot::files as boot_files;
+use crate::paths::CHECKS_DIR;
+use crate::signals;
+use crate::system::Cmd;
+use crate::system::files::read_yaml;
 
-/// The directory of the product's own checks.
-pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
+/// Between two questions.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long, in seconds, the network may take once the system has started.
+/// How many pauses the network may take once the system has started.
 const NETWORK_SECONDS: u32 = 60;
 
 /// How often in all the service manager may leave the question unanswered.
@@ -34,33 +35,35 @@ const MAX_SILENT: u32 = 10;
 ///
 /// # Errors
 /// What is unhealthy.
-pub fn check(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()> {
-    wait_until_started(sys, config)?;
-    check_network(sys, config, machine)?;
-    for path in product_checks(&config.at(CHECKS_DIR))? {
+pub fn check(appliance: &Appliance, machine: &Machine) -> Result<()> {
+    wait_until_started(appliance)?;
+    check_network(appliance, machine)?;
+    for path in product_checks(&appliance.at(CHECKS_DIR))? {
         signals::check()?;
-        let limit = Duration::from_secs(config.health_seconds);
+        let limit = Duration::from_secs(appliance.config.health_seconds);
         let name = path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        sys.run(&Cmd::new(&path).limit(limit))
+        appliance
+            .sys
+            .run(&Cmd::new(&path).limit(limit))
             .with_context(|| format!("health check {name}"))?;
     }
     Ok(())
 }
 
 /// Waits for the end of the start, and refuses a degraded system.
-fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
+fn wait_until_started(appliance: &Appliance) -> Result<()> {
     let mut silent = 0;
     loop {
         // The exit status says less than the word, so the shell swallows it.
         let ask = Cmd::new("sh").args(["-c", "systemctl is-system-running || true"]);
-        match sys.run(&ask)?.trim() {
+        match appliance.sys.run(&ask)?.trim() {
             "running" => return Ok(()),
             // Somebody restarts the machine: that is no verdict.
-            "initializing" | "starting" | "stopping" => thread::sleep(config.pause(1)),
+            "initializing" | "starting" | "stopping" => appliance.sys.wait(PAUSE),
             "degraded" => {
                 let list = Cmd::new("systemctl").args([
                     "list-units",
@@ -68,7 +71,7 @@ fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
                     "--no-legend",
                     "--plain",
                 ]);
-                let units = sys.run(&list)?;
+                let units = appliance.sys.run(&list)?;
                 let names: Vec<&str> = units
                     .lines()
                     .filter_map(|l| l.split_whitespace().next())
@@ -78,7 +81,7 @@ fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
             // The service manager does not answer while it starts itself anew.
             "" | "unknown" | "offline" if silent < MAX_SILENT => {
                 silent += 1;
-                thread::sleep(config.pause(1));
+                appliance.sys.wait(PAUSE);
             }
             other => bail!("the system is {other:?}, not running"),
         }
@@ -86,20 +89,20 @@ fn wait_until_started(sys: &dyn System, config: &Config) -> Result<()> {
     }
 }
 
-fn check_network(sys: &dyn System, config: &Config, machine: &Machine) -> Result<()> {
-    let path = slot_boot::dir(config, machine.booted).join(network::FILE);
+fn check_network(appliance: &Appliance, machine: &Machine) -> Result<()> {
+    let path = boot_files::dir(appliance.sys, machine.booted).join(network::FILE);
     if !path.exists() {
         return Ok(());
     }
     let before: Network = read_yaml(&path)?;
     let mut missing = Vec::new();
     for _ in 0..NETWORK_SECONDS {
-        missing = before.missing_in(&Network::look(sys, config)?);
+        missing = before.missing_in(&Network::look(appliance)?);
         if missing.is_empty() {
             return Ok(());
         }
         signals::check()?;
-        thread::sleep(config.pause(1));
+        appliance.sys.wait(PAUSE);
     }
     ensure!(
         missing.is_empty(),

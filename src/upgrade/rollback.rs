@@ -9,21 +9,21 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::grub;
-use super::history::{self, Event};
-use super::machine::{self, Machine, boot_disk};
-use super::record::SlotRecord;
-use super::slot_boot;
-use crate::config::Config;
+use crate::appliance::Appliance;
+use crate::appliance::history::{self, Event};
+use crate::appliance::machine::{Machine, boot_disk};
+use crate::boot::bios::installed;
+use crate::boot::files as boot_files;
+use crate::boot::record::SlotRecord;
+use crate::boot::state::{Phase, State};
+use crate::disk::blkid::{self, Tag};
 use crate::disk::lvm;
-use crate::progress::Progress;
+use crate::paths::OTHER_MOUNT;
+use crate::progress::Step;
 use crate::refuse;
 use crate::slot::Slot;
-use crate::state::{Phase, State};
-use crate::system::{Cmd, Mount, Mounted, System, beneath};
-
-/// Where the other slot is mounted while it is looked at.
-const MOUNT_POINT: &str = "/run/va-upgrade/other";
+use crate::system::{Lock, Mount, Mounted};
+use crate::tree::resolve;
 
 /// What `rollback` did.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,24 +40,19 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Class `Refused` when the other slot would not boot.
-pub fn rollback(
-    sys: &dyn System,
-    config: &Config,
-    machine: &Machine,
-    progress: &dyn Progress,
-) -> Result<Outcome> {
+pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<Outcome> {
     let Some(mut state) = machine.state.clone() else {
         refuse!("there is no other system to go back to: va-upgrade has never written one here");
     };
     let target = target_of(&state);
-    progress.start(&format!("checking slot {target}"), None);
-    let record = bootable(sys, config, machine, &state, target)?;
+    appliance.progress.start(Step::CheckSlot(target), None);
+    let record = bootable(appliance, machine, &state, target)?;
     let cancelled_trial = state.trial().is_some();
     if cancelled_trial {
         state.cancel_trial()?;
     }
     state.commit(target)?;
-    machine::store(sys, config, &state)?;
+    appliance.save(&state, lock)?;
     let outcome = if cancelled_trial {
         "trial cancelled"
     } else {
@@ -67,9 +62,10 @@ pub fn rollback(
         operation: "rollback",
         slot: target,
         version: &record.version,
+        step: None,
         outcome,
     };
-    history::record(config, &event, progress);
+    history::record(appliance, &event);
     Ok(Outcome {
         next: target,
         version: record.version,
@@ -87,8 +83,7 @@ fn target_of(state: &State) -> Slot {
 
 /// Refuses unless `slot` would really boot; returns its record.
 fn bootable(
-    sys: &dyn System,
-    config: &Config,
+    appliance: &Appliance,
     machine: &Machine,
     state: &State,
     slot: Slot,
@@ -100,7 +95,7 @@ fn bootable(
              Use `va-upgrade apply` to install one"
         );
     }
-    let dir = slot_boot::dir(config, slot);
+    let dir = boot_files::dir(appliance.sys, slot);
     let Some(record) = SlotRecord::load(&dir)? else {
         refuse!("slot {slot} has no boot entry in {}", dir.display());
     };
@@ -108,40 +103,36 @@ fn bootable(
     if !faults.is_empty() {
         refuse!("slot {slot} would not boot: {}", faults.join("; "));
     }
-    if !grub::is_ours(config, &boot_disk(sys, config)?)? {
+    if !installed::is_ours(appliance.sys, &boot_disk(appliance)?)? {
         refuse!(
             "the boot sector starts another GRUB, which does not read va-upgrade's boot state; \
              run `va-upgrade apply` to install it again"
         );
     }
     if slot != machine.booted {
-        check_root(sys, config, machine, slot, &record)?;
+        check_root(appliance, machine, slot, &record)?;
     }
     Ok(record)
 }
 
 /// Refuses unless the slot's file system mounts and holds a system for its kernel.
 fn check_root(
-    sys: &dyn System,
-    config: &Config,
+    appliance: &Appliance,
     machine: &Machine,
     slot: Slot,
     record: &SlotRecord,
 ) -> Result<()> {
+    let Appliance { sys, config, .. } = *appliance;
     let device = config.device(slot);
     lvm::activate(sys, &config.vg, config.volume(slot))?;
-    let ask = Cmd::new("blkid")
-        .args(["-p", "-s", "TYPE", "-o", "value"])
-        .arg(&device);
-    let fs_type = sys.run(&ask).unwrap_or_default().trim().to_owned();
-    if fs_type.is_empty() {
+    let Ok(Some(fs_type)) = blkid::ask(sys, &device, Tag::Type) else {
         refuse!(
             "slot {slot} would not boot: {} holds no file system",
             device.display()
         );
-    }
+    };
     let options = if fs_type == "xfs" { "ro,nouuid" } else { "ro" };
-    let mount = Mount::device(&device, &config.at(MOUNT_POINT), &fs_type, options);
+    let mount = Mount::device(&device, &appliance.at(OTHER_MOUNT), &fs_type, options);
     let mounted = match Mounted::new(sys, &mount) {
         Ok(mounted) => mounted,
         Err(error) => refuse!("slot {slot} would not boot: {error:#}"),
@@ -153,7 +144,7 @@ fn check_root(
         "/lib/systemd/systemd",
     ];
     let has = |path: &str| {
-        beneath::place(mounted.path(), Path::new(path)).is_ok_and(|p| p.symlink_metadata().is_ok())
+        resolve::place(mounted.path(), Path::new(path)).is_ok_and(|p| p.symlink_metadata().is_ok())
     };
     let whole = inits.iter().any(|path| has(path)) && has(&modules) && has("/etc/fstab");
     mounted

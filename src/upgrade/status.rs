@@ -3,14 +3,15 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::machine::Machine;
-use super::record::{ReleaseRecord, SlotRecord};
-use super::slot_boot;
-use crate::config::Config;
+use crate::appliance::Appliance;
+use crate::appliance::machine::Machine;
+use crate::appliance::release::ReleaseRecord;
+use crate::boot::files as boot_files;
+use crate::boot::record::SlotRecord;
+use crate::boot::state::{Phase, Reason, State, Trial};
 use crate::slot::Slot;
-use crate::state::{Phase, Reason, State, Trial};
 
-/// The answer of `status`; its JSON form is the contract's section 4.
+/// The answer of `status`; its JSON form stands in docs/interface.md.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// The version of this shape.
@@ -61,12 +62,18 @@ pub struct SlotStatus {
 ///
 /// # Errors
 /// When a record cannot be read.
-pub fn status(config: &Config, machine: &Machine) -> Result<Status> {
-    let state = after_boot(config, machine);
-    let record = |slot| SlotRecord::load(&slot_boot::dir(config, slot));
+pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
+    let state = after_boot(appliance, machine);
+    let record = |slot| boot_files::record(appliance.sys, slot);
     let mut slots = Vec::new();
     for slot in Slot::ALL {
-        slots.push(slot_status(config, machine, &state, slot, record(slot)?)?);
+        slots.push(slot_status(
+            appliance,
+            machine,
+            &state,
+            slot,
+            record(slot)?,
+        )?);
     }
     let failed = match state.failed() {
         Some((slot, reason)) => Some(Failed {
@@ -90,7 +97,7 @@ pub fn status(config: &Config, machine: &Machine) -> Result<Status> {
 /// Returns the state with what the menu could not write itself: a trial that
 /// was never started because its count could not be stored, or a boot from the
 /// baked slot because no copy of the state was readable.
-pub fn after_boot(config: &Config, machine: &Machine) -> State {
+pub fn after_boot(appliance: &Appliance, machine: &Machine) -> State {
     let mut state = machine.state();
     let why = machine.booted_by.why.as_str();
     let waiting = state
@@ -102,7 +109,7 @@ pub fn after_boot(config: &Config, machine: &Machine) -> State {
     }
     if why == "noenv" && machine.state.is_none() {
         let other = machine.booted.other();
-        if SlotRecord::load(&slot_boot::dir(config, other))
+        if boot_files::record(appliance.sys, other)
             .ok()
             .flatten()
             .is_some()
@@ -114,7 +121,7 @@ pub fn after_boot(config: &Config, machine: &Machine) -> State {
 }
 
 fn slot_status(
-    config: &Config,
+    appliance: &Appliance,
     machine: &Machine,
     state: &State,
     slot: Slot,
@@ -124,90 +131,29 @@ fn slot_status(
     let filled = !matches!(phase, Phase::Empty | Phase::Writing);
     let running = slot == machine.booted;
     let adopted = machine.state.is_some();
-    let whole = record
-        .as_ref()
-        .is_some_and(|r| r.faults(&slot_boot::dir(config, slot), false).is_empty());
+    let whole = record.as_ref().is_some_and(|r| {
+        r.faults(&boot_files::dir(appliance.sys, slot), false)
+            .is_empty()
+    });
     let kernel = match &record {
         Some(record) => Some(record.kernel.clone()),
-        None if running => slot_boot::running_kernel(config)
+        None if running => boot_files::running_kernel(appliance.sys)
             .ok()
             .map(|kernel| kernel.release),
         None => None,
     };
     let version = match record {
         Some(record) => Some(record.version),
-        None if running => Some(ReleaseRecord::of_running(config)?.version),
+        None if running => Some(ReleaseRecord::of_running(appliance)?.version),
         None => None,
     };
     Ok(SlotStatus {
         name: slot,
-        device: config.device(slot).display().to_string(),
+        device: appliance.config.device(slot).display().to_string(),
         state: phase,
         version: version.filter(|_| filled),
         kernel: kernel.filter(|_| filled),
         // Without a boot state it is the installer's menu that boots it.
         bootable: filled && phase != Phase::Failed && (whole || (running && !adopted)),
     })
-}
-
-impl Status {
-    /// Renders the status for a person.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for slot in &self.slots {
-            let mark = if slot.name == self.booted { '*' } else { ' ' };
-            let unknown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
-            text += &format!(
-                "{mark} {:<5} {:<10} version {:<12} kernel {}{}\n",
-                slot.name,
-                slot.state,
-                unknown(&slot.version),
-                unknown(&slot.kernel),
-                if slot.bootable {
-                    ""
-                } else {
-                    "  (not bootable)"
-                }
-            );
-        }
-        let why = match self.trial {
-            Some(trial) if trial.slot == self.booted => {
-                format!(
-                    "on trial, {} more tries; not confirmed yet",
-                    trial.tries_left
-                )
-            }
-            Some(trial) if trial.tries_left > 0 => format!("its trial, {} tries", trial.tries_left),
-            Some(_) => "the trial has no tries left".to_owned(),
-            None => "committed".to_owned(),
-        };
-        text += &format!("boots next: {} ({why})\n", self.next);
-        let on_trial = self.trial.is_some_and(|trial| trial.slot == self.booted);
-        if self.booted != self.committed && !on_trial {
-            text += &format!(
-                "slot {} runs although {} is committed: rolled back and not restarted yet, chosen in \
-                 the menu, or the committed slot did not load\n",
-                self.booted, self.committed
-            );
-        }
-        if let Some(failed) = &self.failed {
-            let version = failed.version.as_deref().unwrap_or("unknown");
-            text += &format!(
-                "failed: version {version} in slot {}: {}\n",
-                failed.slot,
-                explain(failed.reason)
-            );
-        }
-        text
-    }
-}
-
-fn explain(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Exhausted => "it used up its tries without coming up (exhausted)",
-        Reason::Health => "it came up, but a health check failed (health)",
-        Reason::Deadline => "it was not confirmed in time (deadline)",
-        Reason::Nowrite => "GRUB could not store the count, so it was not tried (nowrite)",
-        Reason::Noenv => "the boot state was unreadable (noenv)",
-    }
 }

@@ -6,35 +6,29 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::health;
-use super::history::{self, Event};
-use super::machine::{self, BOOT, BOOT_DIR, Machine};
-use super::record::SlotRecord;
-use super::slot_boot;
-use super::status;
+use super::{health, status};
+use crate::appliance::Appliance;
+use crate::appliance::history::{self, Event};
+use crate::appliance::machine::Machine;
 use crate::boot::entry::booted_by;
-use crate::config::Config;
-use crate::disk::space;
-use crate::progress::Progress;
+use crate::boot::files as boot_files;
+use crate::boot::state::{Reason, State};
+use crate::paths::BOOT_DIR;
+use crate::progress::Step;
 use crate::refuse;
 use crate::slot::Slot;
-use crate::state::{Reason, State};
-use crate::system::{Lock, Restart, System};
-
-/// The lock of every command that changes something.
-pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
+use crate::system::{Lock, Restart};
 
 /// How long an ordered restart may take before the kernel is told to restart.
-const RESTART_SECONDS: u64 = 90;
+const RESTART_PATIENCE: Duration = Duration::from_secs(90);
 
-/// How long another command may hold the lock before a trial counts as not
+/// How long another command, even one that only looks, may hold the lock before a trial counts as not
 /// confirmable.
-const LOCK_SECONDS: u64 = 120;
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a boot turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,51 +49,47 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the machine cannot be looked at or the boot state not be written.
-pub fn after_boot(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Result<Outcome> {
-    let machine = Machine::look(config)?;
+pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
+    let machine = Machine::look(appliance)?;
     if on_trial(&machine) {
-        return run_trial(sys, config, &machine, progress);
+        return run_trial(appliance, &machine);
     }
-    let _lock = wait_for_lock(config)?;
-    let state = status::after_boot(config, &machine);
-    let dir = config.at(BOOT_DIR);
+    let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+    let state = status::after_boot(appliance, &machine);
+    let dir = appliance.at(BOOT_DIR);
     if machine.state.as_ref() != Some(&state) {
-        machine::store(sys, config, &state)?;
-    } else if state.repair(&dir)? {
-        space::flush_journal(sys, &config.at(BOOT))?;
-        progress.note("a damaged copy of the boot state was repaired");
+        appliance.save(&state, &lock)?;
+    } else if state.repair(&dir, &lock)? {
+        appliance.flush_boot()?;
+        appliance
+            .progress
+            .note("a damaged copy of the boot state was repaired");
     }
     if machine.booted != state.committed() {
         // The menu starts it when the committed one does not load, or a person did.
         let outcome = format!("runs although slot {} is committed", state.committed());
-        record(config, "boot", machine.booted, &outcome, progress);
+        record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str());
     match state.failed() {
         Some((slot, reason)) if just_failed => {
-            record(
-                config,
-                "trial",
-                slot,
-                &format!("failed: {reason}"),
-                progress,
-            );
+            record(appliance, "trial", slot, &format!("failed: {reason}"));
             Ok(Outcome::TrialFailed(slot, reason))
         }
         _ => Ok(Outcome::Ordinary),
     }
 }
 
-/// Makes the running trial slot the committed one; the caller holds the lock.
+/// Makes the running trial slot the committed one.
 ///
 /// Returns `false` when it is committed already.
 ///
 /// # Errors
 /// Class `Refused` when the running slot is neither on trial nor committed.
-pub fn confirm(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Result<bool> {
-    let machine = Machine::look(config)?;
+pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
+    let machine = Machine::look(appliance)?;
     let mut state = machine.state();
     match state.trial() {
         Some(trial) if trial.slot == machine.booted => {}
@@ -111,26 +101,21 @@ pub fn confirm(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Re
         ),
     }
     state.confirm()?;
-    machine::store(sys, config, &state)?;
-    record(config, "confirm", machine.booted, "committed", progress);
+    appliance.save(&state, lock)?;
+    record(appliance, "confirm", machine.booted, "committed");
     Ok(true)
 }
 
-/// Takes the lock, also when a command that only looks holds it for a moment:
-/// a healthy trial must not fail for that.
-fn wait_for_lock(config: &Config) -> Result<Lock> {
-    Lock::wait(&config.at(LOCK_FILE), config.pause(LOCK_SECONDS))
-}
-
-fn record(config: &Config, operation: &str, slot: Slot, outcome: &str, progress: &dyn Progress) {
-    let version = version_of(config, slot);
+fn record(appliance: &Appliance, operation: &str, slot: Slot, outcome: &str) {
+    let version = version_of(appliance, slot);
     let event = Event {
         operation,
         slot,
         version: &version,
+        step: None,
         outcome,
     };
-    history::record(config, &event, progress);
+    history::record(appliance, &event);
 }
 
 fn on_trial(machine: &Machine) -> bool {
@@ -142,26 +127,19 @@ fn on_trial(machine: &Machine) -> bool {
     slot == Some(machine.booted)
 }
 
-fn run_trial(
-    sys: &dyn System,
-    config: &Config,
-    machine: &Machine,
-    progress: &dyn Progress,
-) -> Result<Outcome> {
-    progress.start(
-        &format!("checking the health of slot {}", machine.booted),
-        None,
-    );
-    let Err(error) = health::check(sys, config, machine) else {
-        let _lock = wait_for_lock(config)?;
-        confirm(sys, config, progress)?;
+fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
+    let step = Step::CheckHealth(machine.booted);
+    appliance.progress.start(step, None);
+    let Err(error) = health::check(appliance, machine) else {
+        let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+        confirm(appliance, &lock)?;
         return Ok(Outcome::Confirmed(machine.booted));
     };
     let reason = format!("{error:#}");
-    if !give_up(sys, config, Reason::Health, &reason, progress) {
+    if !give_up(appliance, Reason::Health, &reason) {
         return Ok(Outcome::Ordinary);
     }
-    restart(sys, config, Restart::Orderly, progress);
+    restart(appliance, Restart::Orderly);
     Ok(Outcome::Restarting(reason))
 }
 
@@ -170,22 +148,21 @@ fn run_trial(
 ///
 /// # Errors
 /// When the kernel's clock or command line cannot be read.
-pub fn watch_deadline(sys: &dyn System, config: &Config, progress: &dyn Progress) -> Result<()> {
-    let cmdline = fs::read_to_string(config.at("/proc/cmdline"))
+pub fn watch_deadline(appliance: &Appliance) -> Result<()> {
+    let cmdline = fs::read_to_string(appliance.at("/proc/cmdline"))
         .context("reading the kernel command line")?;
     if booted_by(&cmdline).why != "trial" {
         return Ok(());
     }
-    let uptime = uptime_seconds(&config.at("/proc/uptime"))?;
-    thread::sleep(Duration::from_secs(
-        config.deadline_seconds.saturating_sub(uptime),
-    ));
+    let uptime = uptime_seconds(&appliance.at("/proc/uptime"))?;
+    let left = appliance.config.deadline_seconds.saturating_sub(uptime);
+    appliance.sys.wait(Duration::from_secs(left));
     let text = format!(
         "nothing confirmed this system in {} seconds",
-        config.deadline_seconds
+        appliance.config.deadline_seconds
     );
-    if give_up(sys, config, Reason::Deadline, &text, progress) {
-        restart(sys, config, Restart::Forced, progress);
+    if give_up(appliance, Reason::Deadline, &text) {
+        restart(appliance, Restart::Forced);
     }
     Ok(())
 }
@@ -204,52 +181,52 @@ fn uptime_seconds(path: &Path) -> Result<u64> {
 ///
 /// Where that cannot be found out the restart is due: a system whose `/boot` or
 /// boot state is unreadable is not one to keep.
-fn give_up(
-    sys: &dyn System,
-    config: &Config,
-    reason: Reason,
-    text: &str,
-    progress: &dyn Progress,
-) -> bool {
+fn give_up(appliance: &Appliance, reason: Reason, text: &str) -> bool {
     let note = || -> Result<bool> {
-        let _lock = wait_for_lock(config)?;
-        let machine = Machine::look(config)?;
+        let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+        let machine = Machine::look(appliance)?;
         if !on_trial(&machine) {
             return Ok(false);
         }
         let mut state = machine.state();
         state.note_reason(reason)?;
-        machine::store(sys, config, &state)?;
-        record(config, "trial", machine.booted, text, progress);
+        appliance.save(&state, &lock)?;
+        record(appliance, "trial", machine.booted, text);
         Ok(true)
     };
     let due = note().unwrap_or_else(|error| {
-        progress.note(&format!("the reason could not be stored: {error:#}"));
+        appliance
+            .progress
+            .note(&format!("the reason could not be stored: {error:#}"));
         true
     });
     if due {
-        progress.note(&format!("this trial is given up ({reason}): {text}"));
+        appliance
+            .progress
+            .note(&format!("this trial is given up ({reason}): {text}"));
     }
     due
 }
 
 /// Restarts, if need be without asking anyone.
-fn restart(sys: &dyn System, config: &Config, how: Restart, progress: &dyn Progress) {
-    match sys.reboot(how) {
-        Ok(()) => thread::sleep(config.pause(RESTART_SECONDS)),
-        Err(error) => progress.note(&format!("the restart was not accepted: {error:#}")),
+fn restart(appliance: &Appliance, how: Restart) {
+    match appliance.sys.reboot(how) {
+        Ok(()) => appliance.sys.wait(RESTART_PATIENCE),
+        Err(error) => appliance
+            .progress
+            .note(&format!("the restart was not accepted: {error:#}")),
     }
     // Linux, "Magic SysRq": s syncs, b restarts at once.
     for key in ["s", "b"] {
-        if let Err(error) = fs::write(config.at("/proc/sysrq-trigger"), key) {
-            progress.note(&format!("restarting through sysrq: {error}"));
+        if let Err(error) = fs::write(appliance.at("/proc/sysrq-trigger"), key) {
+            appliance
+                .progress
+                .note(&format!("restarting through sysrq: {error}"));
         }
     }
 }
 
-fn version_of(config: &Config, slot: Slot) -> String {
-    let record = SlotRecord::load(&slot_boot::dir(config, slot))
-        .ok()
-        .flatten();
+fn version_of(appliance: &Appliance, slot: Slot) -> String {
+    let record = boot_files::record(appliance.sys, slot).ok().flatten();
     record.map_or_else(|| "unknown".into(), |record| record.version)
 }

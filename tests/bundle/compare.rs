@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Whence, lseek};
-use va_upgrade::bundle::Sha;
+use va_upgrade::sha::Sha;
 
 /// What is compared at once.
 const BLOCK: usize = 4096;

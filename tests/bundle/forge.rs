@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use tar::{EntryType, Header};
-use va_upgrade::bundle::{Chunk, Codec, Index, Manifest, Names, Sha};
+use va_upgrade::bundle::{Chunk, Codec, Index, Manifest, Names};
+use va_upgrade::sha::Sha;
 
 /// A tar made by hand.
 #[derive(Clone, Default)]

@@ -9,9 +9,10 @@ use std::path::Path;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 use va_upgrade::bundle::{
-    BootFiles, Codec, CpuLevel, Manifest, PackMode, PackOptions, PackPlan, Release, TreeFacts,
-    UnpackOptions, pack,
+    BootFiles, Codec, Manifest, PackMode, PackOptions, PackPlan, Release, TreeFacts, UnpackOptions,
+    pack,
 };
+use va_upgrade::cpu::CpuLevel;
 use va_upgrade::progress::Silent;
 use va_upgrade::system::{Cmd, Host, System};
 
@@ -98,7 +99,7 @@ fn set_mtime(path: &Path, seconds: i64, nanoseconds: u32) {
     );
 }
 
-/// Fills `root` with everything the contract says is kept.
+/// Fills `root` with everything docs/bundle.md says is kept.
 pub fn make_tricky_tree(root: &Path) {
     let at = |path: &str| root.join(path);
     for dir in [

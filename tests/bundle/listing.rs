@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::kit::*;
-use va_upgrade::bundle::{Bundle, Contents, Entry, Kind, Sealed, Trust, Visitor};
+use va_upgrade::bundle::{Bundle, Contents, Entry, Sealed, Trust, Visitor};
 use va_upgrade::progress::Silent;
+use va_upgrade::tree::meta::Kind;
 
 /// Notes a line for each name, and how much data came.
 #[derive(Default)]

@@ -7,14 +7,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::compare::*;
+use crate::foreign::unpack_tar_xz;
 use crate::kit::*;
 use crate::stock::{as_bsdtar_restores, as_bsdtar_writes_times};
 use va_upgrade::bundle::{
-    Codec, Keyring, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions, digest_tree,
-    pack, unpack_tar_xz,
+    Codec, Keyring, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions, pack,
 };
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
+use va_upgrade::tree::digest::digest_tree;
 
 struct Lab {
     dir: tempfile::TempDir,
@@ -224,7 +225,7 @@ fn what_gnu_tar_packs_is_restored_in_every_sparse_format() {
             archive.display()
         ));
         let input = File::open(&archive).unwrap();
-        unpack_tar_xz(input, &target, &unpack_options(), &Silent)
+        unpack_tar_xz(input, &target, &unpack_options())
             .unwrap_or_else(|e| panic!("{name}: {e:#}"));
         assert_same(&tree, &target);
     }
@@ -243,7 +244,7 @@ fn old_gnu_archives_are_restored_as_far_as_they_can_say() {
         archive.display()
     ));
     let input = File::open(&archive).unwrap();
-    unpack_tar_xz(input, &target, &unpack_options(), &Silent).unwrap();
+    unpack_tar_xz(input, &target, &unpack_options()).unwrap();
     // The old format has whole seconds and no attributes; an ACL's mask stays
     // behind in the mode.
     assert_same_but(&tree, &target, |tree, _| {
@@ -274,7 +275,7 @@ fn bsdtar_archives_are_restored() {
         .set_modified(time)
         .unwrap();
     let input = File::open(&archive).unwrap();
-    unpack_tar_xz(input, &target, &unpack_options(), &Silent).unwrap();
+    unpack_tar_xz(input, &target, &unpack_options()).unwrap();
     assert_same_but(&tree, &target, as_bsdtar_writes_times);
 }
 

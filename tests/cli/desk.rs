@@ -12,12 +12,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use va_upgrade::boot::record::SlotRecord;
+use va_upgrade::boot::state::State;
+use va_upgrade::slot::Slot;
+use va_upgrade::system::Lock;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_va-upgrade");
 
-/// Needs a mount namespace, where the mounts of this script end with it.
-const SETTING: &str =
-    r#"cd "$1" && mount --bind run /run && mount --bind etc /etc && shift && exec "$@""#;
+/// Needs a mount namespace, where the mounts of this script end with it. The
+/// desk of an appliance also has a `/boot`, a `/sys` and a `/proc`, which mount(8)
+/// needs until the end.
+const SETTING: &str = r#"cd "$1" && shift && for dir in run etc boot sys proc
+    do [ ! -d $dir ] || mount --bind $dir /$dir || exit; done && exec "$@""#;
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -66,6 +72,47 @@ impl Desk {
         )
         .unwrap();
         desk
+    }
+
+    /// Makes the program see an appliance that runs 7.9 from `root`, tries
+    /// `version` in `back` next, and whose LVM is broken.
+    pub fn be_an_appliance(&self, version: &str) {
+        let put = |name: &str, content: &str| {
+            fs::create_dir_all(self.at(name).parent().unwrap()).unwrap();
+            self.write(name, content);
+        };
+        put(
+            "proc/self/mountinfo",
+            "1 0 253:0 / / rw - ext4 /dev/mapper/VA-root rw\n\
+             2 1 252:2 / /boot rw - ext4 /dev/vda2 rw\n",
+        );
+        put("proc/cmdline", "root=/dev/mapper/VA-root ro\n");
+        put("sys/dev/block/253:0/dm/name", "VA-root\n");
+        put("etc/os-release", "ID=debian\nVERSION_ID=\"7.9\"\n");
+        for (slot, version) in [("root", "7.9"), ("back", version)] {
+            let record = SlotRecord {
+                version: version.to_owned(),
+                kernel: format!("{version}-amd64"),
+                files: Vec::new(),
+            };
+            let dir = self.at("boot/va").join(slot);
+            fs::create_dir_all(&dir).unwrap();
+            record.save(&dir).unwrap();
+        }
+        let mut state = State::adopt(Slot::Root);
+        state.start_writing(Slot::Back).unwrap();
+        state.finish_writing(Slot::Back).unwrap();
+        state.start_trial(Slot::Back, 3).unwrap();
+        let lock = Lock::take(&self.at("lock")).unwrap();
+        state.save(&self.at("boot/va"), &lock).unwrap();
+        for tool in ["lvs", "pvs", "vgs"] {
+            let name = format!("tools/{tool}");
+            put(
+                &name,
+                "#!/bin/sh\nprintf 'a \\033[2J broken disk' >&2\nexit 5\n",
+            );
+            fs::set_permissions(self.at(&name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -149,6 +196,7 @@ impl Desk {
             .args(through)
             .arg(PROGRAM)
             .args(args)
+            .env("COLUMNS", "100")
             .output()
             .unwrap();
         Run {

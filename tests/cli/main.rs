@@ -1,11 +1,14 @@
 //! The real program as its callers see it: exit status, both outputs, and what
-//! it leaves behind. Needs root, unshare, setpriv, openssl, qemu-img and rpmbuild.
+//! it leaves behind. Needs root, unshare, setpriv, openssl, qemu-img, rpmbuild
+//! and script.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod appliance;
 mod bundle;
 mod desk;
+mod help;
 mod inside;
 mod output;
 mod source;
+mod terminal;

@@ -3,47 +3,12 @@
 use serde_json::Value;
 
 use super::desk::Desk;
-
-const VERBS: [&str; 11] = [
-    "build",
-    "sign",
-    "info",
-    "verify",
-    "unpack",
-    "check",
-    "apply",
-    "status",
-    "confirm",
-    "rollback",
-    "completions",
-];
+use super::help::VERBS;
 
 #[test]
-fn every_verb_explains_itself_on_stdout() {
-    let desk = Desk::new();
-    let overview = desk.does(&["--help"]);
-    for verb in VERBS {
-        assert!(
-            overview.contains(&format!("\n  {verb} ")),
-            "{verb} in {overview}"
-        );
-        let help = desk.run(&[verb, "--help"]);
-        assert_eq!(help.status, 0, "{help:?}");
-        assert_eq!(help.stderr, "");
-        assert!(
-            help.stdout.contains(&format!("Usage: va-upgrade {verb}")),
-            "{help:?}"
-        );
-        let lines = help.stdout.lines();
-        let widest = lines
-            .filter(|line| !line.starts_with("Usage: "))
-            .map(|line| line.chars().count())
-            .max();
-        assert!(widest <= Some(100), "{verb}: {widest:?}");
-    }
-    assert!(overview.contains("Exit status:"), "{overview}");
+fn the_version_is_told() {
     assert_eq!(
-        desk.does(&["--version"]),
+        Desk::new().does(&["--version"]),
         concat!("va-upgrade ", env!("CARGO_PKG_VERSION"), "\n")
     );
 }
@@ -64,7 +29,7 @@ fn wrong_usage_ends_with_status_2_and_says_what_is_wrong() {
             &["build", "tree", "-o", "x.vab", "--release", "r.yaml"],
             "--unsigned",
         ),
-        (&["sign", "x.vab"], "--export-digest"),
+        (&["sign", "x.vab"], "--export <FILE>"),
         (&["completions", "tcsh"], "tcsh"),
     ] {
         let run = desk.run(args);
@@ -72,6 +37,48 @@ fn wrong_usage_ends_with_status_2_and_says_what_is_wrong() {
         assert_eq!(run.stdout, "", "{args:?}");
         assert!(run.stderr.contains(word), "{args:?}: {run:?}");
     }
+}
+
+#[test]
+fn only_verbs_that_ask_take_an_answer() {
+    let desk = Desk::with_bundle();
+    let asking = ["apply", "rollback"];
+    for verb in VERBS {
+        let run = desk.run(&[verb, "--yes"]);
+        assert_eq!(
+            run.status,
+            if verb == "rollback" { 3 } else { 2 },
+            "{run:?}"
+        );
+        let is_unknown = run.stderr.contains("unexpected argument '--yes'");
+        assert_eq!(is_unknown, !asking.contains(&verb), "{run:?}");
+    }
+    desk.refuses(3, &["/dev/VA/root"], &["apply", "good.vab", "--yes"]);
+}
+
+#[test]
+fn the_bytes_to_sign_are_written_under_either_name() {
+    let desk = Desk::with_bundle();
+    desk.does(&["sign", "good.vab", "--export", "new"]);
+    desk.does(&["sign", "good.vab", "--export-digest", "old"]);
+    let bytes = std::fs::read(desk.at("new")).unwrap();
+    assert!(bytes.windows(7).any(|bytes| bytes == b"gateway"));
+    assert_eq!(bytes, std::fs::read(desk.at("old")).unwrap());
+    desk.refuses(
+        3,
+        &["no/such"],
+        &["sign", "good.vab", "--export", "no/such"],
+    );
+
+    // Signed elsewhere and attached, they count like a signature made here.
+    desk.make_key("far.pem", "etc/va-upgrade/trusted.d/release.pem");
+    desk.refuses(4, &["good.vab", "nobody"], &["verify", "good.vab"]);
+    desk.shell(&format!(
+        "cd '{}' && openssl pkeyutl -sign -rawin -inkey far.pem -in new -out signature",
+        desk.at("").display()
+    ));
+    desk.does(&["sign", "good.vab", "--attach", "signature"]);
+    desk.does(&["verify", "good.vab"]);
 }
 
 #[test]

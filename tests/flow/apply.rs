@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use va_upgrade::boot::state::{Phase, State};
 use va_upgrade::failure::{Class, class_of};
-use va_upgrade::progress::Silent;
 use va_upgrade::slot::Slot;
-use va_upgrade::state::{Phase, State};
 use va_upgrade::upgrade::apply::{Input, Options, Outcome, apply};
 
 use crate::machine::{Machine, scratch};
@@ -21,7 +20,7 @@ pub fn run(machine: &Machine, bundle: &Path) -> Result<Outcome> {
         dry_run: false,
         threads: 1,
     };
-    apply(machine, &machine.config(), options, &Silent)
+    machine.with_appliance(|appliance| apply(appliance, options))
 }
 
 pub fn state(machine: &Machine) -> Option<State> {
@@ -149,7 +148,7 @@ fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() 
         let machine = Machine::fresh();
         run(&machine, &first).unwrap();
         machine.boot("back", "trial");
-        va_upgrade::upgrade::trial::confirm(&machine, &machine.config(), &Silent).unwrap();
+        machine.confirm().unwrap();
         machine.boot("back", "commit");
         let (running, grub) = (
             machine.snapshot("/boot/va/back"),
@@ -256,7 +255,7 @@ fn a_system_that_is_not_the_default_is_not_upgraded() {
     let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
-    va_upgrade::upgrade::trial::confirm(&machine, &machine.config(), &Silent).unwrap();
+    machine.confirm().unwrap();
     machine.boot("root", "other");
     let boot = machine.snapshot("/boot");
     let error = run(&machine, &dir.path().join("9.4.1.vab")).err().unwrap();
@@ -298,7 +297,8 @@ fn an_unsigned_or_damaged_bundle_is_refused_before_anything() {
         dry_run: false,
         threads: 1,
     };
-    let error = apply(&machine, &machine.config(), options, &Silent)
+    let error = machine
+        .with_appliance(|appliance| apply(appliance, options))
         .err()
         .unwrap();
     assert_eq!(class_of(&error), Class::BadBundle);
@@ -323,7 +323,9 @@ fn a_dry_run_changes_nothing() {
         dry_run: true,
         threads: 1,
     };
-    let outcome = apply(&machine, &machine.config(), options, &Silent).unwrap();
+    let outcome = machine
+        .with_appliance(|appliance| apply(appliance, options))
+        .unwrap();
     assert_eq!((outcome.slot, outcome.tries), (Slot::Back, 3));
     assert!(outcome.report.ok);
     assert!(machine.snapshot("/boot") == boot && machine.boot_area() == area);
@@ -343,7 +345,7 @@ fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
             dry_run: false,
             threads: 1,
         };
-        let outcome = apply(&machine, &machine.config(), options, &Silent);
+        let outcome = machine.with_appliance(|appliance| apply(appliance, options));
         assert_eq!(outcome.is_ok(), whole);
         if let Err(error) = outcome {
             assert!(

@@ -10,10 +10,14 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use va_upgrade::appliance::Appliance;
 use va_upgrade::config::Config;
+use va_upgrade::progress::Silent;
 use va_upgrade::system::{Cmd, Mount, Restart, System};
+use va_upgrade::upgrade::trial::confirm;
 
 pub const BOOT_UUID: &str = "0b1c2d3e-0000-4000-8000-000000000001";
 
@@ -90,9 +94,24 @@ impl Machine {
         machine
     }
 
-    pub fn config(&self) -> Config {
+    /// Lets `work` see the machine as an appliance with the settings it has now.
+    pub fn with_appliance<T>(&self, work: impl FnOnce(&Appliance) -> T) -> T {
+        let config = self.config();
+        work(&Appliance {
+            sys: self,
+            config: &config,
+            progress: &Silent,
+        })
+    }
+
+    /// Confirms the trial that runs.
+    pub fn confirm(&self) -> Result<bool> {
+        self.with_appliance(|appliance| confirm(appliance, &appliance.lock()?))
+    }
+
+    fn config(&self) -> Config {
         let text = fs::read_to_string(self.at("/etc/va-upgrade/config.yaml")).unwrap();
-        Config::parse(&text).unwrap().with_sysroot(self.dir.path())
+        Config::parse(&text).unwrap()
     }
 
     pub fn at(&self, path: &str) -> PathBuf {
@@ -239,6 +258,10 @@ impl Machine {
 }
 
 impl System for Machine {
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn run(&self, cmd: &Cmd) -> Result<String> {
         self.step(cmd.to_string())?;
         let program = Path::new(cmd.program())
@@ -296,17 +319,17 @@ impl System for Machine {
         self.step(format!(
             "mount {} on {}",
             mount.source.display(),
-            mount.target.display()
+            mount.point.display()
         ))?;
         if mount.fs_type.is_some() {
-            fs::remove_dir(&mount.target)?;
-            fs::rename(self.device_dir(&mount.source), &mount.target)?;
+            fs::remove_dir(&mount.point)?;
+            fs::rename(self.device_dir(&mount.source), &mount.point)?;
         }
         self.state
             .lock()
             .unwrap()
             .mounts
-            .push((mount.source.clone(), mount.target.clone()));
+            .push((mount.source.clone(), mount.point.clone()));
         Ok(())
     }
 
@@ -334,6 +357,9 @@ impl System for Machine {
         self.state.lock().unwrap().reboots.push(how);
         Ok(())
     }
+
+    /// Nothing happens here by itself, so time passes at once.
+    fn wait(&self, _time: Duration) {}
 }
 
 /// A directory in memory where there is such a place: the flows sync a lot.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use va_upgrade::boot::target;
+use va_upgrade::boot::bootable;
 use va_upgrade::bundle::{self, BootFiles, PackOptions, Release, TreeFacts};
 use va_upgrade::progress::Silent;
 
@@ -78,7 +78,7 @@ pub fn make_bundle(dir: &Path, version: &str) -> PathBuf {
         "product: acme\nversion: {version}\ncpu_level: x86-64-v2\n"
     ))
     .unwrap();
-    let found = target::inspect(&tree).unwrap();
+    let found = bootable::inspect(&tree).unwrap();
     let bytes = |path: &Path| tree.join(path).metadata().unwrap().len();
     let facts = TreeFacts {
         boot: BootFiles {

@@ -2,19 +2,19 @@
 
 use std::fs;
 
+use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::failure::{Class, class_of};
-use va_upgrade::progress::Silent;
 use va_upgrade::slot::Slot;
-use va_upgrade::upgrade::machine::Machine as Facts;
 use va_upgrade::upgrade::rollback::{Outcome, rollback};
-use va_upgrade::upgrade::trial::confirm;
 
 use crate::apply::{armed, state};
 use crate::machine::{Machine, scratch};
 
 fn run(machine: &Machine) -> anyhow::Result<Outcome> {
-    let config = machine.config();
-    rollback(machine, &config, &Facts::look(&config).unwrap(), &Silent)
+    machine.with_appliance(|appliance| {
+        let facts = Facts::look(appliance).unwrap();
+        rollback(appliance, &facts, &appliance.lock()?)
+    })
 }
 
 /// Runs 9.4.1 from `back`, confirmed; `root` holds the old system.
@@ -22,7 +22,7 @@ fn upgraded() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
-    confirm(&machine, &machine.config(), &Silent).unwrap();
+    machine.confirm().unwrap();
     machine.boot("back", "commit");
     for path in ["sbin/init", "lib/modules/5.10.0-1/modules.dep", "etc/fstab"] {
         machine.write(&format!("/devices/VA-root/{path}"), "");

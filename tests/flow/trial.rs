@@ -1,12 +1,12 @@
 //! What the boot service does on the fake machine.
 
-use va_upgrade::progress::Silent;
+use va_upgrade::appliance::machine::Machine as Facts;
+use va_upgrade::appliance::release::ReleaseRecord;
+use va_upgrade::boot::state::{Phase, Reason, State};
 use va_upgrade::slot::Slot;
-use va_upgrade::state::{Phase, Reason, State};
 use va_upgrade::system::Restart;
-use va_upgrade::upgrade::machine::Machine as Facts;
 use va_upgrade::upgrade::status::status;
-use va_upgrade::upgrade::trial::{Outcome, after_boot, confirm, watch_deadline};
+use va_upgrade::upgrade::trial::{Outcome, after_boot, watch_deadline};
 
 use crate::apply::{armed, state};
 use crate::machine::{Machine, scratch};
@@ -38,15 +38,16 @@ fn exhaust(machine: &Machine) {
 }
 
 fn shown(machine: &Machine) -> serde_json::Value {
-    let config = machine.config();
-    let facts = Facts::look(&config).unwrap();
-    serde_json::to_value(status(&config, &facts).unwrap()).unwrap()
+    machine.with_appliance(|appliance| {
+        let facts = Facts::look(appliance).unwrap();
+        serde_json::to_value(status(appliance, &facts).unwrap()).unwrap()
+    })
 }
 
 #[test]
 fn a_healthy_trial_is_confirmed() {
     let (_dir, machine) = trial_running();
-    let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+    let outcome = machine.with_appliance(after_boot).unwrap();
     assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
     let state = state(&machine).unwrap();
     assert_eq!(
@@ -83,7 +84,7 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
     for (words, setup) in cases {
         let (_dir, machine) = trial_running();
         setup(&machine);
-        let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+        let outcome = machine.with_appliance(after_boot).unwrap();
         let Outcome::Restarting(why) = outcome else {
             panic!("{words}: {outcome:?}")
         };
@@ -101,7 +102,7 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
 #[test]
 fn the_deadline_restarts_an_unconfirmed_trial_by_force() {
     let (_dir, machine) = trial_running();
-    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
     assert_eq!(machine.reboots(), [Restart::Forced]);
     exhaust(&machine);
     machine.boot("root", "exhausted");
@@ -115,18 +116,18 @@ fn the_deadline_restarts_even_when_boot_is_not_mounted() {
         "/proc/self/mountinfo",
         "1 0 253:1 / / rw - ext4 /dev/mapper/VA-back rw\n",
     );
-    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
     assert_eq!(machine.reboots(), [Restart::Forced]);
 }
 
 #[test]
 fn a_confirmed_trial_has_no_deadline_and_a_committed_boot_never_had_one() {
     let (_dir, machine) = trial_running();
-    assert!(confirm(&machine, &machine.config(), &Silent).unwrap());
-    assert!(!confirm(&machine, &machine.config(), &Silent).unwrap());
-    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    assert!(machine.confirm().unwrap());
+    assert!(!machine.confirm().unwrap());
+    machine.with_appliance(watch_deadline).unwrap();
     machine.boot("back", "commit");
-    watch_deadline(&machine, &machine.config(), &Silent).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
     assert!(machine.reboots().is_empty());
 }
 
@@ -135,7 +136,7 @@ fn a_failed_trial_is_told_on_the_old_slot() {
     let (_dir, machine) = trial_running();
     exhaust(&machine);
     machine.boot("root", "exhausted");
-    let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+    let outcome = machine.with_appliance(after_boot).unwrap();
     assert_eq!(outcome, Outcome::TrialFailed(Slot::Back, Reason::Exhausted));
     let status = shown(&machine);
     assert_eq!(
@@ -151,7 +152,7 @@ fn a_count_that_could_not_be_stored_ends_the_trial() {
     let (_dir, machine) = trial_running();
     machine.boot("root", "nowrite");
     assert_eq!(shown(&machine)["failed"]["reason"], "nowrite");
-    let outcome = after_boot(&machine, &machine.config(), &Silent).unwrap();
+    let outcome = machine.with_appliance(after_boot).unwrap();
     assert_eq!(outcome, Outcome::TrialFailed(Slot::Back, Reason::Nowrite));
     assert_eq!(state(&machine).unwrap().trial(), None);
 }
@@ -164,7 +165,7 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
     }
     machine.boot("root", "noenv");
     assert_eq!(shown(&machine)["failed"]["reason"], "noenv");
-    after_boot(&machine, &machine.config(), &Silent).unwrap();
+    machine.with_appliance(after_boot).unwrap();
     let state = State::load(&machine.at("/boot/va")).unwrap().unwrap();
     assert_eq!(
         (state.committed(), state.failed()),
@@ -175,7 +176,7 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
 #[test]
 fn a_system_of_ours_that_lost_its_boot_state_can_be_upgraded_and_loses_nothing_in_a_failure() {
     let (dir, machine) = trial_running();
-    confirm(&machine, &machine.config(), &Silent).unwrap();
+    machine.confirm().unwrap();
     for copy in ["env1", "env2"] {
         machine.write(&format!("/boot/va/{copy}"), "");
     }
@@ -202,7 +203,7 @@ fn an_armed_trial_that_has_not_started_is_left_alone() {
     let machine = armed(dir.path());
     machine.boot("root", "other");
     assert_eq!(
-        after_boot(&machine, &machine.config(), &Silent).unwrap(),
+        machine.with_appliance(after_boot).unwrap(),
         Outcome::Ordinary
     );
     assert_eq!(
@@ -226,4 +227,25 @@ fn an_appliance_that_never_saw_us_has_a_status() {
                   "kernel": null, "bootable": false } ]
         })
     );
+}
+
+#[test]
+fn an_appliance_without_a_record_is_known_by_its_settings_or_os_release() {
+    let machine = Machine::fresh();
+    let running = || machine.with_appliance(|a| ReleaseRecord::of_running(a).unwrap());
+    machine.write("/etc/va-upgrade/config.yaml", "");
+    let unknown = ReleaseRecord {
+        product: None,
+        version: "11".into(),
+    };
+    assert_eq!(running(), unknown);
+    machine.write("/etc/va-upgrade/config.yaml", "version: 7.9.0\n");
+    assert_eq!(running().version, "7.9.0");
+    let record = "product: acme\nversion: 9.4.1\n";
+    machine.write("/etc/va-upgrade/release.yaml", record);
+    let known = ReleaseRecord {
+        product: Some("acme".into()),
+        version: "9.4.1".into(),
+    };
+    assert_eq!(running(), known);
 }

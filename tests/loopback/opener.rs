@@ -16,9 +16,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use va_upgrade::failure::{Class, class_of};
-use va_upgrade::progress::Progress;
+use va_upgrade::progress::{Progress, Step};
+use va_upgrade::signals;
 use va_upgrade::source::{self, SourceOptions};
-use va_upgrade::system::{Host, signals};
+use va_upgrade::system::Host;
 
 /// What the process saw.
 #[derive(Debug, Default)]
@@ -227,7 +228,7 @@ fn the_process_that_opens() {
     let work = || -> anyhow::Result<()> {
         let opened = source::open(&host, &source, &options, &printer)?;
         printer.print_tree(opened.root(), opened.root());
-        printer.start("opened", None);
+        printer.enter("opened");
         signals::check()?;
         opened.close()?;
         println!("@closed .");
@@ -274,8 +275,9 @@ impl Printer {
     }
 }
 
-impl Progress for Printer {
-    fn start(&self, step: &str, _total_bytes: Option<u64>) {
+impl Printer {
+    /// Says where the opener is, and waits there when told to.
+    fn enter(&self, step: &str) {
         let _one = self.output.lock().unwrap();
         println!("@step {step}");
         if self
@@ -291,6 +293,12 @@ impl Progress for Printer {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+impl Progress for Printer {
+    fn start(&self, step: Step, _total_bytes: Option<u64>) {
+        self.enter(&step.to_string());
     }
 
     fn advance(&self, _bytes: u64) {}

@@ -6,9 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use va_upgrade::build::{BuildOptions, build};
-use va_upgrade::bundle::{Codec, PackMode, PackPlan, Sealed, Trust, UnpackOptions, digest_tree};
+use va_upgrade::bundle::{Codec, PackMode, PackPlan, Sealed, Trust, UnpackOptions};
 use va_upgrade::progress::Silent;
 use va_upgrade::system::Host;
+use va_upgrade::tree::digest::digest_tree;
 
 use super::disk::{FileSystem, run, text};
 

@@ -1,0 +1,9 @@
+//! This machine: its slots, its network, what is written down about it.
+
+mod context;
+pub mod history;
+pub mod machine;
+pub mod network;
+pub mod release;
+
+pub use context::Appliance;

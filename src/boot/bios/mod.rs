@@ -1,0 +1,13 @@
+//! GRUB on a BIOS machine: the boot sector, the cores beside each other, the switch.
+//!
+//! - [`sector`]: the formats of boot sector and core
+//! - [`area`]: the disk: cores are written beside each other, one sector decides
+//! - [`installed`]: which GRUB is in use, which of ours is left over
+//! - [`backup`]: the directories of the GRUB in use
+//! - [`switch`]: installs a slot's GRUB and switches to it, or goes back
+
+pub mod area;
+pub mod backup;
+pub mod installed;
+pub mod sector;
+pub mod switch;

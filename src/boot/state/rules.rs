@@ -1,0 +1,229 @@
+//! The rules: from which state a slot may go to which. Pure values.
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::phase::{Phase, Reason};
+use crate::slot::Slot;
+
+/// A slot that is tried before it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Trial {
+    /// The slot on trial.
+    pub slot: Slot,
+    /// How many starts it has left.
+    pub tries_left: u8,
+}
+
+/// The boot state of the appliance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub(super) committed: Slot,
+    pub(super) trial: Option<Trial>,
+    pub(super) failed: Option<(Slot, Reason)>,
+    /// Why the running trial is about to end, noted before its reboot.
+    pub(super) note: Option<Reason>,
+    pub(super) marks: [Phase; 2],
+}
+
+impl State {
+    /// Returns the state of an appliance that runs `booted` and knows no other system.
+    pub fn adopt(booted: Slot) -> State {
+        let mut state = State {
+            committed: booted,
+            trial: None,
+            failed: None,
+            note: None,
+            marks: [Phase::Empty; 2],
+        };
+        state.mark(booted, Phase::Good);
+        state
+    }
+
+    /// Returns the default slot.
+    pub fn committed(&self) -> Slot {
+        self.committed
+    }
+
+    /// Returns the slot on trial, if any.
+    pub fn trial(&self) -> Option<Trial> {
+        self.trial
+    }
+
+    /// Returns the slot whose last trial failed, and why.
+    pub fn failed(&self) -> Option<(Slot, Reason)> {
+        self.failed
+    }
+
+    /// Returns the slot that the next boot starts.
+    pub fn next(&self) -> Slot {
+        match self.trial {
+            Some(trial) if trial.tries_left > 0 => trial.slot,
+            _ => self.committed,
+        }
+    }
+
+    /// Returns what `slot` is.
+    pub fn phase(&self, slot: Slot) -> Phase {
+        if self.trial.is_some_and(|t| t.slot == slot) {
+            Phase::Trial
+        } else if self.committed == slot {
+            Phase::Committed
+        } else if self.failed.is_some_and(|(failed, _)| failed == slot) {
+            Phase::Failed
+        } else {
+            self.marks[slot as usize]
+        }
+    }
+
+    fn mark(&mut self, slot: Slot, phase: Phase) {
+        self.marks[slot as usize] = phase;
+    }
+
+    /// Declares the content of `slot` invalid before its first byte is written.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When the slot is committed or on trial.
+    pub fn start_writing(&mut self, slot: Slot) -> Result<()> {
+        let phase = self.phase(slot);
+        ensure!(
+            !matches!(phase, Phase::Committed | Phase::Trial),
+            "slot {slot} is {phase}; it cannot be overwritten"
+        );
+        self.failed = self.failed.filter(|(failed, _)| *failed != slot);
+        self.note = None;
+        self.mark(slot, Phase::Writing);
+        Ok(())
+    }
+
+    /// Declares the content of `slot` whole and read back.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When the slot was not being written.
+    pub fn finish_writing(&mut self, slot: Slot) -> Result<()> {
+        let phase = self.phase(slot);
+        ensure!(
+            phase == Phase::Writing,
+            "slot {slot} is {phase}, not being written"
+        );
+        self.mark(slot, Phase::Ready);
+        Ok(())
+    }
+
+    /// Declares that `slot` holds nothing usable.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When the slot is committed or on trial.
+    pub fn clear(&mut self, slot: Slot) -> Result<()> {
+        self.start_writing(slot)?;
+        self.mark(slot, Phase::Empty);
+        Ok(())
+    }
+
+    /// Puts a ready slot on trial for `tries` starts.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When the slot is not ready.
+    pub fn start_trial(&mut self, slot: Slot, tries: u8) -> Result<()> {
+        let phase = self.phase(slot);
+        ensure!(
+            phase == Phase::Ready,
+            "slot {slot} is {phase}, not ready for a trial"
+        );
+        self.trial = Some(Trial {
+            slot,
+            tries_left: tries,
+        });
+        self.note = None;
+        Ok(())
+    }
+
+    /// Takes a slot off its trial; it stays ready.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When no slot is on trial.
+    pub fn cancel_trial(&mut self) -> Result<()> {
+        let trial = self.trial.take().context("no slot is on trial")?;
+        self.mark(trial.slot, Phase::Ready);
+        self.note = None;
+        Ok(())
+    }
+
+    /// Ends a trial as failed.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When no slot is on trial.
+    pub fn fail_trial(&mut self, reason: Reason) -> Result<()> {
+        let trial = self.trial.take().context("no slot is on trial")?;
+        self.failed = Some((trial.slot, reason));
+        self.note = None;
+        Ok(())
+    }
+
+    /// Declares that `slot`, which is neither committed nor on trial, failed.
+    ///
+    /// Changes memory only.
+    pub fn fail(&mut self, slot: Slot, reason: Reason) {
+        self.failed = Some((slot, reason));
+    }
+
+    /// Notes why the running trial is about to be restarted.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When no slot is on trial.
+    pub fn note_reason(&mut self, reason: Reason) -> Result<()> {
+        ensure!(self.trial.is_some(), "no slot is on trial");
+        self.note = Some(reason);
+        Ok(())
+    }
+
+    /// Makes the slot on trial the committed one.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When no slot is on trial.
+    pub fn confirm(&mut self) -> Result<()> {
+        let trial = self.trial.take().context("no slot is on trial")?;
+        self.note = None;
+        self.failed = None;
+        self.mark(self.committed, Phase::Good);
+        self.mark(trial.slot, Phase::Good);
+        self.committed = trial.slot;
+        Ok(())
+    }
+
+    /// Makes a good slot the committed one, without a trial.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When the slot is neither good nor committed.
+    pub fn commit(&mut self, slot: Slot) -> Result<()> {
+        if slot == self.committed {
+            return Ok(());
+        }
+        let phase = self.phase(slot);
+        ensure!(
+            phase == Phase::Good,
+            "slot {slot} is {phase}; only a slot that has been committed before can be"
+        );
+        self.mark(self.committed, Phase::Good);
+        self.committed = slot;
+        Ok(())
+    }
+}

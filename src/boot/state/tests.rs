@@ -1,0 +1,138 @@
+use super::*;
+use crate::slot::Slot;
+use crate::system::Lock;
+
+fn lock(dir: &std::path::Path) -> Lock {
+    Lock::take(&dir.join("lock")).unwrap()
+}
+
+fn on_trial() -> State {
+    let mut state = State::adopt(Slot::Root);
+    state.start_writing(Slot::Back).unwrap();
+    state.finish_writing(Slot::Back).unwrap();
+    state.start_trial(Slot::Back, 3).unwrap();
+    state
+}
+
+fn variable(block: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let variables = grubenv::parse(block).unwrap();
+    let changed: Vec<(&str, String)> = variables
+        .iter()
+        .map(|(n, v)| {
+            (
+                n.as_str(),
+                if n == name {
+                    value.to_owned()
+                } else {
+                    v.clone()
+                },
+            )
+        })
+        .collect();
+    grubenv::render(&changed).unwrap().to_vec()
+}
+
+#[test]
+fn every_state_reads_back_as_saved() {
+    let mut failed = on_trial();
+    failed.fail_trial(Reason::Nowrite).unwrap();
+    let mut noted = on_trial();
+    noted.note_reason(Reason::Health).unwrap();
+    let mut confirmed = on_trial();
+    confirmed.confirm().unwrap();
+    for state in [
+        State::adopt(Slot::Back),
+        on_trial(),
+        failed,
+        noted,
+        confirmed,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        state.save(dir.path(), &lock(dir.path())).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), Some(state));
+    }
+}
+
+#[test]
+fn a_trial_goes_from_writing_to_committed_and_keeps_the_old_slot_good() {
+    let mut state = on_trial();
+    assert_eq!(state.next(), Slot::Back);
+    assert_eq!(state.committed(), Slot::Root);
+    state.confirm().unwrap();
+    assert_eq!(state.phase(Slot::Back), Phase::Committed);
+    assert_eq!(state.phase(Slot::Root), Phase::Good);
+    state.commit(Slot::Root).unwrap();
+    assert_eq!(state.phase(Slot::Back), Phase::Good);
+    state.commit(Slot::Back).unwrap();
+    assert_eq!(state.next(), Slot::Back);
+}
+
+#[test]
+fn what_grub_writes_when_tries_run_out_is_a_failed_trial() {
+    let mut block = on_trial().render().unwrap().to_vec();
+    for (name, value) in [
+        ("va_trial", ""),
+        ("va_left", "0"),
+        ("va_failed", "back"),
+        ("va_why", "exhausted"),
+    ] {
+        block = variable(&block, name, value);
+    }
+    let state = State::parse(&block).unwrap();
+    assert_eq!(state.failed(), Some((Slot::Back, Reason::Exhausted)));
+    assert_eq!(state.phase(Slot::Back), Phase::Failed);
+    assert_eq!(state.next(), Slot::Root);
+    let noted = State::parse(&variable(&block, "va_note", "health")).unwrap();
+    assert_eq!(noted.failed(), Some((Slot::Back, Reason::Health)));
+}
+
+#[test]
+fn a_damaged_first_copy_gives_way_to_the_second_and_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = on_trial();
+    state.save(dir.path(), &lock(dir.path())).unwrap();
+    std::fs::write(dir.path().join("env1"), [0; 1024]).unwrap();
+    assert_eq!(State::load(dir.path()).unwrap().as_ref(), Some(&state));
+    assert!(state.repair(dir.path(), &lock(dir.path())).unwrap());
+    assert!(!state.repair(dir.path(), &lock(dir.path())).unwrap());
+    std::fs::write(dir.path().join("env1"), b"").unwrap();
+    std::fs::write(dir.path().join("env2"), b"").unwrap();
+    assert!(State::load(dir.path()).is_err());
+}
+
+#[test]
+fn a_copy_cut_short_while_it_was_first_made_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("env2"), b"").unwrap();
+    let state = on_trial();
+    state.save(dir.path(), &lock(dir.path())).unwrap();
+    assert_eq!(State::load(dir.path()).unwrap(), Some(state));
+    assert_eq!(
+        std::fs::metadata(dir.path().join("env2")).unwrap().len(),
+        1024
+    );
+}
+
+#[test]
+fn a_wrong_order_says_what_the_slot_is() {
+    let mut state = on_trial();
+    let error = state.start_writing(Slot::Back).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "slot back is trial; it cannot be overwritten"
+    );
+    assert!(state.start_writing(Slot::Root).is_err());
+    assert!(State::adopt(Slot::Root).start_trial(Slot::Back, 3).is_err());
+    assert!(State::adopt(Slot::Root).commit(Slot::Back).is_err());
+    assert!(State::adopt(Slot::Root).confirm().is_err());
+}
+
+#[test]
+fn a_failed_slot_can_be_written_again() {
+    let mut state = on_trial();
+    state.fail_trial(Reason::Deadline).unwrap();
+    assert!(state.commit(Slot::Back).is_err());
+    state.start_writing(Slot::Back).unwrap();
+    assert_eq!(state.failed(), None);
+    assert_eq!(state.phase(Slot::Back), Phase::Writing);
+}

@@ -1,0 +1,316 @@
+//! The records of pax extended headers, as any of the usual tars writes them.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::sparse::MapBuilder;
+use crate::tree::acl;
+use crate::tree::holes::Extent;
+use crate::tree::meta::Mtime;
+use crate::tree::xattrs::{self, SELINUX, Xattr};
+
+/// What extended headers say about the member that follows.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    pub path: Option<Vec<u8>>,
+    pub link_path: Option<Vec<u8>>,
+    pub size: Option<u64>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime: Option<Mtime>,
+    pub xattrs: Vec<Xattr>,
+    pub sparse: Option<Sparse>,
+}
+
+/// What they say about a sparse file.
+#[derive(Debug, Default)]
+pub struct Sparse {
+    pub name: Option<Vec<u8>>,
+    pub real_size: Option<u64>,
+    /// Format 1.0: the map stands before the data.
+    pub map_in_data: bool,
+    map: MapBuilder,
+}
+
+impl Sparse {
+    /// Returns the map of formats 0.0 and 0.1.
+    pub fn into_map(self) -> Result<Vec<Extent>> {
+        self.map.finish()
+    }
+}
+
+impl Overrides {
+    /// Applies the body of an extended header.
+    pub fn apply(&mut self, mut body: &[u8]) -> Result<()> {
+        while !body.is_empty() {
+            let (key, value, rest) = split_record(body)?;
+            self.record(key, value)
+                .with_context(|| format!("record {}", key.escape_ascii()))?;
+            body = rest;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        match key {
+            b"path" => self.path = text(value),
+            b"linkpath" => self.link_path = text(value),
+            b"size" => self.size = optional(value)?,
+            b"uid" => self.uid = optional(value)?,
+            b"gid" => self.gid = optional(value)?,
+            b"mtime" if !value.is_empty() => self.mtime = Some(parse_time(value)?),
+            b"RHT.security.selinux" => self.attribute(SELINUX, value.to_vec()),
+            // The binary form, where both are there, has no names in it.
+            b"SCHILY.acl.access" => self.acl(acl::ACCESS, value)?,
+            b"SCHILY.acl.default" => self.acl(acl::DEFAULT, value)?,
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.attribute(&unescape(name), value.to_vec());
+                } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+                    self.attribute(&unescape(name), decode_base64(value)?);
+                } else if let Some(word) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse(word, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, name: &[u8], value: Vec<u8>) {
+        if !xattrs::is_kept(name) || name.contains(&0) {
+            return;
+        }
+        match self.xattrs.iter_mut().find(|x| x.name == name) {
+            Some(known) => known.value = value,
+            None => self.xattrs.push(Xattr {
+                name: name.to_vec(),
+                value,
+            }),
+        }
+    }
+
+    fn acl(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
+        if !value.is_empty() && !self.xattrs.iter().any(|x| x.name == name) {
+            let blob = acl::from_text(value)?;
+            self.attribute(name, blob);
+        }
+        Ok(())
+    }
+
+    fn sparse(&mut self, word: &[u8], value: &[u8]) -> Result<()> {
+        let sparse = self.sparse.get_or_insert_default();
+        match word {
+            b"major" => {
+                ensure!(
+                    matches!(value, b"0" | b"1"),
+                    "sparse format {} is unknown",
+                    value.escape_ascii()
+                );
+                sparse.map_in_data = value == b"1";
+            }
+            b"name" => sparse.name = text(value),
+            b"realsize" | b"size" => sparse.real_size = optional(value)?,
+            b"offset" | b"numbytes" => sparse.map.push(number(value)?)?,
+            b"map" => {
+                for part in value.split(|b| *b == b',').filter(|p| !p.is_empty()) {
+                    sparse.map.push(number(part)?)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Splits `LENGTH KEY=VALUE\n` off the front.
+fn split_record(body: &[u8]) -> Result<(&[u8], &[u8], &[u8])> {
+    let space = body.iter().take(20).position(|b| *b == b' ');
+    let length = space.and_then(|end| number::<usize>(&body[..end]).ok());
+    let (Some(space), Some(length)) = (space, length) else {
+        bail!("an extended header does not start with its length");
+    };
+    let record = body.get(space + 1..length);
+    let Some(record) = record.and_then(|r| r.strip_suffix(b"\n")) else {
+        bail!("an extended header has a record of {length} bytes that does not fit");
+    };
+    let Some(equals) = record.iter().position(|b| *b == b'=') else {
+        bail!("an extended header has a record without a value");
+    };
+    Ok((&record[..equals], &record[equals + 1..], &body[length..]))
+}
+
+fn text(value: &[u8]) -> Option<Vec<u8>> {
+    Some(value.to_vec()).filter(|v| !v.is_empty())
+}
+
+fn optional<T: std::str::FromStr>(value: &[u8]) -> Result<Option<T>> {
+    match value {
+        b"" => Ok(None),
+        value => number(value).map(Some),
+    }
+}
+
+fn number<T: std::str::FromStr>(value: &[u8]) -> Result<T> {
+    let is_plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let parsed = str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+    match parsed {
+        Some(number) if is_plain => Ok(number),
+        _ => bail!("{:.40} is not a number it may have", value.escape_ascii()),
+    }
+}
+
+fn parse_time(value: &[u8]) -> Result<Mtime> {
+    let (is_negative, digits) = match value.strip_prefix(b"-") {
+        Some(digits) => (true, digits),
+        None => (false, value),
+    };
+    let mut parts = digits.splitn(2, |b| *b == b'.');
+    let seconds: i64 = number(parts.next().unwrap_or_default())?;
+    let mut nanoseconds = 0_u32;
+    let mut scale = 100_000_000;
+    for byte in parts.next().unwrap_or_default() {
+        ensure!(byte.is_ascii_digit(), "it is not a time");
+        nanoseconds += u32::from(byte - b'0') * scale;
+        scale /= 10;
+    }
+    Ok(match (is_negative, nanoseconds) {
+        (false, _) => Mtime {
+            seconds,
+            nanoseconds,
+        },
+        (true, 0) => Mtime {
+            seconds: -seconds,
+            nanoseconds: 0,
+        },
+        (true, _) => Mtime {
+            seconds: -seconds - 1,
+            nanoseconds: 1_000_000_000 - nanoseconds,
+        },
+    })
+}
+
+/// Undoes `%3D` and its like.
+fn unescape(name: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(name.len());
+    let mut at = 0;
+    while at < name.len() {
+        let hex = (name[at] == b'%')
+            .then(|| name.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        plain.push(hex.unwrap_or(name[at]));
+        at += if hex.is_some() { 3 } else { 1 };
+    }
+    plain
+}
+
+fn decode_base64(text: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0_u32, 0);
+    for letter in text.iter().filter(|b| **b != b'=' && **b != b'\n') {
+        let value = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => bail!("it is not base64"),
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count).to_le_bytes()[0]);
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(body: &[u8]) -> Result<Overrides> {
+        let mut overrides = Overrides::default();
+        overrides.apply(body)?;
+        Ok(overrides)
+    }
+
+    #[test]
+    fn records_of_all_dialects_are_understood() {
+        let mut body = Vec::new();
+        for record in [
+            &b"path=a\nb/c"[..],
+            b"mtime=-1.500000000999999",
+            b"uid=123",
+            b"comment=whatever",
+            b"LIBARCHIVE.xattr.user.a%20b=AQID",
+            b"SCHILY.xattr.user.x%3Dy=\0",
+            b"RHT.security.selinux=system_u:x:y",
+        ] {
+            // Two digits, the space and the newline count as well.
+            body.extend(format!("{:02} ", record.len() + 4).bytes());
+            body.extend(record);
+            body.push(b'\n');
+        }
+        let overrides = apply(&body);
+        let overrides = overrides.unwrap();
+        assert_eq!(overrides.path.as_deref(), Some(&b"a\nb/c"[..]));
+        assert_eq!(overrides.uid, Some(123));
+        let mtime = overrides.mtime.unwrap();
+        assert_eq!((mtime.seconds, mtime.nanoseconds), (-2, 500_000_000));
+        let xattrs: Vec<(&[u8], &[u8])> = overrides
+            .xattrs
+            .iter()
+            .map(|x| (&x.name[..], &x.value[..]))
+            .collect();
+        assert_eq!(
+            xattrs,
+            [
+                (&b"user.a b"[..], &b"\x01\x02\x03"[..]),
+                (b"user.x=y", b"\0"),
+                (b"security.selinux", b"system_u:x:y"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_binary_acl_wins_over_its_text() {
+        let text = b"user::rwx,group::r--,other::---";
+        for order in [false, true] {
+            let mut overrides = Overrides::default();
+            let binary = |o: &mut Overrides| {
+                o.record(b"SCHILY.xattr.system.posix_acl_access", b"B")
+                    .unwrap()
+            };
+            if order {
+                binary(&mut overrides);
+            }
+            overrides.record(b"SCHILY.acl.access", text).unwrap();
+            if !order {
+                binary(&mut overrides);
+            }
+            assert_eq!(overrides.xattrs[0].value, b"B");
+            assert_eq!(overrides.xattrs.len(), 1);
+        }
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        for body in [
+            &b"x"[..],
+            b"5 a=b\n",
+            b"99999999999999999999 a=b\n",
+            b"99 a=b\n",
+            b"0 a=b\n",
+            b"3 a\n",
+            b"6 ab=c",
+            b"10 uid=-1\n",
+            b"18 uid=4294967296\n",
+            b"11 mtime=x\n",
+            b"22 GNU.sparse.major=2\n",
+        ] {
+            assert!(apply(body).is_err(), "{}", body.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Looks into a bundle without unpacking it.
+
+pub mod contents;
+pub mod proof;
+pub mod visit;

@@ -1,0 +1,137 @@
+//! Proves that a payload decodes and is the tree that the manifest speaks of.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::contents::{MAX_NAME_BYTES, NAME_OVERHEAD};
+use super::visit::{Entry, Visitor};
+use crate::bundle::format::manifest::TreeSummary;
+use crate::bundle::open::bundle::Bundle;
+use crate::failure::{Class, Classify};
+use crate::progress::Progress;
+use crate::sha::Sha;
+use crate::tree::digest::{InodeHasher, TreeSum};
+use crate::tree::file_hasher::FileHasher;
+use crate::tree::meta::Kind;
+use crate::tree::path::{show, split};
+
+impl Bundle<'_> {
+    /// Checks every byte after the manifest, decodes every chunk, reads every
+    /// header and compares the tree with the manifest: how many names and
+    /// inodes it has, and the digest of all of it. Writes nothing.
+    ///
+    /// # Errors
+    /// Class [`Class::BadBundle`] when anything is not as it should be.
+    pub fn verify_deep(&mut self, progress: &dyn Progress) -> Result<()> {
+        let mut proof = TreeProof::default();
+        let checking = format!("checking the tree in {}", self.label());
+        self.visit(&mut proof, progress)?;
+        proof
+            .finish(&self.manifest().tree)
+            .class(Class::BadBundle)
+            .context(checking)
+    }
+}
+
+/// Sees a tree go by and checks that it is one.
+#[derive(Default)]
+struct TreeProof {
+    seen: HashMap<Box<[u8]>, Seen>,
+    /// The file whose data go by.
+    current: Option<(Box<[u8]>, FileHasher)>,
+    inodes: u64,
+    name_bytes: usize,
+}
+
+struct Seen {
+    digest: Sha,
+    is_dir: bool,
+}
+
+impl TreeProof {
+    fn end_file(&mut self) {
+        if let Some((path, hasher)) = self.current.take() {
+            let digest = hasher.finish();
+            let is_dir = false;
+            self.seen.insert(path, Seen { digest, is_dir });
+        }
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        self.name_bytes += NAME_OVERHEAD + entry.path.len();
+        ensure!(
+            self.name_bytes <= MAX_NAME_BYTES,
+            "the names take more than {MAX_NAME_BYTES} bytes"
+        );
+        ensure!(!self.seen.contains_key(entry.path), "it comes twice");
+        let path = entry.path.into();
+        if entry.is_hard_link {
+            let digest = match self.seen.get(entry.target) {
+                Some(first) if !first.is_dir => first.digest,
+                _ => bail!("it is a link to {}, which is no file", show(entry.target)),
+            };
+            let is_dir = false;
+            self.seen.insert(path, Seen { digest, is_dir });
+            return Ok(());
+        }
+        self.inodes += 1;
+        let mut xattrs = entry.xattrs.to_vec();
+        xattrs.sort_unstable();
+        if entry.meta.kind == Kind::File {
+            self.current = Some((path, FileHasher::of_inode(entry.meta, &xattrs)));
+            return Ok(());
+        }
+        let digest = InodeHasher::new(entry.meta, &xattrs, entry.target).finish();
+        let is_dir = entry.meta.kind == Kind::Dir;
+        self.seen.insert(path, Seen { digest, is_dir });
+        Ok(())
+    }
+
+    /// Compares the tree with the manifest's words about it.
+    fn finish(mut self, tree: &TreeSummary) -> Result<()> {
+        self.end_file();
+        let mut sum = TreeSum::default();
+        sum.inodes = self.inodes;
+        for (path, seen) in &self.seen {
+            let (parent, _) = split(path);
+            let is_inside = self.seen.get(parent).is_some_and(|parent| parent.is_dir);
+            ensure!(
+                is_inside,
+                "member {} is in {}, which is no directory",
+                show(path),
+                show(parent)
+            );
+            sum.add(path, &seen.digest);
+        }
+        ensure!(
+            (sum.entries, sum.inodes) == (tree.entries, tree.inodes),
+            "it has {} names of {} inodes, the manifest says {} of {}",
+            sum.entries,
+            sum.inodes,
+            tree.entries,
+            tree.inodes
+        );
+        ensure!(
+            sum.finish() == tree.digest,
+            "its digest is not the manifest's"
+        );
+        Ok(())
+    }
+}
+
+impl Visitor for TreeProof {
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        self.end_file();
+        self.add(entry)
+            .with_context(|| format!("member {}", show(entry.path)))
+            .class(Class::BadBundle)
+    }
+
+    fn data(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        if let Some((_, hasher)) = &mut self.current {
+            hasher.data(offset, data);
+        }
+        Ok(())
+    }
+}

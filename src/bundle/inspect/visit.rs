@@ -1,0 +1,120 @@
+//! Reads a payload member by member and writes nothing.
+//!
+//! Each chunk is proved genuine before it is decoded, as in unpacking. Memory
+//! does not grow with the tree; what a [`Visitor`] keeps is its own affair.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+
+use crate::bundle::archive::batch::Batch;
+use crate::bundle::archive::parse::Parser;
+use crate::bundle::open::bundle::Bundle;
+use crate::bundle::open::pieces::Pieces;
+use crate::progress::{Progress, Step};
+use crate::tree::acl;
+use crate::tree::meta::{Kind, Meta};
+use crate::tree::xattrs::Xattr;
+
+/// A name in the tree, as it goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Where it is, relative to the root; empty is the root.
+    pub path: &'a [u8],
+    /// Where a symbolic link points, or the path of a hard link's file.
+    pub target: &'a [u8],
+    /// It is a further name of a file that came before it.
+    pub is_hard_link: bool,
+    /// What is kept of the inode; of a hard link only what the archive repeats.
+    pub meta: &'a Meta,
+    /// The extended attributes.
+    pub xattrs: &'a [Xattr],
+}
+
+/// Sees the names of a tree and the data of its files go by.
+pub trait Visitor {
+    /// Takes the next name. Directories may come after what is in them.
+    ///
+    /// # Errors
+    /// Whatever should end the reading.
+    fn entry(&mut self, entry: &Entry) -> Result<()>;
+
+    /// Takes data that begin at `offset` of the file that came last; what is
+    /// between stretches, and after the last one, is a hole.
+    ///
+    /// # Errors
+    /// Whatever should end the reading.
+    fn data(&mut self, offset: u64, data: &[u8]) -> Result<()>;
+}
+
+impl Bundle<'_> {
+    /// Decodes the whole payload and shows every name in it to `visitor`, in
+    /// the order of the bundle and each name once.
+    ///
+    /// # Errors
+    /// What `visitor` says. Class [`BadBundle`](crate::failure::Class::BadBundle)
+    /// when the bundle is damaged or its payload is not an archive.
+    pub fn visit(&mut self, visitor: &mut dyn Visitor, progress: &dyn Progress) -> Result<()> {
+        let step = Step::Read(self.label().to_owned());
+        progress.start(step, Some(self.manifest().payload.size_bytes));
+        let count = self.manifest().chunks.len();
+        let feed = self.feed();
+        let mut pieces = Pieces::of(&feed)?;
+        let mut parser = Parser::default();
+        let mut batch = Batch::default();
+        let mut repeated = Repeated::default();
+        while let Some((index, _)) = pieces.next_chunk()? {
+            while let Some(piece) = pieces.next_piece()? {
+                let parsed = parser.parse(piece, &mut batch);
+                parsed.map_err(|error| feed.bad_chunk(index, error))?;
+                show(&batch, piece, &mut repeated, visitor)?;
+                progress.advance(piece.len() as u64);
+            }
+        }
+        let ended = parser.finish();
+        ended.map_err(|error| feed.bad_chunk(count.saturating_sub(1), error))?;
+        self.check_end()?;
+        progress.finish();
+        Ok(())
+    }
+}
+
+fn show(
+    batch: &Batch,
+    piece: &[u8],
+    repeated: &mut Repeated,
+    visitor: &mut dyn Visitor,
+) -> Result<()> {
+    for part in batch.carried() {
+        visitor.data(part.offset, part.of(piece))?;
+    }
+    for member in &batch.members {
+        let entry = Entry {
+            path: batch.path(member),
+            target: batch.target(member),
+            is_hard_link: member.is_hard_link,
+            meta: &member.meta,
+            xattrs: &member.xattrs,
+        };
+        if repeated.has_come(&entry) {
+            continue;
+        }
+        visitor.entry(&entry)?;
+        for part in batch.parts(member) {
+            visitor.data(part.offset, part.of(piece))?;
+        }
+    }
+    Ok(())
+}
+
+/// The directories that a bundle holds twice: those with a default ACL.
+#[derive(Default)]
+struct Repeated(HashSet<Vec<u8>>);
+
+impl Repeated {
+    fn has_come(&mut self, entry: &Entry) -> bool {
+        entry.meta.kind == Kind::Dir
+            && entry.xattrs.iter().any(|x| x.name == acl::DEFAULT)
+            && !self.0.insert(entry.path.to_vec())
+    }
+}

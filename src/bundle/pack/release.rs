@@ -1,0 +1,146 @@
+//! release.yaml: what a release engineer says about a bundle.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::bundle::format::manifest::{check_product, check_version};
+use crate::cpu::CpuLevel;
+use crate::failure::{Class, Classify};
+use crate::tree::glob::Glob;
+
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_PATTERNS: usize = 1000;
+
+/// The content of release.yaml.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The product; an appliance refuses bundles of another one.
+    pub product: String,
+    /// The version of this release.
+    pub version: String,
+    /// The oldest version that may be upgraded to this one.
+    #[serde(default)]
+    pub min_version: Option<String>,
+    /// What the system demands of the CPU; found from the tree when absent.
+    #[serde(default)]
+    pub cpu_level: Option<CpuLevel>,
+    /// Patterns of what is not packed; docs/bundle.md tells what never is.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// The largest bundle that may come out, in bytes.
+    #[serde(default)]
+    pub size_limit: Option<u64>,
+}
+
+impl Release {
+    /// Loads a release.yaml.
+    ///
+    /// # Errors
+    /// Class [`Class::Usage`] when it cannot be read or says something unusable.
+    pub fn load(path: &Path) -> Result<Release> {
+        let read = || -> Result<Release> {
+            let mut text = String::new();
+            File::open(path)?
+                .take(MAX_BYTES + 1)
+                .read_to_string(&mut text)?;
+            ensure!(text.len() as u64 <= MAX_BYTES, "it is larger than 1 MiB");
+            Release::parse(&text)
+        };
+        read()
+            .with_context(|| format!("reading {}", path.display()))
+            .class(Class::Usage)
+    }
+
+    /// Parses the text of a release.yaml.
+    ///
+    /// # Errors
+    /// When a field is missing, unknown or out of its bounds.
+    pub fn parse(text: &str) -> Result<Release> {
+        // The parser quotes what it did not expect, and a key given by mistake
+        // must not be quoted.
+        let any: serde_yaml::Value = serde_yaml::from_str(text).context("it is not YAML")?;
+        ensure!(
+            any.is_mapping(),
+            "it holds no settings; it needs lines such as `product: acme` and `version: 9.4.1`"
+        );
+        let release: Release = serde_yaml::from_str(text)?;
+        check_product(&release.product)?;
+        check_version("version", &release.version)?;
+        if let Some(version) = &release.min_version {
+            check_version("min_version", version)?;
+        }
+        ensure!(
+            release.exclude.len() <= MAX_PATTERNS,
+            "exclude has {} patterns, more than {MAX_PATTERNS}",
+            release.exclude.len()
+        );
+        release.globs()?;
+        ensure!(
+            release.size_limit != Some(0),
+            "size_limit is 0; leave it out for no limit"
+        );
+        Ok(release)
+    }
+
+    /// Compiles the exclude patterns.
+    ///
+    /// # Errors
+    /// When one is malformed; [`Release::parse`] has checked that.
+    pub fn globs(&self) -> Result<Vec<Glob>> {
+        self.exclude
+            .iter()
+            .map(|pattern| Glob::new(pattern).context("reading exclude"))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_given_by_mistake_is_not_quoted() {
+        let text = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----\n";
+        let error = format!("{:#}", Release::parse(text).unwrap_err());
+        assert!(!error.contains("MC4CAQAwBQ"), "{error}");
+        assert!(error.contains("product: acme"), "{error}");
+    }
+
+    #[test]
+    fn a_full_release_is_read() {
+        let text = "product: ACME Gateway\nversion: 9.4.1\nmin_version: 7.10\n\
+                    cpu_level: x86-64-v2\nexclude: ['/var/cache/*']\nsize_limit: 2147483648\n";
+        // Text even where YAML would see a number, or 7.10 would be 7.1.
+        let release = Release::parse(text).unwrap();
+        assert_eq!(release.min_version.as_deref(), Some("7.10"));
+        assert_eq!(release.cpu_level, Some(CpuLevel::V2));
+        assert_eq!(release.size_limit, Some(2_147_483_648));
+    }
+
+    #[test]
+    fn unusable_releases_are_refused_by_name() {
+        for (text, word) in [
+            ("version: '1'", "product"),
+            ("product: A", "version"),
+            ("{product: A, version: '1', colour: red}", "colour"),
+            ("{product: '', version: '1'}", "product"),
+            ("{product: \"a\\nb\", version: '1'}", "product"),
+            ("{product: A, version: '1 2'}", "version"),
+            (
+                "{product: A, version: '1', min_version: '/'}",
+                "min_version",
+            ),
+            ("{product: A, version: '1', exclude: ['[']}", "exclude"),
+            ("{product: A, version: '1', size_limit: 0}", "size_limit"),
+            ("{product: A, version: '1', cpu_level: v2}", "v2"),
+        ] {
+            let error = format!("{:#}", Release::parse(text).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

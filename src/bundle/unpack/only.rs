@@ -1,0 +1,165 @@
+//! Unpacks some paths of a bundle, reading only the chunks that hold them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::dir_ends::DirEnds;
+use super::place::{Place, UnpackOptions};
+use super::strand::Strand;
+use crate::bundle::archive::batch::{Batch, Member};
+use crate::bundle::format::manifest::{Chunk, Manifest};
+use crate::bundle::open::bundle::Bundle;
+use crate::bundle::open::feed::Feed;
+use crate::bundle::open::pieces::Pieces;
+use crate::failure::{Class, Classify};
+use crate::progress::{Progress, Step};
+use crate::refuse;
+use crate::tree::path::{clean_path, show};
+
+/// A path that was asked for.
+struct Wanted {
+    path: Vec<u8>,
+    is_found: bool,
+}
+
+impl Wanted {
+    fn new(path: &[u8]) -> Result<Wanted> {
+        let start = path.iter().position(|byte| *byte != b'/');
+        let relative = start.map_or(&b"."[..], |start| &path[start..]);
+        let path = clean_path(relative)
+            .with_context(|| format!("looking for {}", show(path)))
+            .class(Class::Refused)?;
+        if path.is_empty() {
+            refuse!("the whole tree was asked for; unpack without naming a path");
+        }
+        Ok(Wanted {
+            path,
+            is_found: false,
+        })
+    }
+
+    fn all(paths: &[&[u8]]) -> Result<Vec<Wanted>> {
+        paths.iter().map(|path| Wanted::new(path)).collect()
+    }
+
+    /// Marks all that cover `path` as found; tells whether any does.
+    fn mark(wanted: &mut [Wanted], path: &[u8]) -> bool {
+        let mut is_covered = false;
+        for covering in wanted.iter_mut().filter(|w| w.covers(path)) {
+            covering.is_found = true;
+            is_covered = true;
+        }
+        is_covered
+    }
+
+    /// Tells whether `path` is the one asked for or below it.
+    fn covers(&self, path: &[u8]) -> bool {
+        let rest = path.strip_prefix(&self.path[..]);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    }
+}
+
+impl Bundle<'_> {
+    /// Unpacks `paths`, and what is below them, beneath the directory
+    /// `target`. Directories above them are made, but not described.
+    ///
+    /// # Errors
+    /// Class `Refused` when a path is not in the bundle, or is a further name
+    /// of a file that was not asked for. Otherwise like [`Bundle::unpack`].
+    pub fn unpack_only(
+        mut self,
+        paths: &[&[u8]],
+        target: &Path,
+        options: &UnpackOptions,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let mut wanted = Wanted::all(paths)?;
+        let order = chunks_of(self.manifest(), &wanted);
+        let chunks = &self.manifest().chunks;
+        let bytes = order.iter().map(|index| chunks[*index].size).sum();
+        progress.start(Step::Unpack, Some(bytes));
+
+        let place = Place::new(target, options, progress);
+        let feed = self.feed_of(order)?;
+        let ends = unpack_wanted(&feed, &mut wanted, &place)?;
+        if let Some(missing) = wanted.iter().find(|w| !w.is_found) {
+            refuse!("{} holds no {}", self.label(), show(&missing.path));
+        }
+        place
+            .settle(&[ends])
+            .with_context(|| format!("unpacking {} to {}", self.label(), target.display()))?;
+        progress.finish();
+        Ok(())
+    }
+}
+
+/// Returns the numbers of the chunks that may hold what is wanted.
+fn chunks_of(manifest: &Manifest, wanted: &[Wanted]) -> Vec<usize> {
+    let may_hold = |chunk: &Chunk| {
+        let known = chunk.index.as_ref();
+        known.is_none_or(|i| wanted.iter().any(|w| i.names.may_hold(&w.path)))
+    };
+    let chunks = manifest.chunks.iter().enumerate();
+    chunks
+        .filter(|(_, chunk)| may_hold(chunk))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+/// Unpacks what is wanted out of the chunks of `feed`, and marks it as found.
+fn unpack_wanted(feed: &Feed, wanted: &mut [Wanted], place: &Place) -> Result<DirEnds> {
+    let mut extractor = place.extractor()?;
+    let mut pieces = Pieces::of(feed)?;
+    let (mut strand, mut ends) = (Strand::default(), DirEnds::default());
+    let mut batch = Batch::default();
+    let mut expected = 0;
+    while let Some((index, chunk)) = pieces.next_chunk()? {
+        let mut skip = 0;
+        if index != expected {
+            check_end(&strand).map_err(|error| feed.bad_chunk(expected - 1, error))?;
+            // What the chunks before it began is not wanted.
+            strand = Strand::default();
+            skip = chunk.index.as_ref().map_or(0, |index| index.first);
+        }
+        expected = index + 1;
+        while let Some(piece) = pieces.next_piece()? {
+            place.progress.advance(piece.len() as u64);
+            let skipped = usize::try_from(skip).map_or(piece.len(), |s| s.min(piece.len()));
+            skip -= skipped as u64;
+            let piece = &piece[skipped..];
+            let read = strand.read(piece, &mut batch);
+            read.map_err(|error| feed.bad_chunk(index, error))?;
+            batch.keep(|path| Wanted::mark(wanted, path));
+            check_links(&batch, wanted)?;
+            strand.write(piece, &batch, &mut extractor, &mut ends)?;
+        }
+    }
+    check_end(&strand).map_err(|error| feed.bad_chunk(expected - 1, error))?;
+    Ok(ends)
+}
+
+/// Checks that no wanted file goes on in a chunk that is left out.
+fn check_end(strand: &Strand) -> Result<()> {
+    ensure!(
+        strand.spanning.is_none(),
+        "its last file goes on in a chunk that does not hold it, as the manifest says"
+    );
+    Ok(())
+}
+
+/// A link to what is not unpacked would fail without saying what to do.
+fn check_links(batch: &Batch, wanted: &[Wanted]) -> Result<()> {
+    let is_astray = |member: &&Member| {
+        let target = batch.target(member);
+        member.is_hard_link && !wanted.iter().any(|w| w.covers(target))
+    };
+    if let Some(member) = batch.members.iter().find(is_astray) {
+        refuse!(
+            "{} is another name of {}; ask for that too",
+            show(batch.path(member)),
+            show(batch.target(member))
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Where a tree is unpacked to, and how.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context, Result};
+use nix::unistd::syncfs;
+
+use super::dir_ends::DirEnds;
+use super::extract::{Devices, Extractor};
+use crate::progress::Progress;
+
+/// Directories all threads together keep open; the usual limit is 1024 files.
+const OPEN_DIRS: usize = 512;
+const MIN_OPEN_DIRS: usize = 8;
+
+/// How to unpack.
+#[derive(Clone, Copy, Debug)]
+pub struct UnpackOptions {
+    /// How many threads decode and write; each takes up to 24 MiB for a bundle
+    /// of the default mode.
+    pub threads: usize,
+    /// What to do with device nodes.
+    pub devices: Devices,
+}
+
+impl UnpackOptions {
+    /// Unpacks everything on `threads` threads.
+    pub fn new(threads: usize) -> UnpackOptions {
+        UnpackOptions {
+            threads,
+            devices: Devices::Make,
+        }
+    }
+}
+
+/// The directory a tree is unpacked to.
+pub struct Place<'a> {
+    /// The directory.
+    pub target: &'a Path,
+    /// How many threads work in it, at least one.
+    pub threads: usize,
+    /// Who is told.
+    pub progress: &'a dyn Progress,
+    devices: Devices,
+    unlabelled: AtomicU64,
+}
+
+impl<'a> Place<'a> {
+    /// Unpacks to `target`.
+    pub fn new(target: &'a Path, options: &UnpackOptions, progress: &'a dyn Progress) -> Place<'a> {
+        Place {
+            target,
+            threads: options.threads.max(1),
+            progress,
+            devices: options.devices,
+            unlabelled: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes an extractor for one thread.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn extractor(&self) -> Result<Extractor<'_>> {
+        let open_dirs = (OPEN_DIRS / self.threads).max(MIN_OPEN_DIRS);
+        Extractor::new(self.target, open_dirs, self.devices, &self.unlabelled)
+    }
+
+    /// Finishes directories and makes everything durable.
+    ///
+    /// # Errors
+    /// When something cannot be written.
+    pub fn settle(self, ends: &[DirEnds]) -> Result<()> {
+        let mut extractor = self.extractor()?;
+        for ends in ends {
+            extractor.end_dirs(ends)?;
+        }
+        let dir = File::open(self.target)?;
+        sync(&dir, self.target)?;
+        drop(extractor);
+        let unlabelled = self.unlabelled.into_inner();
+        if unlabelled > 0 {
+            self.progress.note(&format!(
+                "{unlabelled} SELinux labels are unknown to the running kernel's policy; \
+                 label the tree with its own policy"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Makes everything on the file system of `target` durable.
+///
+/// # Errors
+/// When its last writes failed.
+pub fn sync(dir: &File, target: &Path) -> Result<()> {
+    syncfs(dir).with_context(|| format!("syncing {}", target.display()))
+}

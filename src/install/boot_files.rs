@@ -1,0 +1,54 @@
+//! The boot files of a system that has just been settled.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::appliance::Appliance;
+use crate::appliance::network::{self, Network};
+use crate::boot::bootable::Bootable;
+use crate::boot::entry;
+use crate::boot::files::{self as boot_files, BootSet};
+use crate::slot::Slot;
+use crate::system::{Lock, files};
+
+/// Which system boots from where, and what its kernel is told.
+pub struct BootPlan<'a> {
+    /// The slot it is in.
+    pub slot: Slot,
+    /// The version of the system.
+    pub version: &'a str,
+    /// What was found in its tree.
+    pub bootable: &'a Bootable,
+    /// The command line whose words are inherited.
+    pub cmdline: &'a str,
+}
+
+/// Writes the boot files of the system whose tree is at `root`, and beside them
+/// the network it is to have.
+///
+/// # Errors
+/// When a file cannot be written or does not read back.
+pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -> Result<()> {
+    let config = appliance.config;
+    let volume = |slot| format!("{}/{}", config.vg, config.volume(slot));
+    let kernel = &plan.bootable.kernel;
+    let set = BootSet {
+        version: plan.version,
+        kernel_release: &kernel.release,
+        kernel: &root.join(&kernel.image),
+        initramfs: &root.join(&kernel.initramfs),
+        args: &entry::arguments(
+            &config.mapped_device(plan.slot),
+            &volume(plan.slot),
+            &volume(plan.slot.other()),
+            plan.cmdline,
+        ),
+        deadline_seconds: Some(config.deadline_seconds),
+    };
+    boot_files::write(appliance.sys, plan.slot, &set, lock)?;
+    let network = Network::look(appliance)?;
+    let text = serde_yaml::to_string(&network).context("rendering the network record")?;
+    let path = boot_files::dir(appliance.sys, plan.slot).join(network::FILE);
+    files::write_atomic(&path, text.as_bytes(), 0o644)
+}

@@ -1,0 +1,104 @@
+//! What makes an unpacked tree the system of one slot of this appliance.
+//!
+//! A bundle never names a slot. Its fstab is rewritten for the slot, our
+//! settings come over from the old system, and our program and units are put
+//! in where they are missing or older.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{fstab, program};
+use crate::appliance::Appliance;
+use crate::appliance::release::ReleaseRecord;
+use crate::paths::{RELEASE_FILE, SETTINGS_DIR};
+use crate::slot::Slot;
+use crate::system::{Cmd, System, files};
+use crate::tree::resolve;
+
+/// What the tree becomes part of.
+pub struct Identity<'a> {
+    /// The slot.
+    pub slot: Slot,
+    /// Its file system type.
+    pub fs_type: &'a str,
+    /// The UUID of the appliance's `/boot`.
+    pub boot_uuid: &'a str,
+    /// The file system type of `/boot`.
+    pub boot_fs_type: &'a str,
+    /// The product and version that were unpacked.
+    pub release: &'a ReleaseRecord,
+}
+
+/// Gives the tree at `root` its identity; what is the appliance's own comes
+/// over from the system whose tree is at `from`.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
+    write_fstab(appliance, from, root, identity)?;
+    carry_settings(appliance.sys, from, root)?;
+    let release =
+        serde_yaml::to_string(identity.release).context("rendering the release record")?;
+    let place = resolve::place(root, Path::new(RELEASE_FILE))?;
+    files::write_atomic(&place, release.as_bytes(), 0o644)?;
+    program::install(appliance, root)?;
+    program::install_units(root)
+}
+
+fn write_fstab(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
+    let path = resolve::place(root, Path::new("/etc/fstab"))?;
+    let of_image = fs::read_to_string(&path).unwrap_or_default();
+    let old_path = resolve::place(from, Path::new("/etc/fstab"))?;
+    let of_old =
+        fs::read_to_string(&old_path).with_context(|| format!("reading {}", old_path.display()))?;
+    let new = fstab::compose(
+        &appliance.config.vg,
+        &system_mounts(appliance, identity),
+        &of_image,
+        &of_old,
+    );
+    for line in &new.left_out {
+        let note = format!("left out of the new fstab: {line}");
+        appliance.progress.note(&note);
+    }
+    for mount_point in &new.mount_points {
+        let point = resolve::place(root, mount_point)?;
+        fs::create_dir_all(&point).with_context(|| format!("making {}", point.display()))?;
+    }
+    files::write_atomic(&path, new.text.as_bytes(), 0o644)
+}
+
+/// Returns the lines of fstab for the slot itself and for `/boot`.
+fn system_mounts(appliance: &Appliance, identity: &Identity) -> String {
+    let pass = if identity.fs_type == "xfs" {
+        "0 0"
+    } else {
+        "0 1"
+    };
+    format!(
+        "{} / {} defaults {pass}\nUUID={} /boot {} defaults 0 0\n",
+        appliance.config.mapped_device(identity.slot).display(),
+        identity.fs_type,
+        identity.boot_uuid,
+        identity.boot_fs_type
+    )
+}
+
+/// Copies our settings, keys and checks of the old system over the image's,
+/// which stay where the old system has none of that name.
+fn carry_settings(sys: &dyn System, from: &Path, root: &Path) -> Result<()> {
+    let to = resolve::place(root, Path::new(SETTINGS_DIR))?;
+    fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+    let from = resolve::place(from, Path::new(SETTINGS_DIR))?;
+    if !from.is_dir() {
+        return Ok(());
+    }
+    let mut content = from.into_os_string();
+    content.push("/.");
+    let copy = Cmd::new("cp").args(["-a", "--remove-destination", "--"]);
+    sys.run(&copy.arg(content).arg(&to))
+        .map(drop)
+        .context("carrying over our settings")
+}

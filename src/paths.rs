@@ -1,0 +1,40 @@
+//! Where things are on an appliance. Every path is absolute in its system.
+
+/// Where `/boot` is mounted.
+pub const BOOT: &str = "/boot";
+
+/// Our directory on `/boot`.
+pub const BOOT_DIR: &str = "/boot/va";
+
+/// Our directory of settings.
+pub const SETTINGS_DIR: &str = "/etc/va-upgrade";
+
+/// The settings file, unless `--config` names another.
+pub const CONFIG_FILE: &str = "/etc/va-upgrade/config.yaml";
+
+/// Where trusted keys are.
+pub const TRUSTED_DIR: &str = "/etc/va-upgrade/trusted.d";
+
+/// The list of key ids that are no longer trusted.
+pub const REVOKED_FILE: &str = "/etc/va-upgrade/revoked";
+
+/// Where a slot's release record is, inside the slot.
+pub const RELEASE_FILE: &str = "/etc/va-upgrade/release.yaml";
+
+/// The directory of the product's own health checks.
+pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
+
+/// Where our program is in every system.
+pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
+
+/// The lock of every command that changes something.
+pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
+
+/// Where a slot is mounted while it is written.
+pub const TARGET_MOUNT: &str = "/run/va-upgrade/slot";
+
+/// Where the other slot is mounted while it is looked at.
+pub const OTHER_MOUNT: &str = "/run/va-upgrade/other";
+
+/// Where on the data volume the history of operations is.
+pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";

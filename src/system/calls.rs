@@ -1,0 +1,61 @@
+//! What a machine can be asked to do.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::cmd::Cmd;
+use super::mount::Mount;
+
+/// The machine a flow works on: the real one, or a fake in tests.
+pub trait System: Sync {
+    /// Returns the directory that is the machine's `/`.
+    fn root(&self) -> &Path;
+
+    /// Runs a program to its end and returns its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started, fails or exceeds its time limit; the error
+    /// holds the command, the exit status and the last lines of stderr.
+    fn run(&self, cmd: &Cmd) -> Result<String>;
+
+    /// Mounts a file system or binds a directory.
+    ///
+    /// # Errors
+    /// What the kernel or mount(8) says.
+    fn mount(&self, mount: &Mount) -> Result<()>;
+
+    /// Unmounts what is mounted at `at`.
+    ///
+    /// # Errors
+    /// When something still uses it, or its last writes failed.
+    fn unmount(&self, at: &Path) -> Result<()>;
+
+    /// Restarts the machine.
+    ///
+    /// # Errors
+    /// When the service manager does not accept the request.
+    fn reboot(&self, how: Restart) -> Result<()>;
+
+    /// Lets `time` pass.
+    fn wait(&self, time: Duration);
+}
+
+impl dyn System + '_ {
+    /// Returns where the absolute path `path` of the machine is found.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root().join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// How a machine restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Services are stopped first.
+    Orderly,
+    /// Services are killed, file systems are unmounted: for a system in which
+    /// stopping a service may hang.
+    Forced,
+}

@@ -1,0 +1,109 @@
+//! Output that is there whole or not at all.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::files;
+
+/// A file being written beside `target`; dropped unfinished, it is removed.
+pub struct Draft {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    kept: bool,
+}
+
+impl Draft {
+    /// Starts a draft of `target`.
+    pub fn create(target: &Path) -> Result<Draft> {
+        let path = beside(target, ".part");
+        let file = create(&path)?;
+        Ok(Draft {
+            file,
+            path,
+            target: target.to_owned(),
+            kept: false,
+        })
+    }
+
+    /// Returns the file to write to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Makes the draft durable and puts it in the target's place.
+    pub fn commit(mut self) -> Result<()> {
+        self.file
+            .sync_all()
+            .and_then(|()| fs::rename(&self.path, &self.target))
+            .with_context(|| format!("writing {}", self.target.display()))?;
+        self.kept = true;
+        files::sync_dir(parent(&self.target))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            eprintln!("warning: removing {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Opens a file on the file system of `target` that has no name.
+pub fn scratch(target: &Path) -> Result<File> {
+    files::unnamed_file(parent(target))
+}
+
+fn create(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .with_context(|| format!("creating {}", path.display()))
+}
+
+fn beside(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(suffix);
+    parent(target).join(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn an_unfinished_draft_leaves_nothing_and_the_old_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.vab");
+        fs::write(&target, "old").unwrap();
+        let mut draft = Draft::create(&target).unwrap();
+        draft.file().write_all(b"new").unwrap();
+        drop(draft);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        let mut draft = Draft::create(&target).unwrap();
+        draft.file().write_all(b"new").unwrap();
+        draft.commit().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        scratch(&target).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

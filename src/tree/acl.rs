@@ -1,0 +1,143 @@
+//! POSIX ACLs: the kernel's binary form and the text that stands in tars.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The attribute that holds a file's access ACL.
+pub const ACCESS: &[u8] = b"system.posix_acl_access";
+/// The attribute that holds a directory's default ACL.
+pub const DEFAULT: &[u8] = b"system.posix_acl_default";
+
+const VERSION: u32 = 2;
+const NO_ID: u32 = u32::MAX;
+const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
+/// Renders an attribute as text with numeric ids; `None` if it is not an ACL.
+pub fn to_text(blob: &[u8]) -> Option<String> {
+    let body = blob.strip_prefix(&VERSION.to_le_bytes())?;
+    if body.is_empty() || body.len() % 8 != 0 {
+        return None;
+    }
+    let mut text = String::new();
+    for entry in body.chunks_exact(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let perm = u16::from_le_bytes([entry[2], entry[3]]);
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let word = match tag {
+            USER_OBJ | USER => "user",
+            GROUP_OBJ | GROUP => "group",
+            MASK => "mask",
+            OTHER => "other",
+            _ => return None,
+        };
+        if perm > 7 {
+            return None;
+        }
+        let comma = if text.is_empty() { "" } else { "," };
+        let named = matches!(tag, USER | GROUP);
+        let id = if named { id.to_string() } else { String::new() };
+        let bit = |mask: u16, letter| if perm & mask != 0 { letter } else { '-' };
+        let (r, w, x) = (bit(4, 'r'), bit(2, 'w'), bit(1, 'x'));
+        write!(text, "{comma}{word}:{id}:{r}{w}{x}").ok()?;
+    }
+    Some(text)
+}
+
+/// Reads the text of an ACL: entries parted by commas or newlines, ids
+/// numeric, either in the name's place or in a fourth field.
+pub fn from_text(text: &[u8]) -> Result<Vec<u8>> {
+    let text = str::from_utf8(text).context("an ACL is not text")?;
+    ensure!(text.len() <= 64 << 10, "an ACL is longer than 64 KiB");
+    let mut entries = Vec::new();
+    for part in text.split([',', '\n']) {
+        let part = part.split('#').next().unwrap_or_default().trim();
+        if !part.is_empty() {
+            entries.push(parse_entry(part).with_context(|| format!("ACL entry {part:.60?}"))?);
+        }
+    }
+    ensure!(!entries.is_empty(), "an ACL is empty");
+    // The kernel accepts entries in this order only.
+    entries.sort_unstable();
+    let mut blob = VERSION.to_le_bytes().to_vec();
+    for (tag, id, perm) in entries {
+        blob.extend(tag.to_le_bytes());
+        blob.extend(perm.to_le_bytes());
+        blob.extend(id.to_le_bytes());
+    }
+    Ok(blob)
+}
+
+fn parse_entry(part: &str) -> Result<(u16, u32, u16)> {
+    let part = part.strip_prefix("default:").unwrap_or(part);
+    let fields: Vec<&str> = part.split(':').collect();
+    let (word, name, perm, number) = match fields[..] {
+        // Some write `mask:rwx` and `other:r--` without the empty field.
+        [word, perm] => (word, "", perm, None),
+        [word, name, perm] => (word, name, perm, None),
+        [word, name, perm, number] => (word, name, perm, Some(number)),
+        _ => bail!("it has {} fields", fields.len()),
+    };
+    let tag = match (word, name.is_empty()) {
+        ("user" | "u", true) => USER_OBJ,
+        ("user" | "u", false) => USER,
+        ("group" | "g", true) => GROUP_OBJ,
+        ("group" | "g", false) => GROUP,
+        ("mask" | "m", true) => MASK,
+        ("other" | "o", true) => OTHER,
+        _ => bail!("its kind is unknown"),
+    };
+    let id = match tag {
+        USER | GROUP => number
+            .unwrap_or(name)
+            .parse()
+            .ok()
+            .with_context(|| format!("{name:?} is not a number; pack with binary ACLs too"))?,
+        _ => NO_ID,
+    };
+    let mut bits = 0;
+    for letter in perm.bytes() {
+        bits |= match letter {
+            b'r' => 4,
+            b'w' => 2,
+            b'x' => 1,
+            b'-' => 0,
+            _ => bail!("its permissions are unknown"),
+        };
+    }
+    Ok((tag, id, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "user::rwx,user:5:r--,user:1000:---,group::r-x,mask::r-x,other::---";
+
+    #[test]
+    fn an_acl_survives_text_in_any_of_its_dialects() {
+        let blob = from_text(TEXT.as_bytes()).unwrap();
+        assert_eq!(to_text(&blob).unwrap(), TEXT);
+        for dialect in [
+            "user::rwx\nother::---\nuser:1000:---\nuser:5:r--\t#effective:r--\ngroup::r-x\nmask::r-x\n",
+            "u::rwx,user:joe:---:1000,user:ann:r--:5,g::r-x,m:r-x,o:---",
+        ] {
+            assert_eq!(from_text(dialect.as_bytes()).unwrap(), blob, "{dialect}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_acl_is_refused() {
+        for text in ["", "user:joe:rwx", "user::rwz", "x::rwx", "user:1:2:3:4"] {
+            assert!(from_text(text.as_bytes()).is_err(), "{text}");
+        }
+        for blob in [&b""[..], b"\x02\0\0\0", b"\x03\0\0\0\x01\0\x07\0\0\0\0\0"] {
+            assert!(to_text(blob).is_none());
+        }
+    }
+}

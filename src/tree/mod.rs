@@ -1,0 +1,15 @@
+//! A file tree as such: walked, described, digested, and never left through a link.
+//!
+//! Works on any directory; knows no bundle, slot or appliance.
+
+pub mod acl;
+pub mod digest;
+pub mod dirs;
+pub mod file_hasher;
+pub mod glob;
+pub mod holes;
+pub mod meta;
+pub mod path;
+pub mod resolve;
+pub mod walk;
+pub mod xattrs;

@@ -1,0 +1,53 @@
+//! Paths as bytes: names of any bytes and any length, split, cleaned and shown.
+
+use anyhow::{Result, bail, ensure};
+
+/// Splits a path into its directory and its name.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+/// Shows a path in a message, whatever bytes and however many it has.
+pub fn show(path: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    match path.len() {
+        0 => ".".to_owned(),
+        length if length > SHOWN => {
+            let tail = &path[length - SHOWN..];
+            format!("...{}", tail.escape_ascii())
+        }
+        _ => show_whole(path),
+    }
+}
+
+/// Shows the whole of a name on one line, whatever bytes it has.
+pub fn show_whole(name: &[u8]) -> String {
+    match str::from_utf8(name) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => name.escape_ascii().to_string(),
+    }
+}
+
+/// Makes a member's name a plain relative path, or refuses it.
+pub fn clean_path(name: &[u8]) -> Result<Vec<u8>> {
+    ensure!(!name.is_empty(), "a name is empty");
+    ensure!(!name.starts_with(b"/"), "its name is absolute");
+    ensure!(!name.contains(&0), "its name has a zero in it");
+    let mut path = Vec::with_capacity(name.len());
+    for part in name.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => bail!("its name leads out of the tree"),
+            part => {
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(part);
+            }
+        }
+    }
+    Ok(path)
+}

@@ -1,0 +1,135 @@
+//! Whether the boot disk and `/boot` can hold what a second system needs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::outcome::Outcome;
+use crate::appliance::Appliance;
+use crate::appliance::machine::{Machine, boot_disk};
+use crate::boot::bios::area::BootArea;
+use crate::boot::{entry, files as boot_files};
+use crate::bundle::Manifest;
+use crate::disk::space;
+use crate::paths::{BOOT, BOOT_DIR};
+use crate::refuse;
+
+/// What GRUB's modules, fonts and translations take on `/boot`, generously.
+const GRUB_BYTES: u64 = 16 << 20;
+
+/// Files that an upgrade makes on `/boot`; GRUB has about 300 modules.
+const BOOT_INODES: u64 = 500;
+
+/// Sectors a GRUB core may take: 120 KiB, twice of what was ever seen.
+const CORE_SECTORS: u64 = 240;
+
+/// Finds the disk GRUB starts from, and room for a second core.
+pub fn check_disk(appliance: &Appliance) -> Outcome<PathBuf> {
+    let disk = boot_disk(appliance)?;
+    let area = BootArea::look(&appliance.at(&disk))?;
+    let free = area.free_sectors()?;
+    if free < CORE_SECTORS {
+        refuse!(
+            "the bios_grub partition of {} has {free} sectors free beside the current GRUB, {CORE_SECTORS} are needed; \
+             enlarge it to 1 MiB",
+            disk.display()
+        );
+    }
+    let message = format!(
+        "{}, {free} sectors free for a second GRUB core",
+        disk.display()
+    );
+    Ok((disk, message))
+}
+
+/// Looks whether GRUB can read and write `/boot`; returns its UUID.
+pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Outcome<String> {
+    if !machine.boot.writable {
+        refuse!("/boot is mounted read-only; run `mount -o remount,rw /boot`");
+    }
+    if !["ext4", "ext3", "ext2", "xfs"].contains(&machine.boot.fs_type.as_str()) {
+        refuse!(
+            "/boot is {}; GRUB can keep its state on ext4 and XFS",
+            machine.boot.fs_type
+        );
+    }
+    if appliance
+        .at(format!("/sys/dev/block/{}/dm", machine.boot.device_number))
+        .exists()
+    {
+        refuse!(
+            "/boot is on {}, a mapped device, where GRUB cannot write",
+            machine.boot.source
+        );
+    }
+    let uuid = machine.boot_uuid(appliance)?;
+    let message = format!("{} on {}", machine.boot.fs_type, machine.boot.source);
+    Ok((uuid, message))
+}
+
+/// Looks whether the running system can be kept bootable.
+pub fn check_adoption(appliance: &Appliance, machine: &Machine) -> Outcome<()> {
+    entry::check(&entry::own_arguments(&machine.cmdline))?;
+    if boot_files::is_whole(appliance.sys, machine.booted) {
+        let message = format!("slot {} has its own boot files", machine.booted);
+        return Ok(((), message));
+    }
+    let kernel = boot_files::running_kernel(appliance.sys)?;
+    Ok((
+        (),
+        format!(
+            "{} will be kept for slot {}",
+            kernel.release, machine.booted
+        ),
+    ))
+}
+
+/// Compares the room on `/boot` with what the bundle needs there.
+pub fn check_boot_space(
+    appliance: &Appliance,
+    machine: &Machine,
+    manifest: &Manifest,
+) -> Outcome<()> {
+    let free = space::free(appliance.sys, &appliance.at(BOOT))?;
+    let boot = &manifest.boot;
+    let mut need = boot.kernel_bytes + boot.initramfs_bytes + GRUB_BYTES;
+    if !boot_files::is_whole(appliance.sys, machine.booted) {
+        let running = boot_files::running_kernel(appliance.sys)?;
+        need += running.kernel.metadata()?.len() + running.initramfs.metadata()?.len();
+    }
+    // The old files of the inactive slot go first.
+    let freed = directory_bytes(&appliance.at(BOOT_DIR).join(machine.booted.other().name()));
+    if free.bytes + freed < need {
+        refuse!(
+            "/boot has {} MiB free, version {} needs {} MiB there; remove old kernels",
+            (free.bytes + freed) >> 20,
+            manifest.version,
+            need.div_ceil(1 << 20)
+        );
+    }
+    if let Some(inodes) = free.inodes
+        && inodes < BOOT_INODES
+    {
+        refuse!(
+            "/boot has room for {inodes} more files, {BOOT_INODES} are needed; remove old files"
+        );
+    }
+    Ok((
+        (),
+        format!(
+            "{} MiB of {} MiB free",
+            need >> 20,
+            (free.bytes + freed) >> 20
+        ),
+    ))
+}
+
+fn directory_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|meta| meta.len())
+        .sum()
+}

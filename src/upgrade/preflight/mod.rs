@@ -1,0 +1,82 @@
+//! Every check before anything is changed.
+//!
+//! Checks of the appliance, then, with a bundle, whether it fits. All of them
+//! run, so that one report names everything that is wrong. By subject:
+//! `release`, `system`, `volumes`, `boot`.
+
+mod boot;
+mod outcome;
+mod release;
+mod system;
+mod volumes;
+
+use std::path::PathBuf;
+
+use crate::appliance::Appliance;
+use crate::appliance::machine::Machine;
+use crate::bundle::Manifest;
+use crate::disk::lvm::LogicalVolume;
+use crate::disk::mkfs::FsType;
+use crate::report::Report;
+use crate::slot::Slot;
+
+/// What the checks found out and `apply` needs.
+pub struct Facts {
+    /// The slot that is written.
+    pub target: Slot,
+    /// Its volume.
+    pub volume: LogicalVolume,
+    /// The type of its new file system.
+    pub fs_type: FsType,
+    /// The disk that GRUB starts from.
+    pub disk: PathBuf,
+    /// The UUID of the file system on `/boot`.
+    pub boot_uuid: String,
+}
+
+/// Runs every check on the machine, and on `manifest` when there is one.
+///
+/// Returns the report, and what was found when nothing was in the way.
+pub fn check(
+    appliance: &Appliance,
+    machine: &Machine,
+    manifest: Option<&Manifest>,
+) -> (Report, Option<Facts>) {
+    let mut report = Report::new();
+    let target = machine.booted.other();
+    if let Some(manifest) = manifest {
+        report.add("product", release::check_product(appliance, manifest));
+        report.add("version", release::check_version(appliance, manifest));
+        report.add("processor", release::check_processor(appliance, manifest));
+    }
+    report.add("boot state", system::check_boot_state(machine));
+    report.add("tools", system::check_tools(appliance, machine));
+    report.add("firmware", system::check_firmware(appliance));
+    let volume = report.add("volumes", volumes::check_volumes(appliance, target));
+    report.add("inactive slot", volumes::check_unused(appliance, target));
+    let fs_type = report.add("file system", volumes::check_fs_type(machine));
+    let disk = report.add("boot disk", boot::check_disk(appliance));
+    let boot_uuid = report.add("boot", boot::check_boot(appliance, machine));
+    report.add("running kernel", boot::check_adoption(appliance, machine));
+    if let (Some(manifest), Some(volume)) = (manifest, &volume) {
+        let slot_space = volumes::check_slot_space(appliance, target, volume, manifest);
+        report.add("slot space", slot_space);
+        let boot_space = boot::check_boot_space(appliance, machine, manifest);
+        report.add("boot space", boot_space);
+    }
+    if let Some((slot, reason)) = machine.state().failed() {
+        let message = format!("the last trial, in slot {slot}, failed: {reason}");
+        report.warn("last trial", message);
+    }
+    let facts = match (volume, fs_type, disk, boot_uuid) {
+        (Some(volume), Some(fs_type), Some(disk), Some(boot_uuid)) if report.ok => Some(Facts {
+            target,
+            volume,
+            fs_type,
+            disk,
+            boot_uuid,
+        }),
+        _ => None,
+    };
+    (report, facts)
+}

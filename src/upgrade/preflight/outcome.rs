@@ -1,0 +1,6 @@
+//! How a check ends.
+
+use anyhow::Result;
+
+/// What a check found, for the flow and in words; an error is in the way.
+pub type Outcome<T> = Result<(T, String)>;

@@ -1,0 +1,71 @@
+//! Whether the running system is one that can be upgraded.
+
+use super::outcome::Outcome;
+use crate::appliance::Appliance;
+use crate::appliance::machine::Machine;
+use crate::disk::mkfs::FsType;
+use crate::refuse;
+use crate::system::Cmd;
+
+/// Programs of the running system that the flows call.
+const TOOLS: [&str; 13] = [
+    "blkid",
+    "blockdev",
+    "chroot",
+    "cp",
+    "fsfreeze",
+    "ip",
+    "lvchange",
+    "lvs",
+    "mount",
+    "pvs",
+    "stat",
+    "systemctl",
+    "vgs",
+];
+
+/// Looks whether the running system is the committed one.
+pub fn check_boot_state(machine: &Machine) -> Outcome<()> {
+    let state = machine.state();
+    match state.trial() {
+        Some(trial) if trial.slot == machine.booted => refuse!(
+            "this system, in slot {}, is on trial itself; wait until it is confirmed, or run `va-upgrade confirm`",
+            trial.slot
+        ),
+        _ if state.committed() != machine.booted => refuse!(
+            "this system runs from slot {}, but slot {} is the default; restart into it, \
+             or run `va-upgrade rollback` to keep this one",
+            machine.booted,
+            state.committed()
+        ),
+        _ => Ok(((), format!("slot {} runs and is committed", machine.booted))),
+    }
+}
+
+/// Looks for the programs that the flows call.
+pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Outcome<()> {
+    let mut wanted = TOOLS.to_vec();
+    if let Ok(fs_type) = FsType::from_name(&machine.root_fs_type) {
+        wanted.push(fs_type.program());
+    }
+    let script = "for tool; do command -v \"$tool\" >/dev/null || echo \"$tool\"; done";
+    let missing = appliance
+        .sys
+        .run(&Cmd::new("sh").args(["-c", script, "sh"]).args(&wanted))?;
+    if !missing.trim().is_empty() {
+        let names: Vec<&str> = missing.split_whitespace().collect();
+        refuse!(
+            "these programs are missing on this system: {}",
+            names.join(", ")
+        );
+    }
+    Ok(((), format!("{} programs are there", wanted.len())))
+}
+
+/// Refuses what we cannot make bootable.
+pub fn check_firmware(appliance: &Appliance) -> Outcome<()> {
+    if appliance.at("/sys/firmware/efi").exists() {
+        refuse!("this machine was started by UEFI; only BIOS is supported so far");
+    }
+    Ok(((), "BIOS".into()))
+}

@@ -1,0 +1,87 @@
+//! Whether the target is there, free and large enough.
+
+use std::fs;
+
+use super::outcome::Outcome;
+use crate::appliance::Appliance;
+use crate::appliance::machine::{self, Machine, slot_volume};
+use crate::bundle::Manifest;
+use crate::disk::lvm::{self, LogicalVolume};
+use crate::disk::mkfs::FsType;
+use crate::linux::device_mapper;
+use crate::refuse;
+use crate::slot::Slot;
+
+/// Finds the volumes of both slots.
+pub fn check_volumes(appliance: &Appliance, target: Slot) -> Outcome<LogicalVolume> {
+    let uuids = lvm::group_uuids(appliance.sys, &appliance.config.vg)?;
+    match uuids.as_slice() {
+        [] => refuse!(
+            "there is no volume group {}; set vg in config.yaml",
+            appliance.config.vg
+        ),
+        [_] => {}
+        several => refuse!(
+            "there are {} volume groups called {} ({}); detach the disk that does not belong to this machine",
+            several.len(),
+            appliance.config.vg,
+            several.join(", ")
+        ),
+    }
+    let volumes = lvm::list(appliance.sys, &appliance.config.vg)?;
+    slot_volume(appliance.config, &volumes, target.other())?;
+    let volume = slot_volume(appliance.config, &volumes, target)?.clone();
+    let message = format!(
+        "{} has {} MiB",
+        appliance.config.device(target).display(),
+        volume.size_bytes >> 20
+    );
+    Ok((volume, message))
+}
+
+/// Looks whether the target is mounted anywhere.
+pub fn check_unused(appliance: &Appliance, target: Slot) -> Outcome<()> {
+    let name = device_mapper::name(&appliance.config.vg, appliance.config.volume(target));
+    let table = machine::mounts(appliance)?;
+    for mount in &table {
+        let path = appliance.at(format!("/sys/dev/block/{}/dm/name", mount.device_number));
+        if fs::read_to_string(path).is_ok_and(|found| found.trim() == name) {
+            refuse!(
+                "slot {target} is mounted at {}; unmount it",
+                mount.mount_point.display()
+            );
+        }
+    }
+    Ok(((), format!("slot {target} is not mounted")))
+}
+
+/// Tells which file system the target gets: that of the running root.
+pub fn check_fs_type(machine: &Machine) -> Outcome<FsType> {
+    let fs_type = FsType::from_name(&machine.root_fs_type)?;
+    Ok((fs_type, fs_type.name().to_owned()))
+}
+
+/// Compares the target's size with what the bundle unpacks to.
+pub fn check_slot_space(
+    appliance: &Appliance,
+    target: Slot,
+    volume: &LogicalVolume,
+    manifest: &Manifest,
+) -> Outcome<()> {
+    // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
+    let tree = &manifest.tree;
+    let need = tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20);
+    if volume.size_bytes < need {
+        refuse!(
+            "{} has {} MiB, version {} needs {} MiB; enlarge the volume with lvextend",
+            appliance.config.device(target).display(),
+            volume.size_bytes >> 20,
+            manifest.version,
+            need.div_ceil(1 << 20)
+        );
+    }
+    Ok((
+        (),
+        format!("{} MiB of {} MiB", need >> 20, volume.size_bytes >> 20),
+    ))
+}

@@ -1,0 +1,20 @@
+//! Whole bundles: trees there and back, stock tools, damage, hostile archives.
+//! Needs root, GNU tar, bsdtar, xz, openssl, setfacl, setcap and rsync.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
+mod compare;
+mod damage;
+mod deep;
+mod foreign;
+mod forge;
+mod hostile;
+mod kit;
+mod listing;
+mod lying;
+mod only;
+mod property;
+mod random;
+mod round_trip;
+mod signatures;
+mod stock;

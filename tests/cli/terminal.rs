@@ -1,0 +1,110 @@
+//! What `status` and `check` say to a person, on a terminal and in a file.
+
+use super::desk::{Desk, Run};
+
+/// A version that would clear the screen.
+const SLY: &str = "9.4\u{1b}[2J";
+
+/// Runs the program where the tools of the desk are found first.
+fn run(desk: &Desk, args: &[&str]) -> Run {
+    run_by(desk, &[], args)
+}
+
+/// The same on a terminal, which gets both outputs.
+fn run_on_terminal(desk: &Desk, settings: &str, args: &[&str]) -> Run {
+    let script = format!("{settings} exec script --quiet --return --command \"$*\" /dev/null");
+    run_by(desk, &["sh", "-c", &script, "sh"], args)
+}
+
+fn run_by(desk: &Desk, through: &[&str], args: &[&str]) -> Run {
+    let tools = desk.at("tools");
+    let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display());
+    desk.run_by(&[&["env", &path], through].concat(), args)
+}
+
+#[test]
+fn a_status_in_a_file_is_plain_text() {
+    let desk = Desk::new();
+    desk.be_an_appliance(SLY);
+    let status = run(&desk, &["status"]);
+    assert_eq!(status.status, 0, "{status:?}");
+    assert_eq!(
+        status.stdout,
+        "\
+Running version 7.9 from slot root; version 9.4?[2J in slot back boots next, on trial with 3 tries.
+
+slot  state      version  kernel         bootable
+root  committed  7.9      7.9-amd64      yes       runs
+back  trial      9.4?[2J  9.4?[2J-amd64  yes       boots next
+
+note: restart to try it; `va-upgrade rollback` cancels the trial
+"
+    );
+}
+
+#[test]
+fn a_check_in_a_file_is_plain_text() {
+    let desk = Desk::new();
+    desk.be_an_appliance(SLY);
+    let check = run(&desk, &["check"]);
+    assert_eq!(check.status, 3, "{check:?}");
+    let mut lines = check.stdout.lines();
+    let first = lines.next().unwrap();
+    assert!(
+        first.starts_with("Not ready for an upgrade: ") && first.contains("checks failed ("),
+        "{first}"
+    );
+    assert_eq!(lines.next(), Some(""));
+    for line in lines {
+        assert!(["ok    ", "FAIL  "].contains(&&line[..6]), "{line}");
+    }
+    for words in [
+        "\nok    boot state ",
+        "\nFAIL  volumes ",
+        "a ?[2J broken disk",
+    ] {
+        assert!(check.stdout.contains(words), "{words} in {check:?}");
+    }
+    // Who reads only errors gets all that is in the way.
+    assert!(check.stderr.contains("a ?[2J broken disk"), "{check:?}");
+    for text in [check.stdout, check.stderr] {
+        assert!(
+            !text.replace('\n', "").contains(char::is_control),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_they_are_refused() {
+    let desk = Desk::new();
+    desk.be_an_appliance(SLY);
+    let status = run_on_terminal(&desk, "TERM=linux", &["status"]);
+    assert_eq!(status.status, 0, "{status:?}");
+    let first = "\u{1b}[1mRunning version 7.9 from slot root; version 9.4?[2J in slot back";
+    assert!(status.stdout.starts_with(first), "{status:?}");
+    assert!(
+        status.stdout.contains("\u{1b}[32mcommitted\u{1b}[0m  7.9 "),
+        "{status:?}"
+    );
+    let check = run_on_terminal(&desk, "TERM=linux", &["check"]);
+    assert_eq!(check.status, 3, "{check:?}");
+    assert!(
+        check.stdout.contains("\u{1b}[31mFAIL\u{1b}[0m  volumes "),
+        "{check:?}"
+    );
+    // It has all been said above the error.
+    let error = check.stdout.split("error: ").nth(1).unwrap();
+    assert!(
+        error.starts_with("not ready") && !error.contains("disk"),
+        "{check:?}"
+    );
+
+    for settings in ["NO_COLOR=1 TERM=linux", "TERM=dumb"] {
+        for (verb, first) in [("status", "Running version "), ("check", "Not ready for ")] {
+            let run = run_on_terminal(&desk, settings, &[verb]);
+            assert!(run.stdout.starts_with(first), "{settings}: {run:?}");
+            assert!(!run.stdout.contains('\u{1b}'), "{settings}: {run:?}");
+        }
+    }
+}
