@@ -16,7 +16,7 @@ use crate::slot::Slot;
 /// The settings file, unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/va-upgrade/config.yaml";
 
-/// What `/etc/va-upgrade/config.yaml` may say; the defaults are the contract's table.
+/// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {

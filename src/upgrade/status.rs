@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::slot::Slot;
 use crate::state::{Phase, Reason, State, Trial};
 
-/// The answer of `status`; its JSON form is the contract's section 4.
+/// The answer of `status`; its JSON form is in docs/interface.md.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// The version of this shape.
