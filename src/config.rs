@@ -11,8 +11,7 @@ use crate::linux::device_mapper;
 use crate::paths::CONFIG_FILE;
 use crate::slot::Slot;
 
-/// What `/etc/va-upgrade/config.yaml` may say; the defaults are an appliance's
-/// layout as docs/design.md draws it.
+/// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {

@@ -99,7 +99,7 @@ fn set_mtime(path: &Path, seconds: i64, nanoseconds: u32) {
     );
 }
 
-/// Fills `root` with everything docs/bundle.md says is kept.
+/// Fills `root` with everything docs/interface.md says is kept.
 pub fn make_tricky_tree(root: &Path) {
     let at = |path: &str| root.join(path);
     for dir in [

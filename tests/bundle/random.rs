@@ -1,4 +1,4 @@
-//! Random trees with all that the contract says is kept.
+//! Random trees with all that docs/interface.md says is kept.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};

@@ -29,7 +29,7 @@ pub struct Release {
     /// What the system demands of the CPU; found from the tree when absent.
     #[serde(default)]
     pub cpu_level: Option<CpuLevel>,
-    /// Patterns of what is not packed; docs/bundle.md tells what never is.
+    /// Patterns of what is not packed; docs/interface.md says what never is.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// The largest bundle that may come out, in bytes.
