@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use va_upgrade::bundle::{Sealed, Trust};
+use va_upgrade::bundle::{visit, Sealed, Trust};
 use va_upgrade::progress::Silent;
 use va_upgrade_fuzz::bundle::{Notes, mend};
 
@@ -19,5 +19,5 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert_eq!(key, None);
-    let _ = bundle.visit(&mut Notes::default(), &Silent);
+    let _ = visit(&mut bundle, &mut Notes::default(), &Silent);
 });

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use va_upgrade::bundle::{Bundle, Devices, Sealed, Trust, UnpackOptions};
+use va_upgrade::bundle::{unpack, visit, Bundle, Devices, Sealed, Trust, UnpackOptions};
 use va_upgrade::tree::digest::digest_tree;
 use va_upgrade::progress::Silent;
 use va_upgrade_fuzz::bundle::{Notes, forge};
@@ -41,7 +41,7 @@ fuzz_target!(|recipe: Recipe| {
         return;
     }
     let mut notes = Notes::default();
-    let visited = open(&lying).visit(&mut notes, &Silent);
+    let visited = visit(&mut open(&lying), &mut notes, &Silent);
     visited.expect("what is unpacked can be read");
     for path in notes.paths() {
         let found = target.join(path).symlink_metadata();
@@ -72,5 +72,5 @@ fn unpack(bundle: &[u8], target: &Path, threads: usize) -> bool {
         devices: Devices::Make,
         ..UnpackOptions::new(threads)
     };
-    open(bundle).unpack(target, &options, &Silent).is_ok()
+    unpack(open(bundle), target, &options, &Silent).is_ok()
 }

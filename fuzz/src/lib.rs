@@ -4,7 +4,7 @@
 pub mod bundle;
 pub mod members;
 
-use va_upgrade::bundle::fuzzing::{Archive, Member, parse};
+use va_upgrade::bundle::fuzzing::{Archive, SeenMember, parse};
 use va_upgrade::tree::meta::Kind;
 use va_upgrade::sha::Sha;
 
@@ -86,12 +86,12 @@ fn check(archive: &Archive, length: usize) {
     assert!(held <= length, "more data than archive");
 }
 
-fn check_member(member: &Member) {
+fn check_member(member: &SeenMember) {
     check_path(&member.path);
     if member.is_hard_link {
-        check_path(&member.target);
+        check_path(&member.link_end);
     }
-    assert!(!member.target.contains(&0), "{member:?}");
+    assert!(!member.link_end.contains(&0), "{member:?}");
     assert!(member.meta.mode <= 0o7777, "{member:?}");
     assert!(member.meta.mtime.nanoseconds < 1_000_000_000, "{member:?}");
     let mut at = 0;

@@ -27,7 +27,8 @@ pub use format::manifest::{
     BootFiles, Chunk, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, TreeSummary,
 };
 pub use inspect::contents::{Contents, Node};
-pub use inspect::visit::{Entry, Visitor};
+pub use inspect::proof::verify_deep;
+pub use inspect::visit::{Entry, Visitor, visit};
 pub use keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey, load_signing_key};
 pub use open::bundle::Bundle;
 pub use open::sealed::{Sealed, Trust};
@@ -36,4 +37,6 @@ pub use pack::release::Release;
 pub use pack::{PackOptions, TreeFacts, pack};
 pub use sign::{attach_signature, export_signed_bytes, sign_bundle};
 pub use unpack::extract::Devices;
+pub use unpack::only::unpack_only;
 pub use unpack::place::UnpackOptions;
+pub use unpack::unpack;

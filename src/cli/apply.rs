@@ -9,7 +9,7 @@ use super::output::{Page, print};
 use super::{Question, Session, check, threads};
 use crate::progress::Progress;
 use crate::system::{Restart, System};
-use crate::upgrade::apply::{self as apply_flow, Input, Options, Outcome};
+use crate::upgrade::apply::{self as apply_flow, Applied, Input, Options};
 
 /// Write a bundle to the slot that does not run, and try it at the next boot
 ///
@@ -74,7 +74,7 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
 }
 
 /// Prints what was checked and what would be done.
-fn tell_plan(outcome: &Outcome) -> Result<()> {
+fn tell_plan(outcome: &Applied) -> Result<()> {
     let mut page = Page::of_stdout();
     check::write(&mut page, &outcome.report, Some(&outcome.version));
     page.end_line();

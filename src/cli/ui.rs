@@ -29,10 +29,10 @@ pub enum ProgressMode {
 /// Shows progress in the chosen way.
 pub struct Ui {
     mode: ProgressMode,
-    state: Mutex<State>,
+    state: Mutex<Shown>,
 }
 
-struct State {
+struct Shown {
     /// The word programs know the step by; empty before the first.
     step: &'static str,
     /// What people read.
@@ -56,7 +56,7 @@ impl Ui {
             mode => mode,
         };
         let now = Instant::now();
-        let state = State {
+        let state = Shown {
             step: "",
             title: String::new(),
             total: None,
@@ -90,7 +90,7 @@ impl Ui {
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Shown> {
         // A panic elsewhere leaves numbers to be shown, nothing worse.
         self.state
             .lock()
@@ -103,7 +103,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-impl State {
+impl Shown {
     fn plain(&self) -> String {
         let mib = |bytes: u64| bytes >> 20;
         let mut line = match self.total {
@@ -195,7 +195,7 @@ impl Progress for Ui {
         let mut state = self.state();
         state.end(self.mode);
         let now = Instant::now();
-        *state = State {
+        *state = Shown {
             step: step.id(),
             title: title.clone(),
             total: total_bytes,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::trust::{keyring, trust};
 use super::{Session, threads};
-use crate::bundle::{Sealed, UnpackOptions};
+use crate::bundle::{self, Sealed, UnpackOptions};
 use crate::failure::{Class, Classify, with_class};
 use crate::progress::Progress;
 use crate::refuse;
@@ -48,8 +48,8 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let only = args.only.iter().map(|path| path.as_os_str().as_bytes());
     let only: Vec<&[u8]> = only.collect();
     let unpacked = match only[..] {
-        [] => bundle.unpack(&args.dir, &options, &session.ui),
-        _ => bundle.unpack_only(&only, &args.dir, &options, &session.ui),
+        [] => bundle::unpack(bundle, &args.dir, &options, &session.ui),
+        _ => bundle::unpack_only(bundle, &only, &args.dir, &options, &session.ui),
     };
     session.ui.finish();
     let Err(error) = unpacked else { return Ok(()) };

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::output::print;
 use super::trust::{keyring, trust};
 use super::{Session, threads, title};
-use crate::bundle::Sealed;
+use crate::bundle::{Sealed, verify_deep};
 use crate::progress::Progress;
 
 /// Prove a bundle whole and signed by a trusted key
@@ -35,7 +35,7 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let sealed = Sealed::open(&args.file)?;
     let (mut bundle, signer) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
     match args.deep {
-        true => bundle.verify_deep(&session.ui)?,
+        true => verify_deep(&mut bundle, &session.ui)?,
         false => bundle.verify(threads(None)?, &session.ui)?,
     }
     session.ui.finish();

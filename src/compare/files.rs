@@ -123,7 +123,7 @@ mod tests {
             };
             let entry = Entry {
                 path: path.as_bytes(),
-                target: text.as_bytes(),
+                link_end: text.as_bytes(),
                 is_hard_link: false,
                 meta: &meta,
                 xattrs: match kind {

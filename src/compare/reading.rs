@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 
-use crate::bundle::{Bundle, Contents, Entry, Visitor};
+use crate::bundle::{Bundle, Contents, Entry, Visitor, visit};
 use crate::packages::dpkg::{self, Role};
 use crate::packages::{Packages, rpm};
 use crate::progress::Progress;
@@ -57,9 +57,7 @@ impl Reading {
             ..Reading::default()
         };
         let label = bundle.label().to_owned();
-        bundle
-            .visit(&mut reading, progress)
-            .with_context(|| format!("looking into {label}"))?;
+        visit(bundle, &mut reading, progress).with_context(|| format!("looking into {label}"))?;
         reading.contents.finish();
         Ok(reading)
     }

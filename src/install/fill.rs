@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 
 use super::destination::{Access, Destination};
 use crate::appliance::Appliance;
-use crate::bundle::{Bundle, TreeSummary, UnpackOptions};
+use crate::bundle::{self, Bundle, TreeSummary, UnpackOptions};
 use crate::disk::mkfs;
 use crate::progress::Step;
 use crate::refuse;
@@ -47,7 +47,7 @@ pub fn unpack(
     let tree = bundle.manifest().tree.clone();
     let mounted = to.mount(appliance.sys, Access::ReadWrite)?;
     let options = UnpackOptions::new(threads);
-    bundle.unpack(mounted.path(), &options, appliance.progress)?;
+    bundle::unpack(bundle, mounted.path(), &options, appliance.progress)?;
     mounted.unmount()?;
     read_back(appliance, to, &tree, threads)
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::magic::compression;
-use super::ova::{self, Member};
+use super::ova::{self, PackedDisk};
 use super::vmdk;
 use crate::refuse;
 
@@ -27,7 +27,7 @@ pub enum Kind {
     /// A qcow2 image.
     Qcow2,
     /// A tar with VMDKs in it.
-    Ova(Vec<Member>),
+    Ova(Vec<PackedDisk>),
 }
 
 /// Looks at `path` and refuses what could not be opened safely.

@@ -46,12 +46,12 @@ fn command(disks: &[RawImage], at: &Path) -> Cmd {
 pub fn cover<'a>(sys: &'a dyn System, tree: &Path, path: &Path) -> Result<Option<Mounted<'a>>> {
     let found = resolve::resolve(tree, path)
         .with_context(|| format!("looking up {} in the image", path.display()))?;
-    let Some(target) = found.map(|path| tree.join(path)).filter(|dir| dir.is_dir()) else {
+    let Some(point) = found.map(|path| tree.join(path)).filter(|dir| dir.is_dir()) else {
         return Ok(None);
     };
     let empty = Mount::device(
         Path::new("va-upgrade"),
-        &target,
+        &point,
         "tmpfs",
         "ro,mode=0755,size=1m",
     );

@@ -291,7 +291,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
         }
         let beneath = resolve::resolve(tree, &line.mount_point)
             .with_context(|| format!("looking up {mount_point} in the image"))?;
-        let Some(target) = beneath
+        let Some(point) = beneath
             .map(|path| tree.join(path))
             .filter(|dir| dir.is_dir())
         else {
@@ -301,7 +301,7 @@ impl<'a, 'i> OpenImage<'a, 'i> {
                 volume.name
             );
         };
-        match self.mount(volume, &target) {
+        match self.mount(volume, &point) {
             // The machines this is for boot by BIOS; kernels without vfat exist.
             Err(error) if is_efi_partition(line) => leave_out(&format!("{error:#}")),
             other => other.map(Some),

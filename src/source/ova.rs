@@ -20,7 +20,7 @@ const MAX_DISKS: usize = 16;
 
 /// A VMDK in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct PackedDisk {
     /// Its name, for messages.
     pub name: String,
     /// Where its data start in the archive.
@@ -33,7 +33,7 @@ pub struct Member {
 ///
 /// # Errors
 /// Class `Refused` when there is none, or one that cannot be used in place.
-pub fn list_disks(path: &Path, file: File) -> Result<Vec<Member>> {
+pub fn list_disks(path: &Path, file: File) -> Result<Vec<PackedDisk>> {
     let shown = path.display();
     let size = file.metadata()?.len();
     let data = file
@@ -57,7 +57,7 @@ pub fn list_disks(path: &Path, file: File) -> Result<Vec<Member>> {
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let member = Member {
+        let member = PackedDisk {
             name,
             offset: entry.raw_file_position(),
             size_bytes: entry.size(),
@@ -90,7 +90,7 @@ pub fn list_disks(path: &Path, file: File) -> Result<Vec<Member>> {
 }
 
 /// Tells whether a member is a disk that can be used in place.
-fn check_disk(path: &Path, file: &File, member: &Member) -> Result<bool> {
+fn check_disk(path: &Path, file: &File, member: &PackedDisk) -> Result<bool> {
     let name = member.name.to_ascii_lowercase();
     let mut head = Vec::new();
     let mut window = Window {
@@ -132,7 +132,7 @@ fn check_disk(path: &Path, file: &File, member: &Member) -> Result<bool> {
 /// The bytes of one member.
 struct Window<'a> {
     file: &'a File,
-    member: &'a Member,
+    member: &'a PackedDisk,
     at: u64,
 }
 
@@ -156,7 +156,7 @@ mod tests {
 
     type Members<'a> = &'a [(&'a str, &'a [u8])];
 
-    fn disks(members: Members<'_>) -> Result<Vec<Member>> {
+    fn disks(members: Members<'_>) -> Result<Vec<PackedDisk>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.ova");
         let mut builder = tar::Builder::new(File::create(&path).unwrap());

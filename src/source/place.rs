@@ -33,10 +33,10 @@ pub fn make<'a>(
         );
     };
     let options = "mode=0700,size=1m,nodev,nosuid,noexec";
-    let target = Path::new(&place);
+    let point = Path::new(&place);
     Mounted::new(
         sys,
-        &Mount::device(Path::new("va-upgrade"), target, "tmpfs", options),
+        &Mount::device(Path::new("va-upgrade"), point, "tmpfs", options),
     )
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ova::Member;
+use super::ova::PackedDisk;
 use super::raw::RawImage;
 use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
@@ -28,7 +28,7 @@ pub struct Image {
     /// The file it is in.
     pub path: PathBuf,
     /// The part of the file it is, if not all of it.
-    pub member: Option<Member>,
+    pub member: Option<PackedDisk>,
 }
 
 impl Image {
@@ -124,10 +124,10 @@ fn with_way_out(error: Error) -> Error {
     error.context(way_out)
 }
 
-fn convert_cmd(spec: &str, target: &Path) -> Cmd {
+fn convert_cmd(spec: &str, out: &Path) -> Cmd {
     Cmd::new("qemu-img")
         .args(["convert", "-n", "-O", "raw", spec])
-        .arg(target)
+        .arg(out)
         .limit(CONVERT_LIMIT)
         .interruptible()
 }
@@ -183,7 +183,7 @@ mod tests {
         let image = Image {
             driver: "vmdk",
             path: "/tmp/a, b.ova".into(),
-            member: Some(Member {
+            member: Some(PackedDisk {
                 name: "d.vmdk".into(),
                 offset: 1536,
                 size_bytes: 1000,

@@ -8,23 +8,23 @@ use anyhow::{Context, Result};
 
 use super::files;
 
-/// A file being written beside `target`; dropped unfinished, it is removed.
+/// A file being written beside `output`; dropped unfinished, it is removed.
 pub struct Draft {
     file: File,
     path: PathBuf,
-    target: PathBuf,
+    output: PathBuf,
     kept: bool,
 }
 
 impl Draft {
-    /// Starts a draft of `target`.
-    pub fn create(target: &Path) -> Result<Draft> {
-        let path = beside(target, ".part");
+    /// Starts a draft of `output`.
+    pub fn create(output: &Path) -> Result<Draft> {
+        let path = beside(output, ".part");
         let file = create(&path)?;
         Ok(Draft {
             file,
             path,
-            target: target.to_owned(),
+            output: output.to_owned(),
             kept: false,
         })
     }
@@ -34,14 +34,14 @@ impl Draft {
         &mut self.file
     }
 
-    /// Makes the draft durable and puts it in the target's place.
+    /// Makes the draft durable and puts it in the output's place.
     pub fn commit(mut self) -> Result<()> {
         self.file
             .sync_all()
-            .and_then(|()| fs::rename(&self.path, &self.target))
-            .with_context(|| format!("writing {}", self.target.display()))?;
+            .and_then(|()| fs::rename(&self.path, &self.output))
+            .with_context(|| format!("writing {}", self.output.display()))?;
         self.kept = true;
-        files::sync_dir(parent(&self.target))
+        files::sync_dir(parent(&self.output))
     }
 }
 
@@ -56,9 +56,9 @@ impl Drop for Draft {
     }
 }
 
-/// Opens a file on the file system of `target` that has no name.
-pub fn scratch(target: &Path) -> Result<File> {
-    files::unnamed_file(parent(target))
+/// Opens a file on the file system of `output` that has no name.
+pub fn scratch(output: &Path) -> Result<File> {
+    files::unnamed_file(parent(output))
 }
 
 fn create(path: &Path) -> Result<File> {
@@ -71,11 +71,11 @@ fn create(path: &Path) -> Result<File> {
         .with_context(|| format!("creating {}", path.display()))
 }
 
-fn beside(target: &Path, suffix: &str) -> PathBuf {
+fn beside(output: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
+    name.push(output.file_name().unwrap_or_default());
     name.push(suffix);
-    parent(target).join(name)
+    parent(output).join(name)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -93,17 +93,17 @@ mod tests {
     #[test]
     fn an_unfinished_draft_leaves_nothing_and_the_old_file_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("a.vab");
-        fs::write(&target, "old").unwrap();
-        let mut draft = Draft::create(&target).unwrap();
+        let output = dir.path().join("a.vab");
+        fs::write(&output, "old").unwrap();
+        let mut draft = Draft::create(&output).unwrap();
         draft.file().write_all(b"new").unwrap();
         drop(draft);
-        assert_eq!(fs::read(&target).unwrap(), b"old");
-        let mut draft = Draft::create(&target).unwrap();
+        assert_eq!(fs::read(&output).unwrap(), b"old");
+        let mut draft = Draft::create(&output).unwrap();
         draft.file().write_all(b"new").unwrap();
         draft.commit().unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"new");
-        scratch(&target).unwrap();
+        assert_eq!(fs::read(&output).unwrap(), b"new");
+        scratch(&output).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -100,8 +100,8 @@ pub struct InodeHasher {
 }
 
 impl InodeHasher {
-    /// Takes in everything but a file's data; `target` is a symlink's.
-    pub fn new(meta: &Meta, xattrs: &[Xattr], target: &[u8]) -> InodeHasher {
+    /// Takes in everything but a file's data; `link_end` is a symlink's.
+    pub fn new(meta: &Meta, xattrs: &[Xattr], link_end: &[u8]) -> InodeHasher {
         let mut hasher = Sha256::new();
         hasher.update([meta.kind as u8]);
         for number in [meta.mode, meta.uid, meta.gid, meta.mtime.nanoseconds] {
@@ -115,7 +115,7 @@ impl InodeHasher {
             hasher.update((bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        update_sized(target);
+        update_sized(link_end);
         for xattr in xattrs.iter().filter(|x| x.name != SELINUX) {
             update_sized(&xattr.name);
             update_sized(&xattr.value);
@@ -197,7 +197,7 @@ pub fn digest_tree(root: &Path, threads: usize, progress: &dyn Progress) -> Resu
     let threads = threads.max(1);
     let (sender, receiver) = sync_channel(threads * 2);
     let receiver = Arc::new(Mutex::new(receiver));
-    let shared = Shared::default();
+    let shared = Tally::default();
     let mut sum = TreeSum::default();
     thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..threads)
@@ -221,7 +221,7 @@ pub fn digest_tree(root: &Path, threads: usize, progress: &dyn Progress) -> Resu
 
 /// What the threads of one [`digest_tree`] share.
 #[derive(Default)]
-struct Shared {
+struct Tally {
     /// Digests of inodes with several names.
     linked: Mutex<HashMap<(u64, u64), Sha>>,
     /// Bytes read and not yet reported; only one thread reports.
@@ -233,7 +233,7 @@ type Batch = Vec<Vec<u8>>;
 fn send_paths(
     root: &Path,
     sender: SyncSender<Batch>,
-    shared: &Shared,
+    shared: &Tally,
     sum: &mut TreeSum,
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -257,7 +257,7 @@ fn send_paths(
 fn digest_batches(
     root: &Path,
     receiver: &Mutex<Receiver<Batch>>,
-    shared: &Shared,
+    shared: &Tally,
 ) -> Result<TreeSum> {
     let mut dirs = Dirs::new(root, OPEN_DIRS, Missing::Fail)?;
     let mut buffer = vec![0; READ_BYTES];
@@ -278,7 +278,7 @@ fn digest_batches(
     }
 }
 
-fn digest_entry(dirs: &mut Dirs, path: &[u8], shared: &Shared, buffer: &mut [u8]) -> Result<Sha> {
+fn digest_entry(dirs: &mut Dirs, path: &[u8], shared: &Tally, buffer: &mut [u8]) -> Result<Sha> {
     let (dir, name) = split(path);
     let dir = dirs.get(dir)?;
     let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
@@ -308,12 +308,12 @@ fn digest_entry(dirs: &mut Dirs, path: &[u8], shared: &Shared, buffer: &mut [u8]
             hasher.finish()
         }
         kind => {
-            let target = match kind {
+            let link_end = match kind {
                 Kind::Symlink => readlinkat(dir.as_fd(), name)?.into_vec(),
                 _ => Vec::new(),
             };
             let xattrs = xattrs::read_at(dir.as_fd(), name.as_bytes())?;
-            InodeHasher::new(&meta, &xattrs, &target).finish()
+            InodeHasher::new(&meta, &xattrs, &link_end).finish()
         }
     };
     if is_linked {

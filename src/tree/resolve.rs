@@ -51,11 +51,11 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
                 path.display()
             )));
         }
-        let target = fs::read_link(root.join(&next))?;
-        if target.is_absolute() {
+        let end = fs::read_link(root.join(&next))?;
+        if end.is_absolute() {
             done = PathBuf::new();
         }
-        for name in names(&target).collect::<Vec<_>>().into_iter().rev() {
+        for name in names(&end).collect::<Vec<_>>().into_iter().rev() {
             todo.push_front(name);
         }
     }

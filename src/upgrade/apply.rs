@@ -65,7 +65,7 @@ pub struct Options {
 }
 
 /// What `apply` did, or would do.
-pub struct Outcome {
+pub struct Applied {
     /// The slot that was written.
     pub slot: Slot,
     /// The version in it.
@@ -83,7 +83,7 @@ pub struct Outcome {
 /// # Errors
 /// `Refused` and `BadBundle` before anything is changed; `Undone` when a later
 /// step failed and everything is as before; `Stuck` when undoing failed.
-pub fn apply(appliance: &Appliance, options: Options) -> Result<Outcome> {
+pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
     let lock = appliance.lock()?;
     let is_streamed = matches!(options.input, Input::Stream(_));
@@ -97,7 +97,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Outcome> {
         bundle.verify(options.threads, appliance.progress)?;
     }
     let from = ReleaseRecord::of_running(appliance)?.version;
-    let outcome = Outcome {
+    let outcome = Applied {
         slot: facts.target,
         version: manifest.version.clone(),
         from,

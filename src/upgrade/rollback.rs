@@ -27,7 +27,7 @@ use crate::tree::resolve;
 
 /// What `rollback` did.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct RolledBack {
     /// The slot that boots next now.
     pub next: Slot,
     /// The version in it.
@@ -40,7 +40,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Class `Refused` when the other slot would not boot.
-pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<Outcome> {
+pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<RolledBack> {
     let Some(mut state) = machine.state.clone() else {
         refuse!("there is no other system to go back to: va-upgrade has never written one here");
     };
@@ -66,7 +66,7 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
         outcome,
     };
     history::record(appliance, &event);
-    Ok(Outcome {
+    Ok(RolledBack {
         next: target,
         version: record.version,
         cancelled_trial,

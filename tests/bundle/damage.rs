@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::kit::*;
-use va_upgrade::bundle::{Keyring, Sealed, Trust};
+use va_upgrade::bundle::{Keyring, Sealed, Trust, unpack};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 
@@ -30,7 +30,7 @@ fn verify(path: &Path) -> anyhow::Result<()> {
 fn unpack_stream(bytes: &[u8], target: &Path) -> anyhow::Result<()> {
     let sealed = Sealed::from_stream("the stream", bytes)?;
     let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
-    bundle.unpack(target, &unpack_options(), &Silent)
+    unpack(bundle, target, &unpack_options(), &Silent)
 }
 
 #[test]

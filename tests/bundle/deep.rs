@@ -7,7 +7,7 @@ use crate::forge::{Archive, forge_packed, xz};
 use crate::kit::*;
 use crate::listing::open;
 use tar::EntryType;
-use va_upgrade::bundle::{Contents, Manifest};
+use va_upgrade::bundle::{Contents, Manifest, verify_deep, visit};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 
@@ -30,7 +30,7 @@ fn a_whole_bundle_is_proved_and_every_kind_of_file_counts() {
     make_deep_dir(&tree);
     let path = dir.path().join("a.vab");
     pack_tree(&tree, &path, 2);
-    open(&path).verify_deep(&Silent).unwrap();
+    verify_deep(&mut open(&path), &Silent).unwrap();
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn what_does_not_decode_is_found_although_its_digest_is_right() {
     ] {
         forge_packed(&manifest, &[(bytes, size, None)], &path);
         open(&path).verify(1, &Silent).unwrap();
-        let error = open(&path).verify_deep(&Silent).expect_err(word);
+        let error = verify_deep(&mut open(&path), &Silent).expect_err(word);
         let text = format!("{error:#}");
         assert!(text.contains(word), "{word}: {text}");
         assert!(text.contains("copy it again"), "{text}");
@@ -117,7 +117,7 @@ fn an_archive_that_is_no_tree_or_another_one_is_refused() {
             &[(&xz(&archive), archive.len() as u64, None)],
             &path,
         );
-        let error = open(&path).verify_deep(&Silent).expect_err(word);
+        let error = verify_deep(&mut open(&path), &Silent).expect_err(word);
         let text = format!("{error:#}");
         assert!(text.contains(word), "{word}: {text}");
         assert_eq!(class_of(&error), Class::BadBundle, "{text}");
@@ -141,9 +141,7 @@ fn a_tree_is_not_compared_when_it_is_none() {
             &[(&xz(&archive), archive.len() as u64, None)],
             &path,
         );
-        let error = open(&path)
-            .visit(&mut Contents::default(), &Silent)
-            .expect_err(word);
+        let error = visit(&mut open(&path), &mut Contents::default(), &Silent).expect_err(word);
         assert!(format!("{error:#}").contains(word), "{word}: {error:#}");
         assert_eq!(class_of(&error), Class::BadBundle, "{error:#}");
     }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use va_upgrade::bundle::{Manifest, Sealed, Trust, UnpackOptions};
+use va_upgrade::bundle::{Manifest, Sealed, Trust, UnpackOptions, unpack};
 use va_upgrade::progress::Silent;
 use xz2::read::XzDecoder;
 
@@ -23,7 +23,7 @@ pub fn unpack_tar(archive: &[u8], target: &Path, options: &UnpackOptions) -> any
     let cuts: Vec<Cut> = cuts;
     forge(any_manifest(), archive, &cuts, &path);
     let (bundle, _) = Sealed::open(&path)?.authenticate(Trust::Anyone)?;
-    bundle.unpack(target, options, &Silent)
+    unpack(bundle, target, options, &Silent)
 }
 
 /// The same for what xz has packed.

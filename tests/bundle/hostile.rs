@@ -9,7 +9,7 @@ use crate::kit::*;
 use crate::listing::open;
 use crate::lying::{Lab, archive};
 use tar::{EntryType, Header};
-use va_upgrade::bundle::{Devices, Sealed, Trust, UnpackOptions};
+use va_upgrade::bundle::{Devices, Sealed, Trust, UnpackOptions, unpack};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 use va_upgrade::sha::Sha;
@@ -206,7 +206,7 @@ fn ten_gigabytes_of_zeros_end_where_the_target_is_full() {
         "mount -t tmpfs -o size=16m none '{}'",
         target.display()
     ));
-    let result = open(&bundle).unpack(&target, &unpack_options(), &Silent);
+    let result = unpack(open(&bundle), &target, &unpack_options(), &Silent);
     let names = fs::read_dir(&target).unwrap().count();
     sh(&format!("umount '{}'", target.display()));
     let error = format!("{:#}", result.unwrap_err());
@@ -304,7 +304,7 @@ fn chunk_tables_that_overlap_lie_or_run_past_the_end_are_refused() {
         fs::create_dir(&target).unwrap();
         let unpack = || {
             let (bundle, _) = Sealed::open(&bundle)?.authenticate(Trust::Anyone)?;
-            bundle.unpack(&target, &unpack_options(), &Silent)
+            unpack(bundle, &target, &unpack_options(), &Silent)
         };
         let error = unpack().expect_err(word);
         assert_eq!(class_of(&error), Class::BadBundle, "{error:#}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::kit::*;
-use va_upgrade::bundle::{Bundle, Contents, Entry, Sealed, Trust, Visitor};
+use va_upgrade::bundle::{Bundle, Contents, Entry, Sealed, Trust, Visitor, visit};
 use va_upgrade::progress::Silent;
 use va_upgrade::tree::meta::Kind;
 
@@ -27,7 +27,7 @@ impl Visitor for Notes {
             meta.size_bytes,
             meta.device,
             if entry.is_hard_link { "link" } else { "->" },
-            entry.target.escape_ascii()
+            entry.link_end.escape_ascii()
         );
         let before = self.lines.insert(entry.path.to_vec(), line);
         assert_eq!(before, None, "{}", entry.path.escape_ascii());
@@ -55,7 +55,7 @@ fn every_name_of_a_tree_goes_by_once_with_all_there_is_to_know() {
     let path = dir.path().join("a.vab");
     let manifest = pack_tree(&tree, &path, 2);
     let mut notes = Notes::default();
-    open(&path).visit(&mut notes, &Silent).unwrap();
+    visit(&mut open(&path), &mut notes, &Silent).unwrap();
     assert_eq!(notes.lines.len() as u64, manifest.tree.entries);
     assert!(notes.data_bytes > 2_000_000, "{}", notes.data_bytes);
     for (path, line) in [
@@ -96,7 +96,7 @@ fn the_content_of_a_tree_is_the_same_however_it_is_cut_and_stored() {
         let path = dir.path().join("a.vab");
         pack_tree(tree, &path, 2);
         let mut contents = Contents::default();
-        open(&path).visit(&mut contents, &Silent).unwrap();
+        visit(&mut open(&path), &mut contents, &Silent).unwrap();
         contents.finish();
         contents
     };

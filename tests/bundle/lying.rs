@@ -14,7 +14,7 @@ use crate::kit::*;
 use crate::listing::open;
 use tar::EntryType;
 use tempfile::TempDir;
-use va_upgrade::bundle::{Manifest, UnpackOptions};
+use va_upgrade::bundle::{Manifest, UnpackOptions, unpack, unpack_only};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 
@@ -44,7 +44,7 @@ impl Lab {
         let target = tempfile::tempdir_in(self.path("base")).unwrap();
         let (sender, receiver) = mpsc::channel();
         let (bundle, to) = (open(bundle), target.path().to_owned());
-        thread::spawn(move || sender.send(bundle.unpack(&to, &options, &Silent)));
+        thread::spawn(move || sender.send(unpack(bundle, &to, &options, &Silent)));
         let result = receiver.recv_timeout(Duration::from_secs(60));
         assert_eq!(fs::read_dir(self.path("base")).unwrap().count(), 2);
         let outside = fs::read_dir(self.path("base/outside")).unwrap();
@@ -76,7 +76,7 @@ impl Lab {
         let target = tempfile::tempdir_in(self.dir.path()).unwrap();
         let bundle = open(&self.path("forged.vab"));
         let paths = [path.as_bytes()];
-        bundle.unpack_only(&paths, target.path(), &unpack_options(), &Silent)?;
+        unpack_only(bundle, &paths, target.path(), &unpack_options(), &Silent)?;
         Ok(target)
     }
 }

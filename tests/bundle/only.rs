@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compare::*;
 use crate::kit::*;
-use va_upgrade::bundle::{Keyring, Manifest, Sealed, Trust};
+use va_upgrade::bundle::{self, Keyring, Manifest, Sealed, Trust};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
 
@@ -25,7 +25,7 @@ fn unpack_only(bundle: &Path, target: &Path, paths: &[&str]) -> anyhow::Result<(
     let trust = Trust::SignedOrUnsigned(&keyring);
     let (bundle, _) = Sealed::open(bundle)?.authenticate(trust)?;
     let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_bytes()).collect();
-    bundle.unpack_only(&paths, target, &unpack_options(), &Silent)
+    bundle::unpack_only(bundle, &paths, target, &unpack_options(), &Silent)
 }
 
 #[test]

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use va_upgrade::bundle::{
     Codec, Keyring, Manifest, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions, pack,
+    unpack,
 };
 use va_upgrade::progress::Silent;
 use va_upgrade::tree::digest::digest_tree;
@@ -101,7 +102,7 @@ proptest! {
         let trust = Trust::SignedOrUnsigned(&keyring);
         let sealed = Sealed::open(&lab.at("a.vab")).unwrap();
         let (bundle, _) = sealed.authenticate(trust).unwrap();
-        bundle.unpack(&out, &UnpackOptions::new(threads), &Silent)
+        unpack(bundle, &out, &UnpackOptions::new(threads), &Silent)
             .unwrap_or_else(|e| panic!("{e:#}"));
         assert_same(&tree, &out);
         let digest = digest_tree(&out, 2, &Silent).unwrap();

@@ -11,7 +11,7 @@ use crate::foreign::unpack_tar_xz;
 use crate::kit::*;
 use crate::stock::{as_bsdtar_restores, as_bsdtar_writes_times};
 use va_upgrade::bundle::{
-    Codec, Keyring, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions, pack,
+    self, Codec, Keyring, PackMode, PackOptions, PackPlan, Sealed, Trust, UnpackOptions, pack,
 };
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
@@ -40,8 +40,7 @@ fn unpack(bundle: &Path, target: &Path, threads: usize) {
     let keyring = Keyring::default();
     let trust = Trust::SignedOrUnsigned(&keyring);
     let (bundle, _) = Sealed::open(bundle).unwrap().authenticate(trust).unwrap();
-    bundle
-        .unpack(target, &UnpackOptions::new(threads), &Silent)
+    bundle::unpack(bundle, target, &UnpackOptions::new(threads), &Silent)
         .unwrap_or_else(|e| panic!("{e:#}"));
 }
 
@@ -100,7 +99,7 @@ fn a_stream_unpacks_like_a_file() {
     let sealed = Sealed::from_stream("the stream", file).unwrap();
     let (bundle, _) = sealed.authenticate(Trust::Anyone).unwrap();
     let target = lab.path("out");
-    bundle.unpack(&target, &unpack_options(), &Silent).unwrap();
+    bundle::unpack(bundle, &target, &unpack_options(), &Silent).unwrap();
     let digest = digest_tree(&target, 1, &Silent).unwrap();
     assert_eq!(digest, manifest.tree.digest);
 }

@@ -104,10 +104,7 @@ fn progress_is_json_lines_when_a_program_asks_and_nothing_when_told_so() {
         lines.iter().any(|line| line["note"].is_string()),
         "{lines:?}"
     );
-    let packing: Vec<&Value> = lines
-        .iter()
-        .filter(|line| line["step"] == "pack")
-        .collect();
+    let packing: Vec<&Value> = lines.iter().filter(|line| line["step"] == "pack").collect();
     let last = packing.last().unwrap();
     assert!(last["done"].as_u64() > Some(0), "{packing:?}");
     assert!(

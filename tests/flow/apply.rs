@@ -7,12 +7,12 @@ use anyhow::Result;
 use va_upgrade::boot::state::{Phase, State};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
-use va_upgrade::upgrade::apply::{Input, Options, Outcome, apply};
+use va_upgrade::upgrade::apply::{Applied, Input, Options, apply};
 
 use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
 
-pub fn run(machine: &Machine, bundle: &Path) -> Result<Outcome> {
+pub fn run(machine: &Machine, bundle: &Path) -> Result<Applied> {
     let input = Input::File(bundle.to_owned());
     let options = Options {
         input,

@@ -5,12 +5,12 @@ use std::fs;
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
-use va_upgrade::upgrade::rollback::{Outcome, rollback};
+use va_upgrade::upgrade::rollback::{RolledBack, rollback};
 
 use crate::apply::{armed, state};
 use crate::machine::{Machine, scratch};
 
-fn run(machine: &Machine) -> anyhow::Result<Outcome> {
+fn run(machine: &Machine) -> anyhow::Result<RolledBack> {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance).unwrap();
         rollback(appliance, &facts, &appliance.lock()?)

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use va_upgrade::build::{BuildOptions, build};
-use va_upgrade::bundle::{Codec, PackMode, PackPlan, Sealed, Trust, UnpackOptions};
+use va_upgrade::bundle::{Codec, PackMode, PackPlan, Sealed, Trust, UnpackOptions, unpack};
 use va_upgrade::progress::Silent;
 use va_upgrade::system::Host;
 use va_upgrade::tree::digest::digest_tree;
@@ -91,8 +91,7 @@ fn rsync_sees_no_difference_after_the_round_trip() {
             let sealed = Sealed::open(&bundle).unwrap();
             let (bundle, _) = sealed.authenticate(Trust::Anyone).unwrap();
             let digest = bundle.manifest().tree.digest;
-            bundle
-                .unpack(slot, &UnpackOptions::new(2), &Silent)
+            unpack(bundle, slot, &UnpackOptions::new(2), &Silent)
                 .unwrap_or_else(|e| panic!("{e:#}"));
             assert_eq!(differences(tree, slot), "cS+++++++++ srv/odd/socket\n");
             assert_eq!(differences(slot, tree), "*deleting   srv/odd/socket\n");

@@ -9,7 +9,7 @@ use crate::tree::xattrs::Xattr;
 /// What one piece of the stream held.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Paths and link targets, one after the other.
+    /// Paths and ends of links, one after the other.
     names: Vec<u8>,
     pub parts: Vec<Part>,
     pub members: Vec<Member>,
@@ -39,7 +39,7 @@ impl Part {
 #[derive(Debug)]
 pub struct Member {
     pub path: Range<usize>,
-    pub target: Range<usize>,
+    pub link_end: Range<usize>,
     pub is_hard_link: bool,
     pub meta: Meta,
     pub xattrs: Vec<Xattr>,
@@ -62,8 +62,8 @@ impl Batch {
     }
 
     /// Returns where a symlink points, or the checked path of a hard link's file.
-    pub fn target(&self, member: &Member) -> &[u8] {
-        &self.names[member.target.clone()]
+    pub fn link_end(&self, member: &Member) -> &[u8] {
+        &self.names[member.link_end.clone()]
     }
 
     /// Returns the parts of a member's data that this piece holds.

@@ -10,18 +10,18 @@ use crate::tree::xattrs::Xattr;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Archive {
     /// The members, in order.
-    pub members: Vec<Member>,
+    pub members: Vec<SeenMember>,
     /// Why it was refused.
     pub error: Option<String>,
 }
 
 /// One member of an archive.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct SeenMember {
     /// Where it goes.
     pub path: Vec<u8>,
     /// Where a link points.
-    pub target: Vec<u8>,
+    pub link_end: Vec<u8>,
     /// It is a further name of a file.
     pub is_hard_link: bool,
     /// What is kept of the inode.
@@ -69,9 +69,9 @@ impl Archive {
             last.add(part, piece);
         }
         for member in &batch.members {
-            let mut seen = Member {
+            let mut seen = SeenMember {
                 path: batch.path(member).to_vec(),
-                target: batch.target(member).to_vec(),
+                link_end: batch.link_end(member).to_vec(),
                 is_hard_link: member.is_hard_link,
                 meta: member.meta,
                 xattrs: member.xattrs.clone(),
@@ -86,7 +86,7 @@ impl Archive {
     }
 }
 
-impl Member {
+impl SeenMember {
     /// Takes over a part; cutting it out of the piece fails if it lies outside.
     fn add(&mut self, part: &Part, piece: &[u8]) {
         let bytes = part.of(piece);

@@ -323,18 +323,17 @@ impl Parser {
         let link = overrides.link_path.take().or(extensions.long_link);
         let link =
             || link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
-        let target = match kind {
+        let link_end = match kind {
             _ if is_hard_link => {
                 let link = link();
-                clean_path(&link)
-                    .with_context(|| format!("the target {} of the link", show(&link)))?
+                clean_path(&link).with_context(|| format!("the end {} of the link", show(&link)))?
             }
             Kind::Symlink => link(),
             _ => Vec::new(),
         };
         ensure!(
-            !target.contains(&0) && (kind != Kind::Symlink || !target.is_empty()),
-            "its target is empty or has a zero in it"
+            !link_end.contains(&0) && (kind != Kind::Symlink || !link_end.is_empty()),
+            "its end is empty or has a zero in it"
         );
         let xattrs = std::mem::take(&mut overrides.xattrs);
         if kind == Kind::File && !is_hard_link {
@@ -348,11 +347,11 @@ impl Parser {
             return self.begin_file(draft, header, overrides.sparse, batch);
         }
         let path = batch.add_name(&path);
-        let target = batch.add_name(&target);
+        let link_end = batch.add_name(&link_end);
         let parts = batch.parts.len()..batch.parts.len();
         batch.members.push(Member {
             path,
-            target,
+            link_end,
             is_hard_link,
             meta,
             xattrs,
@@ -441,7 +440,7 @@ impl Parser {
         let path = batch.add_name(&draft.path);
         batch.members.push(Member {
             path,
-            target: 0..0,
+            link_end: 0..0,
             is_hard_link: false,
             meta: draft.meta,
             xattrs: draft.xattrs,

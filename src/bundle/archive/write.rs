@@ -20,19 +20,19 @@ const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
 const PAX_NAME: &[u8] = b"PaxHeaders/pax";
 
 /// One member as it is about to be written.
-pub struct Member<'a> {
+pub struct NewMember<'a> {
     /// The path relative to the root, which itself is empty.
     pub path: &'a [u8],
     pub meta: &'a Meta,
     /// Where a symlink points, or the first name of a hard link.
-    pub target: &'a [u8],
+    pub link_end: &'a [u8],
     pub is_hard_link: bool,
     pub xattrs: &'a [Xattr],
     /// A regular file's data.
     pub extents: &'a [Extent],
 }
 
-impl Member<'_> {
+impl NewMember<'_> {
     /// Appends everything that comes before the member's data.
     pub fn write(&self, out: &mut Vec<u8>) {
         let stored: u64 = self.extents.iter().map(|e| e.length).sum();
@@ -57,7 +57,7 @@ impl Member<'_> {
         } else if !put_name(&mut header, &shown) {
             records.path("path", &shown);
         }
-        self.put_target(&mut header, &mut records);
+        self.put_link_end(&mut header, &mut records);
         header.set_size(size);
         if size > MAX_OCTAL_SIZE {
             records.text("size", &size.to_string());
@@ -139,17 +139,17 @@ impl Member<'_> {
         records.text("GNU.sparse.realsize", &self.meta.size_bytes.to_string());
     }
 
-    fn put_target(&self, header: &mut tar::Header, records: &mut Records) {
-        let target = match self.is_hard_link {
-            true => plain(self.target),
-            false => Cow::Borrowed(self.target),
+    fn put_link_end(&self, header: &mut tar::Header, records: &mut Records) {
+        let link_end = match self.is_hard_link {
+            true => plain(self.link_end),
+            false => Cow::Borrowed(self.link_end),
         };
         // A beginning of what is too long: of a link whose header has no target
         // at all, bsdtar may make a file.
-        let start = &target[..target.len().min(NAME_BYTES)];
+        let start = &link_end[..link_end.len().min(NAME_BYTES)];
         header.as_old_mut().linkname[..start.len()].copy_from_slice(start);
-        if start != &target[..] {
-            records.path("linkpath", &target);
+        if start != &link_end[..] {
+            records.path("linkpath", &link_end);
         }
     }
 
@@ -334,10 +334,10 @@ mod tests {
             ..Meta::default()
         };
         let mut out = Vec::new();
-        Member {
+        NewMember {
             path: path.as_bytes(),
             meta: &meta,
-            target: b"",
+            link_end: b"",
             is_hard_link: false,
             xattrs: &[],
             extents: &[],

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use step::Report;
+use step::OnStep;
 
 pub mod step;
 pub mod xz;
@@ -43,7 +43,7 @@ pub enum Effort {
 
 impl Effort {
     /// Packs `data` as one complete stream, telling `report` of every step.
-    pub fn pack(self, data: &[u8], report: Report) -> Result<Vec<u8>> {
+    pub fn pack(self, data: &[u8], report: OnStep) -> Result<Vec<u8>> {
         match self {
             Effort::Xz(effort) => xz::pack(data, effort, report),
             Effort::Zstd(effort) => zstd::pack(data, effort, report),

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use xz2::stream::{Action, Check, Filters, LzmaOptions, PRESET_EXTREME, Status, Stream};
 
-use super::step::{Report, STEP_BYTES, Step};
+use super::step::{Decoded, OnStep, STEP_BYTES};
 
 /// Added to a preset, it is xz's `--extreme`.
 pub const EXTREME: u32 = PRESET_EXTREME;
@@ -35,7 +35,7 @@ pub struct Effort {
 }
 
 /// Packs `data` as a .xz stream.
-pub fn pack(data: &[u8], effort: Effort, report: Report) -> Result<Vec<u8>> {
+pub fn pack(data: &[u8], effort: Effort, report: OnStep) -> Result<Vec<u8>> {
     match effort.filter {
         Filter::None => pack_with(data, effort, false, report),
         Filter::X86 => pack_with(data, effort, true, report),
@@ -51,7 +51,7 @@ pub fn pack(data: &[u8], effort: Effort, report: Report) -> Result<Vec<u8>> {
     }
 }
 
-fn pack_with(data: &[u8], effort: Effort, is_filtered: bool, report: Report) -> Result<Vec<u8>> {
+fn pack_with(data: &[u8], effort: Effort, is_filtered: bool, report: OnStep) -> Result<Vec<u8>> {
     let mut options = LzmaOptions::new_preset(effort.preset).context("setting up xz")?;
     options.dict_size(dict_bytes(data.len(), effort.dict_bytes));
     let mut filters = Filters::new();
@@ -103,10 +103,10 @@ impl Decoder {
         Ok(())
     }
 
-    pub fn step(&mut self, input: &[u8], room: &mut [u8]) -> Result<Step> {
+    pub fn step(&mut self, input: &[u8], room: &mut [u8]) -> Result<Decoded> {
         let before = (self.0.total_in(), self.0.total_out());
         let status = self.0.process(input, room, Action::Finish)?;
-        Ok(Step {
+        Ok(Decoded {
             read: usize::try_from(self.0.total_in() - before.0)?,
             written: usize::try_from(self.0.total_out() - before.1)?,
             is_end: status == Status::StreamEnd,

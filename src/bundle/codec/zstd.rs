@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Context, Result, bail};
 use zstd::stream::raw::{self, CParameter, DParameter, InBuffer, Operation, OutBuffer};
 
-use super::step::{Report, STEP_BYTES, Step};
+use super::step::{Decoded, OnStep, STEP_BYTES};
 
 /// The largest window accepted, as a power of two: the largest chunk.
 const MAX_WINDOW_LOG: u32 = 26;
@@ -29,7 +29,7 @@ pub struct Effort {
 }
 
 /// Packs `data` as a frame that tells its size.
-pub fn pack(data: &[u8], effort: Effort, report: Report) -> Result<Vec<u8>> {
+pub fn pack(data: &[u8], effort: Effort, report: OnStep) -> Result<Vec<u8>> {
     let mut encoder = encoder(data.len(), effort).context("setting up zstd")?;
     let mut packed = Vec::with_capacity(data.len() / 2 + 4096);
     for step in data.chunks(STEP_BYTES) {
@@ -93,7 +93,7 @@ impl Decoder {
 
     /// Writes to `frame` from `start` on; for all of a frame it has to be the
     /// same memory.
-    pub fn step(&mut self, input: &[u8], frame: &mut [u8], start: usize) -> Result<Step> {
+    pub fn step(&mut self, input: &[u8], frame: &mut [u8], start: usize) -> Result<Decoded> {
         let mut input = InBuffer::around(&input[..input.len().min(INPUT_BYTES)]);
         let size = frame.len();
         let mut output = OutBuffer::around_pos(frame, start);
@@ -103,7 +103,7 @@ impl Decoder {
             }
             other => other?,
         };
-        Ok(Step {
+        Ok(Decoded {
             read: input.pos(),
             written: output.pos() - start,
             is_end: hint == 0,

@@ -32,7 +32,7 @@ pub struct Node {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// The digest of a file's size and data, a link's target or a device's numbers.
+    /// The digest of a file's size and data, a link's end or a device's numbers.
     pub content: Sha,
     /// The digest of the extended attributes, where there are any.
     pub xattrs: Option<Box<Sha>>,
@@ -116,23 +116,23 @@ impl Contents {
             let rest = &todo[slash + 1..];
             todo = match self.links.get(&done[..]) {
                 None => rest.to_vec(),
-                Some(target) => {
+                Some(link_end) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return None;
                     }
-                    match target.starts_with(b"/") {
+                    match link_end.starts_with(b"/") {
                         true => done.clear(),
                         false => done.truncate(split(&done).0.len()),
                     }
-                    [target, &b"/"[..], rest].concat()
+                    [link_end, &b"/"[..], rest].concat()
                 }
             };
         }
     }
 
     fn add(&mut self, entry: &Entry) -> Result<()> {
-        self.name_bytes += NAME_OVERHEAD + entry.path.len() + entry.target.len();
+        self.name_bytes += NAME_OVERHEAD + entry.path.len() + entry.link_end.len();
         ensure!(
             self.name_bytes <= MAX_NAME_BYTES,
             "its names take more than {MAX_NAME_BYTES} bytes"
@@ -143,9 +143,12 @@ impl Contents {
         ensure!(is_new, "it comes twice");
         let path: Box<[u8]> = entry.path.into();
         if entry.is_hard_link {
-            let first = self.nodes.get(entry.target);
+            let first = self.nodes.get(entry.link_end);
             let node = first.with_context(|| {
-                format!("it is a link to {}, which is not there", show(entry.target))
+                format!(
+                    "it is a link to {}, which is not there",
+                    show(entry.link_end)
+                )
             })?;
             let node = node.clone();
             self.nodes.insert(path, node);
@@ -163,7 +166,7 @@ impl Contents {
             uid: meta.uid,
             gid: meta.gid,
             content: match meta.kind {
-                Kind::Symlink => Sha::of(entry.target),
+                Kind::Symlink => Sha::of(entry.link_end),
                 _ => Sha::of(format!("{:?}", meta.device).as_bytes()),
             },
             xattrs: digest_xattrs(entry.xattrs),
@@ -176,7 +179,7 @@ impl Contents {
                 return Ok(());
             }
             Kind::Symlink => {
-                self.links.insert(path.clone(), entry.target.into());
+                self.links.insert(path.clone(), entry.link_end.into());
             }
             _ => {}
         }
@@ -220,10 +223,10 @@ mod tests {
     use super::*;
     use crate::tree::meta::Meta;
 
-    fn add(contents: &mut Contents, kind: Kind, path: &str, target: &str, is_hard_link: bool) {
+    fn add(contents: &mut Contents, kind: Kind, path: &str, link_end: &str, is_hard_link: bool) {
         let entry = Entry {
             path: path.as_bytes(),
-            target: target.as_bytes(),
+            link_end: link_end.as_bytes(),
             is_hard_link,
             meta: &Meta {
                 kind,
@@ -244,14 +247,14 @@ mod tests {
     #[test]
     fn a_package_owns_what_its_paths_lead_to() {
         let mut contents = Contents::default();
-        for (path, target) in [
+        for (path, link_end) in [
             ("bin", "usr/bin"),
             ("usr/lib64", "lib"),
             ("usr/lib", "/usr/libs/../libs"),
             ("a", "b"),
             ("b", "a"),
         ] {
-            add(&mut contents, Kind::Symlink, path, target, false);
+            add(&mut contents, Kind::Symlink, path, link_end, false);
         }
         for path in ["usr/bin/ls", "usr/libs/x.so", "usr/bin/other", "usr/binary"] {
             add(&mut contents, Kind::File, path, "", false);

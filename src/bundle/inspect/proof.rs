@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::contents::{MAX_NAME_BYTES, NAME_OVERHEAD};
-use super::visit::{Entry, Visitor};
+use super::visit::{Entry, Visitor, visit};
 use crate::bundle::format::manifest::TreeSummary;
 use crate::bundle::open::bundle::Bundle;
 use crate::failure::{Class, Classify};
@@ -16,22 +16,20 @@ use crate::tree::file_hasher::FileHasher;
 use crate::tree::meta::Kind;
 use crate::tree::path::{show, split};
 
-impl Bundle<'_> {
-    /// Checks every byte after the manifest, decodes every chunk, reads every
-    /// header and compares the tree with the manifest: how many names and
-    /// inodes it has, and the digest of all of it. Writes nothing.
-    ///
-    /// # Errors
-    /// Class [`Class::BadBundle`] when anything is not as it should be.
-    pub fn verify_deep(&mut self, progress: &dyn Progress) -> Result<()> {
-        let mut proof = TreeProof::default();
-        let checking = format!("checking the tree in {}", self.label());
-        self.visit(&mut proof, progress)?;
-        proof
-            .finish(&self.manifest().tree)
-            .class(Class::BadBundle)
-            .context(checking)
-    }
+/// Checks every byte after the manifest, decodes every chunk, reads every
+/// header and compares the tree with the manifest: how many names and
+/// inodes it has, and the digest of all of it. Writes nothing.
+///
+/// # Errors
+/// Class [`Class::BadBundle`] when anything is not as it should be.
+pub fn verify_deep(bundle: &mut Bundle, progress: &dyn Progress) -> Result<()> {
+    let mut proof = TreeProof::default();
+    let checking = format!("checking the tree in {}", bundle.label());
+    visit(bundle, &mut proof, progress)?;
+    proof
+        .finish(&bundle.manifest().tree)
+        .class(Class::BadBundle)
+        .context(checking)
 }
 
 /// Sees a tree go by and checks that it is one.
@@ -67,9 +65,9 @@ impl TreeProof {
         ensure!(!self.seen.contains_key(entry.path), "it comes twice");
         let path = entry.path.into();
         if entry.is_hard_link {
-            let digest = match self.seen.get(entry.target) {
+            let digest = match self.seen.get(entry.link_end) {
                 Some(first) if !first.is_dir => first.digest,
-                _ => bail!("it is a link to {}, which is no file", show(entry.target)),
+                _ => bail!("it is a link to {}, which is no file", show(entry.link_end)),
             };
             let is_dir = false;
             self.seen.insert(path, Seen { digest, is_dir });
@@ -82,7 +80,7 @@ impl TreeProof {
             self.current = Some((path, FileHasher::of_inode(entry.meta, &xattrs)));
             return Ok(());
         }
-        let digest = InodeHasher::new(entry.meta, &xattrs, entry.target).finish();
+        let digest = InodeHasher::new(entry.meta, &xattrs, entry.link_end).finish();
         let is_dir = entry.meta.kind == Kind::Dir;
         self.seen.insert(path, Seen { digest, is_dir });
         Ok(())

@@ -22,7 +22,7 @@ pub struct Entry<'a> {
     /// Where it is, relative to the root; empty is the root.
     pub path: &'a [u8],
     /// Where a symbolic link points, or the path of a hard link's file.
-    pub target: &'a [u8],
+    pub link_end: &'a [u8],
     /// It is a further name of a file that came before it.
     pub is_hard_link: bool,
     /// What is kept of the inode; of a hard link only what the archive repeats.
@@ -47,36 +47,38 @@ pub trait Visitor {
     fn data(&mut self, offset: u64, data: &[u8]) -> Result<()>;
 }
 
-impl Bundle<'_> {
-    /// Decodes the whole payload and shows every name in it to `visitor`, in
-    /// the order of the bundle and each name once.
-    ///
-    /// # Errors
-    /// What `visitor` says. Class [`BadBundle`](crate::failure::Class::BadBundle)
-    /// when the bundle is damaged or its payload is not an archive.
-    pub fn visit(&mut self, visitor: &mut dyn Visitor, progress: &dyn Progress) -> Result<()> {
-        let step = Step::Read(self.label().to_owned());
-        progress.start(step, Some(self.manifest().payload.size_bytes));
-        let count = self.manifest().chunks.len();
-        let feed = self.feed();
-        let mut pieces = Pieces::of(&feed)?;
-        let mut parser = Parser::default();
-        let mut batch = Batch::default();
-        let mut repeated = Repeated::default();
-        while let Some((index, _)) = pieces.next_chunk()? {
-            while let Some(piece) = pieces.next_piece()? {
-                let parsed = parser.parse(piece, &mut batch);
-                parsed.map_err(|error| feed.bad_chunk(index, error))?;
-                show(&batch, piece, &mut repeated, visitor)?;
-                progress.advance(piece.len() as u64);
-            }
+/// Decodes the whole payload and shows every name in it to `visitor`, in
+/// the order of the bundle and each name once.
+///
+/// # Errors
+/// What `visitor` says. Class [`BadBundle`](crate::failure::Class::BadBundle)
+/// when the bundle is damaged or its payload is not an archive.
+pub fn visit(
+    bundle: &mut Bundle,
+    visitor: &mut dyn Visitor,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let step = Step::Read(bundle.label().to_owned());
+    progress.start(step, Some(bundle.manifest().payload.size_bytes));
+    let count = bundle.manifest().chunks.len();
+    let feed = bundle.feed();
+    let mut pieces = Pieces::of(&feed)?;
+    let mut parser = Parser::default();
+    let mut batch = Batch::default();
+    let mut repeated = Repeated::default();
+    while let Some((index, _)) = pieces.next_chunk()? {
+        while let Some(piece) = pieces.next_piece()? {
+            let parsed = parser.parse(piece, &mut batch);
+            parsed.map_err(|error| feed.bad_chunk(index, error))?;
+            show(&batch, piece, &mut repeated, visitor)?;
+            progress.advance(piece.len() as u64);
         }
-        let ended = parser.finish();
-        ended.map_err(|error| feed.bad_chunk(count.saturating_sub(1), error))?;
-        self.check_end()?;
-        progress.finish();
-        Ok(())
     }
+    let ended = parser.finish();
+    ended.map_err(|error| feed.bad_chunk(count.saturating_sub(1), error))?;
+    bundle.check_end()?;
+    progress.finish();
+    Ok(())
 }
 
 fn show(
@@ -91,7 +93,7 @@ fn show(
     for member in &batch.members {
         let entry = Entry {
             path: batch.path(member),
-            target: batch.target(member),
+            link_end: batch.link_end(member),
             is_hard_link: member.is_hard_link,
             meta: &member.meta,
             xattrs: &member.xattrs,

@@ -44,7 +44,7 @@ pub struct ChunkWriter<'a> {
     first: Option<usize>,
     number: usize,
     sender: SyncSender<Job>,
-    shared: &'a Shared,
+    shared: &'a Crew,
 }
 
 struct Job {
@@ -54,7 +54,7 @@ struct Job {
     index: Index,
 }
 
-struct Shared {
+struct Crew {
     output: Mutex<Output>,
     changed: Condvar,
     threads: usize,
@@ -107,7 +107,7 @@ pub fn pack_chunks<T>(
     produce: impl FnOnce(&mut ChunkWriter) -> Result<T>,
 ) -> Result<(T, Vec<Chunk>)> {
     let threads = packing.threads.max(1);
-    let shared = Shared {
+    let shared = Crew {
         output: Mutex::new(Output {
             file,
             next: 0,
@@ -265,7 +265,7 @@ impl ChunkWriter<'_> {
     }
 }
 
-impl Shared {
+impl Crew {
     fn lock(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,7 +276,7 @@ impl Shared {
     }
 }
 
-fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Shared, packing: &Packing) -> Result<()> {
+fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Crew, packing: &Packing) -> Result<()> {
     loop {
         let next = receiver
             .lock()

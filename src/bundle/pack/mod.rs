@@ -30,7 +30,7 @@ use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FileStat, fstat, fstatat};
 
 use super::archive::block::{BLOCK, END, padding};
-use super::archive::write::Member;
+use super::archive::write::NewMember;
 use super::codec::Codec;
 use super::format::container;
 use super::format::manifest::{
@@ -250,10 +250,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
         let stat = fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let meta = Meta::from_stat(&stat).context("it has become a socket")?;
-        let member = Member {
+        let member = NewMember {
             path,
             meta: &meta,
-            target: first_name,
+            link_end: first_name,
             is_hard_link: !first_name.is_empty(),
             xattrs: &[],
             extents: &[],
@@ -272,17 +272,17 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 self.file(path, &file, &stat)?
             }
             kind => {
-                let target = match kind {
+                let link_end = match kind {
                     Kind::Symlink => readlinkat(dir.as_fd(), name)?.into_vec(),
                     _ => Vec::new(),
                 };
                 let xattrs = xattrs::read_at(dir.as_fd(), name.as_bytes())?;
-                self.write_header(&Member {
-                    target: &target,
+                self.write_header(&NewMember {
+                    link_end: &link_end,
                     xattrs: &xattrs,
                     ..member
                 })?;
-                InodeHasher::new(&meta, &xattrs, &target)
+                InodeHasher::new(&meta, &xattrs, &link_end)
             }
         };
         let digest = hasher.finish();
@@ -300,10 +300,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
             .context("it is no longer a file")?;
         let xattrs: Vec<Xattr> = xattrs::read_open(file)?;
         let extents = data_extents(file, stat)?;
-        self.write_header(&Member {
+        self.write_header(&NewMember {
             path,
             meta: &meta,
-            target: b"",
+            link_end: b"",
             is_hard_link: false,
             xattrs: &xattrs,
             extents: &extents,
@@ -324,7 +324,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         Ok(hasher)
     }
 
-    fn write_header(&mut self, member: &Member) -> Result<()> {
+    fn write_header(&mut self, member: &NewMember) -> Result<()> {
         self.header.clear();
         member.write(&mut self.header);
         let data: u64 = member.extents.iter().map(|e| e.length).sum();

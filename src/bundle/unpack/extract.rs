@@ -134,9 +134,9 @@ impl<'a> Extractor<'a> {
     pub fn make(&mut self, batch: &Batch, member: &Member, piece: &[u8]) -> Result<()> {
         let path = batch.path(member);
         match member.meta.kind {
-            _ if member.is_hard_link => self.link(path, batch.target(member)),
+            _ if member.is_hard_link => self.link(path, batch.link_end(member)),
             Kind::File => self.make_file(batch, member, piece),
-            _ => self.make_node(path, batch.target(member), member),
+            _ => self.make_node(path, batch.link_end(member), member),
         }
         .with_context(|| format!("unpacking {}", show(path)))
     }
@@ -236,13 +236,13 @@ impl<'a> Extractor<'a> {
         set_mtime(file, member.meta.mtime)
     }
 
-    fn make_node(&mut self, path: &[u8], target: &[u8], member: &Member) -> Result<()> {
+    fn make_node(&mut self, path: &[u8], link_end: &[u8], member: &Member) -> Result<()> {
         let meta = &member.meta;
         let (dir, name) = self.place(path)?;
         let dir = dir.as_fd();
         let mode = Mode::from_bits_truncate(meta.mode);
         if meta.kind == Kind::Symlink {
-            symlinkat(OsStr::from_bytes(target), dir, name).map_err(explain)?;
+            symlinkat(OsStr::from_bytes(link_end), dir, name).map_err(explain)?;
         } else {
             let is_device = meta.kind != Kind::Fifo;
             if is_device && self.devices == Devices::Refuse {
@@ -271,8 +271,8 @@ impl<'a> Extractor<'a> {
         Ok(())
     }
 
-    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        let (from_dir, from_name) = split(target);
+    fn link(&mut self, path: &[u8], link_end: &[u8]) -> Result<()> {
+        let (from_dir, from_name) = split(link_end);
         let from_dir = self.dirs.get(from_dir)?;
         let (dir, name) = self.place(path)?;
         let from_name = OsStr::from_bytes(from_name);
@@ -284,7 +284,7 @@ impl<'a> Extractor<'a> {
             AtFlags::empty(),
         )
         .map_err(explain_link)
-        .with_context(|| format!("linking to {}", show(target)))
+        .with_context(|| format!("linking to {}", show(link_end)))
     }
 
     fn place<'p>(&mut self, path: &'p [u8]) -> Result<(Rc<OwnedFd>, &'p OsStr)> {

@@ -36,7 +36,7 @@ const WRITE_BACK_BYTES: u64 = 32 << 20;
 
 /// How far the threads have come.
 #[derive(Default)]
-struct State {
+struct Standing {
     /// Where the archive goes on, by the chunk it goes on with.
     handed_over: BTreeMap<usize, Strand>,
     /// All chunks before this one are on their way to the disk.
@@ -50,7 +50,7 @@ struct State {
     error: Option<Error>,
 }
 
-impl State {
+impl Standing {
     fn end_chunk(&mut self, index: usize) {
         self.done_early.insert(index);
         while self.done_early.remove(&self.done) {
@@ -62,7 +62,7 @@ impl State {
 /// The threads at work, as each of them sees the others.
 struct Crew<'p> {
     place: &'p Place<'p>,
-    state: Mutex<State>,
+    state: Mutex<Standing>,
     changed: Condvar,
 }
 
@@ -75,11 +75,11 @@ impl<'p> Crew<'p> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Standing> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) {
+    fn update(&self, change: impl FnOnce(&mut Standing)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
@@ -94,7 +94,7 @@ impl<'p> Crew<'p> {
     }
 
     /// Waits for other threads; answers `None` when one of them has failed.
-    fn wait(&self, until: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+    fn wait(&self, until: impl Fn(&Standing) -> bool) -> Option<MutexGuard<'_, Standing>> {
         let state = self
             .changed
             .wait_while(self.lock(), |state| state.error.is_none() && !until(state))
@@ -217,7 +217,7 @@ impl Thread<'_, '_, '_, '_> {
         if index == 0 || self.feed.begins_with_member(index) {
             return Some(Strand::default());
         }
-        let is_here = |state: &State| state.handed_over.contains_key(&index);
+        let is_here = |state: &Standing| state.handed_over.contains_key(&index);
         self.crew.wait(is_here)?.handed_over.remove(&index)
     }
 
@@ -233,46 +233,44 @@ impl Thread<'_, '_, '_, '_> {
     }
 }
 
-impl Bundle<'_> {
-    /// Unpacks the payload beneath the directory `target`, checking each
-    /// chunk before a byte of it is decoded. Ends with the data on disk.
-    ///
-    /// # Errors
-    /// When something cannot be written. Class [`Class::BadBundle`] when the
-    /// payload is damaged, hostile or not what the manifest says; the target
-    /// then holds part of the tree and nothing outside it was touched.
-    pub fn unpack(
-        mut self,
-        target: &Path,
-        options: &UnpackOptions,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        progress.start(Step::Unpack, Some(self.manifest().payload.size_bytes));
-        let place = Place::new(target, options, progress);
-        let crew = Crew::new(&place);
-        let chunks = self.manifest().chunks.len();
-        let feed = self.feed();
-        thread::scope(|scope| {
-            scope.spawn(|| crew.note(crew.write_back()));
-            let threads: Vec<_> = (0..place.threads)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let _guard = PanicGuard(&crew);
-                        crew.note(crew.run(&feed));
-                    })
+/// Unpacks the payload of `bundle` beneath the directory `target`, checking each
+/// chunk before a byte of it is decoded. Ends with the data on disk.
+///
+/// # Errors
+/// When something cannot be written. Class [`Class::BadBundle`] when the
+/// payload is damaged, hostile or not what the manifest says; the target
+/// then holds part of the tree and nothing outside it was touched.
+pub fn unpack(
+    mut bundle: Bundle,
+    target: &Path,
+    options: &UnpackOptions,
+    progress: &dyn Progress,
+) -> Result<()> {
+    progress.start(Step::Unpack, Some(bundle.manifest().payload.size_bytes));
+    let place = Place::new(target, options, progress);
+    let crew = Crew::new(&place);
+    let chunks = bundle.manifest().chunks.len();
+    let feed = bundle.feed();
+    thread::scope(|scope| {
+        scope.spawn(|| crew.note(crew.write_back()));
+        let threads: Vec<_> = (0..place.threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let _guard = PanicGuard(&crew);
+                    crew.note(crew.run(&feed));
                 })
-                .collect();
-            let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
-            crew.update(|state| state.is_finished = true);
-            for ended in ended {
-                ended.expect("an unpacking thread does not panic");
-            }
-        });
-        let ends = crew.finish(chunks);
-        ends.and_then(|ends| place.settle(&ends))
-            .with_context(|| format!("unpacking {} to {}", self.label(), target.display()))?;
-        self.check_end()?;
-        progress.finish();
-        Ok(())
-    }
+            })
+            .collect();
+        let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+        crew.update(|state| state.is_finished = true);
+        for ended in ended {
+            ended.expect("an unpacking thread does not panic");
+        }
+    });
+    let ends = crew.finish(chunks);
+    ends.and_then(|ends| place.settle(&ends))
+        .with_context(|| format!("unpacking {} to {}", bundle.label(), target.display()))?;
+    bundle.check_end()?;
+    progress.finish();
+    Ok(())
 }

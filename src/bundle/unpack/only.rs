@@ -60,38 +60,36 @@ impl Wanted {
     }
 }
 
-impl Bundle<'_> {
-    /// Unpacks `paths`, and what is below them, beneath the directory
-    /// `target`. Directories above them are made, but not described.
-    ///
-    /// # Errors
-    /// Class `Refused` when a path is not in the bundle, or is a further name
-    /// of a file that was not asked for. Otherwise like [`Bundle::unpack`].
-    pub fn unpack_only(
-        mut self,
-        paths: &[&[u8]],
-        target: &Path,
-        options: &UnpackOptions,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let mut wanted = Wanted::all(paths)?;
-        let order = chunks_of(self.manifest(), &wanted);
-        let chunks = &self.manifest().chunks;
-        let bytes = order.iter().map(|index| chunks[*index].size).sum();
-        progress.start(Step::Unpack, Some(bytes));
+/// Unpacks `paths` of `bundle`, and what is below them, beneath the directory
+/// `target`. Directories above them are made, but not described.
+///
+/// # Errors
+/// Class `Refused` when a path is not in the bundle, or is a further name
+/// of a file that was not asked for. Otherwise like [`unpack`](super::unpack).
+pub fn unpack_only(
+    mut bundle: Bundle,
+    paths: &[&[u8]],
+    target: &Path,
+    options: &UnpackOptions,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut wanted = Wanted::all(paths)?;
+    let order = chunks_of(bundle.manifest(), &wanted);
+    let chunks = &bundle.manifest().chunks;
+    let bytes = order.iter().map(|index| chunks[*index].size).sum();
+    progress.start(Step::Unpack, Some(bytes));
 
-        let place = Place::new(target, options, progress);
-        let feed = self.feed_of(order)?;
-        let ends = unpack_wanted(&feed, &mut wanted, &place)?;
-        if let Some(missing) = wanted.iter().find(|w| !w.is_found) {
-            refuse!("{} holds no {}", self.label(), show(&missing.path));
-        }
-        place
-            .settle(&[ends])
-            .with_context(|| format!("unpacking {} to {}", self.label(), target.display()))?;
-        progress.finish();
-        Ok(())
+    let place = Place::new(target, options, progress);
+    let feed = bundle.feed_of(order)?;
+    let ends = unpack_wanted(&feed, &mut wanted, &place)?;
+    if let Some(missing) = wanted.iter().find(|w| !w.is_found) {
+        refuse!("{} holds no {}", bundle.label(), show(&missing.path));
     }
+    place
+        .settle(&[ends])
+        .with_context(|| format!("unpacking {} to {}", bundle.label(), target.display()))?;
+    progress.finish();
+    Ok(())
 }
 
 /// Returns the numbers of the chunks that may hold what is wanted.
@@ -151,14 +149,14 @@ fn check_end(strand: &Strand) -> Result<()> {
 /// A link to what is not unpacked would fail without saying what to do.
 fn check_links(batch: &Batch, wanted: &[Wanted]) -> Result<()> {
     let is_astray = |member: &&Member| {
-        let target = batch.target(member);
-        member.is_hard_link && !wanted.iter().any(|w| w.covers(target))
+        let link_end = batch.link_end(member);
+        member.is_hard_link && !wanted.iter().any(|w| w.covers(link_end))
     };
     if let Some(member) = batch.members.iter().find(is_astray) {
         refuse!(
             "{} is another name of {}; ask for that too",
             show(batch.path(member)),
-            show(batch.target(member))
+            show(batch.link_end(member))
         );
     }
     Ok(())

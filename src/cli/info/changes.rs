@@ -27,7 +27,7 @@ pub fn run(
     session.ui.finish();
     let comparison = compared?;
     if json {
-        return print_json(&Report::of(old, new, &comparison));
+        return print_json(&Changes::of(old, new, &comparison));
     }
     print(&text(&comparison))
 }
@@ -147,7 +147,7 @@ impl std::fmt::Display for Counts {
 
 /// The changes for programs.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Changes<'a> {
     old: Release<'a>,
     new: Release<'a>,
     /// Null where every file was compared.
@@ -185,8 +185,8 @@ struct Totals {
     files_of_packages: usize,
 }
 
-impl<'a> Report<'a> {
-    fn of(old: &'a Bundle, new: &'a Bundle, comparison: &'a Comparison) -> Report<'a> {
+impl<'a> Changes<'a> {
+    fn of(old: &'a Bundle, new: &'a Bundle, comparison: &'a Comparison) -> Changes<'a> {
         let release = |bundle: &'a Bundle| Release {
             product: &bundle.manifest().product,
             version: &bundle.manifest().version,
@@ -206,7 +206,7 @@ impl<'a> Report<'a> {
             },
         };
         let packages = comparison.packages.as_ref();
-        Report {
+        Changes {
             old: release(old),
             new: release(new),
             packages: packages.map(|p| p.iter().map(package).collect()),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::name::{Name, hex};
-use crate::bundle::{Bundle, Entry, Visitor};
+use crate::bundle::{Bundle, Entry, Visitor, visit};
 use crate::cli::Session;
 use crate::progress::{Progress, Silent};
 use crate::tree::meta::{Kind, Mtime};
@@ -24,7 +24,7 @@ pub fn run(session: &Session, bundle: &mut Bundle, json: bool) -> Result<()> {
         out: BufWriter::new(stdout.lock()),
         json,
     };
-    let visited = bundle.visit(&mut printer, progress);
+    let visited = visit(bundle, &mut printer, progress);
     progress.finish();
     match visited.and_then(|()| Ok(printer.out.flush()?)) {
         // A reader that went away early has seen what it wanted.
@@ -70,8 +70,8 @@ fn text(entry: &Entry) -> String {
         _ => meta.size_bytes.to_string(),
     };
     let target = match meta.kind {
-        _ if entry.is_hard_link => format!(" link to /{}", show_whole(entry.target)),
-        Kind::Symlink => format!(" -> {}", show_whole(entry.target)),
+        _ if entry.is_hard_link => format!(" link to /{}", show_whole(entry.link_end)),
+        Kind::Symlink => format!(" -> {}", show_whole(entry.link_end)),
         _ => String::new(),
     };
     format!(
@@ -156,8 +156,8 @@ impl Line {
     fn of(entry: &Entry) -> Line {
         let meta = entry.meta;
         let target = match meta.kind {
-            _ if entry.is_hard_link => Some([b"/", entry.target].concat()),
-            Kind::Symlink => Some(entry.target.to_vec()),
+            _ if entry.is_hard_link => Some([b"/", entry.link_end].concat()),
+            Kind::Symlink => Some(entry.link_end.to_vec()),
             _ => None,
         };
         Line {
@@ -202,7 +202,7 @@ mod tests {
     fn entry<'a>(meta: &'a Meta, path: &'a [u8], target: &'a [u8]) -> Entry<'a> {
         Entry {
             path,
-            target,
+            link_end: target,
             is_hard_link: meta.kind == Kind::File && !target.is_empty(),
             meta,
             xattrs: &[],

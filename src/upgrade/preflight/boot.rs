@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::outcome::Outcome;
+use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::machine::{Machine, boot_disk};
 use crate::boot::bios::area::BootArea;
@@ -23,7 +23,7 @@ const BOOT_INODES: u64 = 500;
 const CORE_SECTORS: u64 = 240;
 
 /// Finds the disk GRUB starts from, and room for a second core.
-pub fn check_disk(appliance: &Appliance) -> Outcome<PathBuf> {
+pub fn check_disk(appliance: &Appliance) -> Checked<PathBuf> {
     let disk = boot_disk(appliance)?;
     let area = BootArea::look(&appliance.at(&disk))?;
     let free = area.free_sectors()?;
@@ -42,7 +42,7 @@ pub fn check_disk(appliance: &Appliance) -> Outcome<PathBuf> {
 }
 
 /// Looks whether GRUB can read and write `/boot`; returns its UUID.
-pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Outcome<String> {
+pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Checked<String> {
     if !machine.boot.writable {
         refuse!("/boot is mounted read-only; run `mount -o remount,rw /boot`");
     }
@@ -67,7 +67,7 @@ pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Outcome<String> {
 }
 
 /// Looks whether the running system can be kept bootable.
-pub fn check_adoption(appliance: &Appliance, machine: &Machine) -> Outcome<()> {
+pub fn check_adoption(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     entry::check(&entry::own_arguments(&machine.cmdline))?;
     if boot_files::is_whole(appliance.sys, machine.booted) {
         let message = format!("slot {} has its own boot files", machine.booted);
@@ -88,7 +88,7 @@ pub fn check_boot_space(
     appliance: &Appliance,
     machine: &Machine,
     manifest: &Manifest,
-) -> Outcome<()> {
+) -> Checked<()> {
     let free = space::free(appliance.sys, &appliance.at(BOOT))?;
     let boot = &manifest.boot;
     let mut need = boot.kernel_bytes + boot.initramfs_bytes + GRUB_BYTES;

@@ -5,7 +5,7 @@
 //! `release`, `system`, `volumes`, `boot`.
 
 mod boot;
-mod outcome;
+mod checked;
 mod release;
 mod system;
 mod volumes;

@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use super::outcome::Outcome;
+use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::release::ReleaseRecord;
 use crate::bundle::Manifest;
 use crate::{bad_bundle, cpu, refuse, version};
 
 /// Compares the product of the bundle with the appliance's.
-pub fn check_product(appliance: &Appliance, manifest: &Manifest) -> Outcome<()> {
+pub fn check_product(appliance: &Appliance, manifest: &Manifest) -> Checked<()> {
     match ReleaseRecord::of_running(appliance)?.product {
         Some(product) if product != manifest.product => bad_bundle!(
             "the bundle is for product {:?}, this appliance is {product:?}; use the bundle made for it",
@@ -24,7 +24,7 @@ pub fn check_product(appliance: &Appliance, manifest: &Manifest) -> Outcome<()> 
 }
 
 /// Compares the running version with the oldest the bundle upgrades.
-pub fn check_version(appliance: &Appliance, manifest: &Manifest) -> Outcome<()> {
+pub fn check_version(appliance: &Appliance, manifest: &Manifest) -> Checked<()> {
     let running = ReleaseRecord::of_running(appliance)?.version;
     if let Some(min) = &manifest.min_version
         && version::compare(&running, min).is_lt()
@@ -38,7 +38,7 @@ pub fn check_version(appliance: &Appliance, manifest: &Manifest) -> Outcome<()> 
 }
 
 /// Compares what the processor has with what the bundle needs.
-pub fn check_processor(appliance: &Appliance, manifest: &Manifest) -> Outcome<()> {
+pub fn check_processor(appliance: &Appliance, manifest: &Manifest) -> Checked<()> {
     if manifest.architecture != "x86_64" {
         refuse!(
             "the bundle is for {}, this machine is x86_64",

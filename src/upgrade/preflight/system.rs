@@ -1,6 +1,6 @@
 //! Whether the running system is one that can be upgraded.
 
-use super::outcome::Outcome;
+use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::disk::mkfs::FsType;
@@ -25,7 +25,7 @@ const TOOLS: [&str; 13] = [
 ];
 
 /// Looks whether the running system is the committed one.
-pub fn check_boot_state(machine: &Machine) -> Outcome<()> {
+pub fn check_boot_state(machine: &Machine) -> Checked<()> {
     let state = machine.state();
     match state.trial() {
         Some(trial) if trial.slot == machine.booted => refuse!(
@@ -43,7 +43,7 @@ pub fn check_boot_state(machine: &Machine) -> Outcome<()> {
 }
 
 /// Looks for the programs that the flows call.
-pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Outcome<()> {
+pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     let mut wanted = TOOLS.to_vec();
     if let Ok(fs_type) = FsType::from_name(&machine.root_fs_type) {
         wanted.push(fs_type.program());
@@ -63,7 +63,7 @@ pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Outcome<()> {
 }
 
 /// Refuses what we cannot make bootable.
-pub fn check_firmware(appliance: &Appliance) -> Outcome<()> {
+pub fn check_firmware(appliance: &Appliance) -> Checked<()> {
     if appliance.at("/sys/firmware/efi").exists() {
         refuse!("this machine was started by UEFI; only BIOS is supported so far");
     }

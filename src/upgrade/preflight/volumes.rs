@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::outcome::Outcome;
+use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::machine::{self, Machine, slot_volume};
 use crate::bundle::Manifest;
@@ -13,7 +13,7 @@ use crate::refuse;
 use crate::slot::Slot;
 
 /// Finds the volumes of both slots.
-pub fn check_volumes(appliance: &Appliance, target: Slot) -> Outcome<LogicalVolume> {
+pub fn check_volumes(appliance: &Appliance, target: Slot) -> Checked<LogicalVolume> {
     let uuids = lvm::group_uuids(appliance.sys, &appliance.config.vg)?;
     match uuids.as_slice() {
         [] => refuse!(
@@ -40,7 +40,7 @@ pub fn check_volumes(appliance: &Appliance, target: Slot) -> Outcome<LogicalVolu
 }
 
 /// Looks whether the target is mounted anywhere.
-pub fn check_unused(appliance: &Appliance, target: Slot) -> Outcome<()> {
+pub fn check_unused(appliance: &Appliance, target: Slot) -> Checked<()> {
     let name = device_mapper::name(&appliance.config.vg, appliance.config.volume(target));
     let table = machine::mounts(appliance)?;
     for mount in &table {
@@ -56,7 +56,7 @@ pub fn check_unused(appliance: &Appliance, target: Slot) -> Outcome<()> {
 }
 
 /// Tells which file system the target gets: that of the running root.
-pub fn check_fs_type(machine: &Machine) -> Outcome<FsType> {
+pub fn check_fs_type(machine: &Machine) -> Checked<FsType> {
     let fs_type = FsType::from_name(&machine.root_fs_type)?;
     Ok((fs_type, fs_type.name().to_owned()))
 }
@@ -67,7 +67,7 @@ pub fn check_slot_space(
     target: Slot,
     volume: &LogicalVolume,
     manifest: &Manifest,
-) -> Outcome<()> {
+) -> Checked<()> {
     // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
     let tree = &manifest.tree;
     let need = tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20);

@@ -3,4 +3,4 @@
 use anyhow::Result;
 
 /// What a check found, for the flow and in words; an error is in the way.
-pub type Outcome<T> = Result<(T, String)>;
+pub type Checked<T> = Result<(T, String)>;
