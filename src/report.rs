@@ -41,16 +41,17 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
-impl Report {
-    /// Makes an empty one.
-    pub fn new() -> Report {
+impl Default for Report {
+    fn default() -> Report {
         Report {
             format: 1,
             ok: true,
             checks: Vec::new(),
         }
     }
+}
 
+impl Report {
     /// Makes the report of what could not be checked any further.
     pub fn refusal(name: &'static str, error: &Error) -> Report {
         Report {
@@ -61,7 +62,7 @@ impl Report {
                 message: format!("{error:#}"),
                 class: Some(class_of(error)),
             }],
-            ..Report::new()
+            ..Report::default()
         }
     }
 

@@ -54,7 +54,7 @@ impl Owner {
     /// Tells whose a file system mounted at `mount_point` is.
     pub fn of(mount_point: &Path) -> Owner {
         let is_at = |place: &&str| mount_point == Path::new(place);
-        if mount_point.starts_with(BOOT) || SYSTEM.iter().any(|place| is_at(&place)) {
+        if mount_point.starts_with(BOOT) || SYSTEM.iter().any(is_at) {
             Owner::System
         } else if DELIVERED.iter().any(|place| mount_point.starts_with(place)) {
             Owner::Delivered

@@ -5,8 +5,8 @@
 //! 2. [`qemu`] turns a disk image into plain bytes, in a file without a name.
 //! 3. [`volume`] finds partitions ([`table`]) and linear logical volumes
 //!    ([`lvm`]) and what they hold ([`content`]).
-//! 4. [`image`] finds the root and mounts it and what its [`fstab`] adds;
-//!    [`guest`] does so where the kernel or this code cannot.
+//! 4. [`image`] finds the [`root`] among the [`disks`] and mounts it and what its
+//!    fstab adds; [`guest`] does so where the kernel or this code cannot.
 //!
 //! Never writes to the source, to a named file or to a named directory: mounts
 //! live in the caller's private mount namespace, so nothing stays behind when
@@ -14,6 +14,7 @@
 
 mod content;
 mod directory;
+mod disks;
 mod format;
 mod guest;
 mod image;
@@ -24,6 +25,7 @@ mod ova;
 mod place;
 mod qemu;
 mod raw;
+mod root;
 mod table;
 mod vmdk;
 mod volume;

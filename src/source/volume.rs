@@ -239,6 +239,12 @@ impl Volume {
     }
 }
 
+/// Lists the names of `volumes`, for messages.
+pub fn list_names<'v>(volumes: impl Iterator<Item = &'v Volume>) -> String {
+    let names: Vec<String> = volumes.map(|volume| volume.name.to_string()).collect();
+    names.join(", ")
+}
+
 /// Reads `/dev/sda2` as disk 0, partition 2, under any driver's names.
 fn device_parts(device: &str) -> Option<(usize, Option<u32>)> {
     let name = device.strip_prefix("/dev/")?;

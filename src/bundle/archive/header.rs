@@ -8,6 +8,7 @@ use tar::{EntryType, Header};
 use super::records::Overrides;
 use super::sparse::MapBuilder;
 use crate::tree::meta::{Kind, Meta, Mtime};
+use crate::tree::path::{clean_path, show};
 
 /// Compares the sum over a header with the one it names.
 pub fn check_sum(header: &Header, block: &[u8]) -> Result<()> {
@@ -69,6 +70,25 @@ pub fn read_meta(header: &Header, kind: Kind, overrides: &Overrides) -> Result<M
         device,
         size_bytes: 0,
     })
+}
+
+/// Reads where a link points, which `link` of an extended header overrides;
+/// empty where the member is no link.
+pub fn read_link_end(header: &Header, kind: Kind, link: Option<Vec<u8>>) -> Result<Vec<u8>> {
+    let link = || link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
+    let end = match kind {
+        _ if header.entry_type() == EntryType::Link => {
+            let link = link();
+            clean_path(&link).with_context(|| format!("the end {} of the link", show(&link)))?
+        }
+        Kind::Symlink => link(),
+        _ => Vec::new(),
+    };
+    ensure!(
+        !end.contains(&0) && (kind != Kind::Symlink || !end.is_empty()),
+        "its end is empty or has a zero in it"
+    );
+    Ok(end)
 }
 
 /// Adds the entries of an extension block of an old GNU sparse map; tells

@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 
 use super::batch::{Batch, Member, Part};
 use super::block::{BLOCK, padding};
-use super::header::{check_sum, extend_old_map, kind_of, read_meta};
+use super::header::{check_sum, extend_old_map, kind_of, read_link_end, read_meta};
 use super::records::{Overrides, Sparse};
 use super::sparse::{MapBuilder, MapReader, check_map};
 use crate::tree::holes::Extent;
@@ -305,9 +305,8 @@ impl Parser {
         let mut overrides = Overrides::default();
         overrides.apply(&self.global)?;
         overrides.apply(&extensions.pax)?;
-        let sparse_name = overrides.sparse.as_mut().and_then(|s| s.name.take());
-        let name = sparse_name
-            .or_else(|| overrides.path.take())
+        let name = overrides
+            .take_name()
             .or(extensions.long_name)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         self.last_path.clone_from(&name);
@@ -321,20 +320,7 @@ impl Parser {
         );
         let meta = read_meta(header, kind, &overrides)?;
         let link = overrides.link_path.take().or(extensions.long_link);
-        let link =
-            || link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
-        let link_end = match kind {
-            _ if is_hard_link => {
-                let link = link();
-                clean_path(&link).with_context(|| format!("the end {} of the link", show(&link)))?
-            }
-            Kind::Symlink => link(),
-            _ => Vec::new(),
-        };
-        ensure!(
-            !link_end.contains(&0) && (kind != Kind::Symlink || !link_end.is_empty()),
-            "its end is empty or has a zero in it"
-        );
+        let link_end = read_link_end(header, kind, link)?;
         let xattrs = std::mem::take(&mut overrides.xattrs);
         if kind == Kind::File && !is_hard_link {
             let stored = overrides.size.map_or_else(|| header.entry_size(), Ok)?;
@@ -361,17 +347,22 @@ impl Parser {
         self.state = State::Header;
         // GNU tar's incremental archives list a directory's names after it.
         if header.entry_type().as_byte() == b'D' {
-            let size = header.entry_size()?;
-            self.state = State::Extension {
-                kind: Extension::Ignored,
-                body: Vec::new(),
-                left: size,
-            };
-            self.extensions.count = 1;
-            ensure!(size <= MAX_EXTENSION_BYTES, "a list of {size} bytes");
-            if size == 0 {
-                self.end_extension()?;
-            }
+            self.skip_list(header.entry_size()?)?;
+        }
+        Ok(())
+    }
+
+    /// Passes over `size` bytes that belong to no file.
+    fn skip_list(&mut self, size: u64) -> Result<()> {
+        self.state = State::Extension {
+            kind: Extension::Ignored,
+            body: Vec::new(),
+            left: size,
+        };
+        self.extensions.count = 1;
+        ensure!(size <= MAX_EXTENSION_BYTES, "a list of {size} bytes");
+        if size == 0 {
+            self.end_extension()?;
         }
         Ok(())
     }

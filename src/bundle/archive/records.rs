@@ -39,6 +39,12 @@ impl Sparse {
 }
 
 impl Overrides {
+    /// Takes the name: what a sparse file is really called comes first.
+    pub fn take_name(&mut self) -> Option<Vec<u8>> {
+        let sparse_name = self.sparse.as_mut().and_then(|s| s.name.take());
+        sparse_name.or_else(|| self.path.take())
+    }
+
     /// Applies the body of an extended header.
     pub fn apply(&mut self, mut body: &[u8]) -> Result<()> {
         while !body.is_empty() {

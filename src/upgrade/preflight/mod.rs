@@ -42,7 +42,7 @@ pub fn check(
     machine: &Machine,
     manifest: Option<&Manifest>,
 ) -> (Report, Option<Facts>) {
-    let mut report = Report::new();
+    let mut report = Report::default();
     let target = machine.booted.other();
     if let Some(manifest) = manifest {
         report.add("product", release::check_product(appliance, manifest));

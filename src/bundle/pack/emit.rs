@@ -1,0 +1,172 @@
+//! The tar stream of a tree, member by member, digested on the way.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{AtFlags, readlinkat};
+use nix::sys::stat::{FileStat, fstat, fstatat};
+
+use super::chunks::ChunkWriter;
+use super::group::Group;
+use super::likeness::Likeness;
+use super::spill::Spill;
+use crate::bundle::archive::block::{BLOCK, END, padding};
+use crate::bundle::archive::write::NewMember;
+use crate::bundle::format::manifest::TreeSummary;
+use crate::sha::Sha;
+use crate::tree::digest::{InodeHasher, TreeSum};
+use crate::tree::dirs::{Dirs, Missing};
+use crate::tree::holes::{Extent, data_extents};
+use crate::tree::meta::{Kind, Meta};
+use crate::tree::path::{show, split};
+use crate::tree::walk::{OPEN_DIRS, open_file};
+use crate::tree::xattrs::{self, Xattr};
+
+/// What a file's data is rounded up to in a slot.
+const SLOT_BLOCK: u64 = 4096;
+
+/// Writes the tar stream.
+pub struct Emitter<'a, 'b> {
+    dirs: Dirs,
+    chunks: &'a mut ChunkWriter<'b>,
+    header: Vec<u8>,
+    sum: TreeSum,
+    data_bytes: u64,
+    /// Digests of inodes with several names.
+    linked: HashMap<(u64, u64), Sha>,
+}
+
+impl<'a, 'b> Emitter<'a, 'b> {
+    /// Writes what it reads below `root` to `chunks`.
+    pub fn new(root: &Path, chunks: &'a mut ChunkWriter<'b>) -> Result<Emitter<'a, 'b>> {
+        Ok(Emitter {
+            dirs: Dirs::new(root, OPEN_DIRS, Missing::Fail)?,
+            chunks,
+            header: Vec::new(),
+            sum: TreeSum::default(),
+            data_bytes: 0,
+            linked: HashMap::new(),
+        })
+    }
+
+    /// Writes all members, group by group, and the end of the archive.
+    pub fn emit(&mut self, spills: Vec<Spill>, likeness: &mut Likeness) -> Result<()> {
+        for (group, spill) in Group::ALL.into_iter().zip(spills) {
+            self.chunks.begin_group(group)?;
+            let counted = self.sum;
+            spill.drain(likeness, &mut |path, first_name| {
+                self.entry(path, first_name)
+                    .with_context(|| format!("reading {}", show(path)))
+            })?;
+            if group == Group::EarlyDirs {
+                // They come again and count then.
+                self.sum = counted;
+            }
+        }
+        self.chunks.write(&END)
+    }
+
+    fn entry(&mut self, path: &[u8], first_name: &[u8]) -> Result<()> {
+        let (dir, name) = split(path);
+        let dir = self.dirs.get(dir)?;
+        let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
+        let stat = fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let meta = Meta::from_stat(&stat).context("it has become a socket")?;
+        let member = NewMember {
+            path,
+            meta: &meta,
+            link_end: first_name,
+            is_hard_link: !first_name.is_empty(),
+            xattrs: &[],
+            extents: &[],
+        };
+        if member.is_hard_link {
+            self.write_header(&member)?;
+            let inode = (stat.st_dev, stat.st_ino);
+            let digest = self.linked.get(&inode).context("it has been replaced")?;
+            self.sum.add(path, digest);
+            return Ok(());
+        }
+        let hasher = match meta.kind {
+            Kind::File => {
+                let file = open_file(&dir, name)?;
+                let stat = fstat(&file)?;
+                self.file(path, &file, &stat)?
+            }
+            kind => {
+                let link_end = match kind {
+                    Kind::Symlink => readlinkat(dir.as_fd(), name)?.into_vec(),
+                    _ => Vec::new(),
+                };
+                let xattrs = xattrs::read_at(dir.as_fd(), name.as_bytes())?;
+                self.write_header(&NewMember {
+                    link_end: &link_end,
+                    xattrs: &xattrs,
+                    ..member
+                })?;
+                InodeHasher::new(&meta, &xattrs, &link_end)
+            }
+        };
+        let digest = hasher.finish();
+        self.sum.add(path, &digest);
+        self.sum.inodes += 1;
+        if stat.st_nlink > 1 && meta.kind != Kind::Dir {
+            self.linked.insert((stat.st_dev, stat.st_ino), digest);
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &[u8], file: &File, stat: &FileStat) -> Result<InodeHasher> {
+        let meta = Meta::from_stat(stat)
+            .filter(|meta| meta.kind == Kind::File)
+            .context("it is no longer a file")?;
+        let xattrs: Vec<Xattr> = xattrs::read_open(file)?;
+        let extents = data_extents(file, stat)?;
+        self.write_header(&NewMember {
+            path,
+            meta: &meta,
+            link_end: b"",
+            is_hard_link: false,
+            xattrs: &xattrs,
+            extents: &extents,
+        })?;
+        let mut hasher = InodeHasher::new(&meta, &xattrs, b"");
+        let mut at = 0;
+        for extent in &extents {
+            hasher.hole(extent.offset - at);
+            let mut look = |data: &[u8]| hasher.data(data);
+            self.chunks
+                .write_file(file, extent.offset, extent.length, &mut look)?;
+            at = extent.end();
+        }
+        hasher.hole(meta.size_bytes - at);
+        let stored: u64 = extents.iter().map(|e: &Extent| e.length).sum();
+        self.chunks.write(&END[..padding(stored)])?;
+        self.data_bytes += stored.next_multiple_of(SLOT_BLOCK);
+        Ok(hasher)
+    }
+
+    fn write_header(&mut self, member: &NewMember) -> Result<()> {
+        self.header.clear();
+        member.write(&mut self.header);
+        let data: u64 = member.extents.iter().map(|e| e.length).sum();
+        let bytes = self.header.len() as u64 + data.next_multiple_of(BLOCK as u64);
+        self.chunks.begin_member(member.path, bytes)?;
+        self.chunks.write(&self.header)
+    }
+
+    /// Returns what the tree amounts to.
+    pub fn summary(&self) -> TreeSummary {
+        TreeSummary {
+            entries: self.sum.entries,
+            inodes: self.sum.inodes,
+            data_bytes: self.data_bytes,
+            digest: self.sum.finish(),
+        }
+    }
+}

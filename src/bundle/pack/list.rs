@@ -1,0 +1,81 @@
+//! The list of a tree's files, each under its group.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::group::Group;
+use super::release::Release;
+use super::spill::Spill;
+use crate::bundle::archive::block::BLOCK;
+use crate::progress::Progress;
+use crate::tree::meta::Kind;
+use crate::tree::path::show;
+use crate::tree::walk::{Found, LeftOut, walk};
+use crate::tree::{acl, xattrs};
+
+/// A tree that has been listed.
+pub struct Listing {
+    /// The paths, by group.
+    pub spills: Vec<Spill>,
+    left_out: LeftOut,
+    /// About how long the tar stream will be.
+    pub tar_bytes: u64,
+}
+
+/// Lists the tree at `root` without what `release` excludes; the lists wait on
+/// the file system of `out`.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
+    let mut spills = Vec::new();
+    for group in Group::ALL {
+        spills.push(Spill::new(out, group)?);
+    }
+    let mut first_names: HashMap<(u64, u64), Box<[u8]>> = HashMap::new();
+    let mut tar_bytes = 0;
+    let left_out = walk(root, &release.globs()?, &mut |found: &Found| {
+        // Nearly every entry has a pax header of two blocks before its own.
+        tar_bytes += 3 * BLOCK as u64;
+        if found.meta.kind == Kind::Dir && has_default_acl(found)? {
+            spills[Group::EarlyDirs as usize].push(found.path, b"")?;
+        }
+        if found.links() > 1 {
+            if let Some(first) = first_names.get(&found.inode()) {
+                return spills[Group::Links as usize].push(found.path, first);
+            }
+            first_names.insert(found.inode(), found.path.into());
+        }
+        let stored = u64::try_from(found.stat.st_blocks).unwrap_or(0) * 512;
+        let stored = stored.min(found.meta.size_bytes);
+        tar_bytes += stored.next_multiple_of(BLOCK as u64);
+        spills[Group::of(found)? as usize].push(found.path, b"")
+    })
+    .with_context(|| format!("listing {}", root.display()))?;
+    Ok(Listing {
+        spills,
+        left_out,
+        tar_bytes,
+    })
+}
+
+fn has_default_acl(found: &Found) -> Result<bool> {
+    let xattrs = xattrs::read_at(found.dir.as_fd(), found.name.as_bytes())?;
+    Ok(xattrs.iter().any(|x| x.name == acl::DEFAULT))
+}
+
+impl Listing {
+    /// Tells what is not packed.
+    pub fn tell_left_out(&self, progress: &dyn Progress) {
+        for path in &self.left_out.swap_files {
+            progress.note(&format!("left out swap file /{}", show(path)));
+        }
+        if self.left_out.sockets > 0 {
+            progress.note(&format!("left out {} sockets", self.left_out.sockets));
+        }
+    }
+}

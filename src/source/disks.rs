@@ -1,0 +1,103 @@
+//! The disks of an image with the volumes on them, each of which can be mounted.
+
+use std::path::Path;
+
+use anyhow::{Context, Error, Result};
+
+use super::content::{Content, FileSystem};
+use super::opened::SourceOptions;
+use super::raw::RawImage;
+use super::volume::{Name, Volume};
+use crate::failure::{Class, Classify};
+use crate::progress::{Progress, Step};
+use crate::refuse;
+use crate::system::{Mount, Mounted, System};
+
+/// The disks of an image.
+pub struct Disks<'a, 'i> {
+    pub sys: &'a dyn System,
+    /// Where the image came from, for messages.
+    pub source: &'i Path,
+    pub disks: &'i [RawImage],
+    pub volumes: &'i [Volume],
+    pub options: &'i SourceOptions,
+    pub progress: &'i dyn Progress,
+}
+
+impl<'a> Disks<'a, '_> {
+    /// Mounts the file system on `volume` at `at`, read-only.
+    ///
+    /// # Errors
+    /// Class `Refused` when it cannot be mounted as it is.
+    pub fn mount(&self, volume: &Volume, at: &Path) -> Result<Mounted<'a>> {
+        let Content::FileSystem(file_system) = &volume.content else {
+            refuse!("{} holds no file system", volume.name);
+        };
+        if file_system.needs_replay {
+            return Err(unclean(volume));
+        }
+        let assembled;
+        let (disk, offset, size_bytes) = match volume.extents.as_slice() {
+            [extent] => (&self.disks[extent.disk], extent.offset, extent.size_bytes),
+            _ => {
+                assembled = self.assemble(volume)?;
+                (&assembled, 0, assembled.size_bytes())
+            }
+        };
+        let options = mount_options(file_system, offset, size_bytes);
+        let mount = Mount::device(&disk.path(), at, file_system.kind, &options);
+        Mounted::new(self.sys, &mount)
+            .map_err(|error| match file_system.kind {
+                // The log tells; the kernel does not replay it on a read-only disk.
+                "xfs" if format!("{error:#}").contains("read-only") => {
+                    unclean(volume).context(error)
+                }
+                _ => error,
+            })
+            .with_context(|| format!("mounting {} of {}", volume.name, self.source.display()))
+            .class(Class::Refused)
+    }
+
+    /// Copies a volume that lies in pieces into one temporary file.
+    fn assemble(&self, volume: &Volume) -> Result<RawImage> {
+        let size_bytes = volume.extents.iter().map(|extent| extent.size_bytes).sum();
+        let allocated = self
+            .disks
+            .iter()
+            .map(RawImage::allocated_bytes)
+            .sum::<Result<u64>>()?;
+        let whole = RawImage::temporary(size_bytes, allocated.min(size_bytes))?;
+        self.progress
+            .start(Step::Join(volume.name.to_string()), Some(size_bytes));
+        let mut at = 0;
+        for extent in &volume.extents {
+            let range = extent.offset..extent.offset + extent.size_bytes;
+            whole.copy_from(&self.disks[extent.disk], range, at, self.progress)?;
+            at += extent.size_bytes;
+        }
+        self.progress.finish();
+        Ok(whole)
+    }
+
+    /// Tells whether `volume` is the customer's.
+    pub fn is_data(&self, volume: &Volume) -> bool {
+        matches!(&volume.name, Name::Logical(_, name) if self.options.data_volumes.contains(name))
+    }
+}
+
+fn unclean(volume: &Volume) -> Error {
+    Error::msg(format!(
+        "{} was in use when the image was made (its journal holds changes that are not in place); \
+         boot the VM and shut it down cleanly",
+        volume.name
+    ))
+}
+
+fn mount_options(file_system: &FileSystem, offset: u64, size_bytes: u64) -> String {
+    let mut options = format!("ro,nodev,nosuid,noexec,loop,offset={offset},sizelimit={size_bytes}");
+    if file_system.kind == "xfs" {
+        // Two slots are often copies of each other, and the kernel mounts a UUID once.
+        options.push_str(",nouuid");
+    }
+    options
+}
