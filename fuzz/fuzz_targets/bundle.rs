@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use va_upgrade::bundle::{visit, Sealed, Trust};
+use va_upgrade::bundle::{Sealed, Trust, visit};
 use va_upgrade::progress::Silent;
 use va_upgrade_fuzz::bundle::{Notes, mend};
 

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use va_upgrade::bundle::{unpack, visit, Bundle, Devices, Sealed, Trust, UnpackOptions};
-use va_upgrade::tree::digest::digest_tree;
+use va_upgrade::bundle::{Bundle, Devices, Sealed, Trust, UnpackOptions, unpack, visit};
 use va_upgrade::progress::Silent;
+use va_upgrade::tree::digest::digest_tree;
 use va_upgrade_fuzz::bundle::{Notes, forge};
 use va_upgrade_fuzz::members::{Piece, assemble};
 
@@ -34,7 +34,7 @@ fuzz_target!(|recipe: Recipe| {
     let dir = tempfile::tempdir().expect("a place for trees");
     let target = dir.path().join("lying");
     let threads = usize::from(recipe.threads % 3) + 1;
-    let unpacked = unpack(&lying, &target, threads);
+    let unpacked = unpacks(&lying, &target, threads);
     let names = fs::read_dir(dir.path()).expect("still there").count();
     assert_eq!(names, 1, "something was written outside");
     if !unpacked {
@@ -53,7 +53,10 @@ fuzz_target!(|recipe: Recipe| {
     let cuts: Vec<_> = recipe.cuts.iter().map(|(size, _)| (*size, None)).collect();
     let honest = forge(&archive, &cuts).expect("there is less to refuse");
     let in_order = dir.path().join("in-order");
-    assert!(unpack(&honest, &in_order, 1), "only the lies were believed");
+    assert!(
+        unpacks(&honest, &in_order, 1),
+        "only the lies were believed"
+    );
     let digest = |target: &Path| digest_tree(target, 1, &Silent).expect("a tree");
     assert_eq!(digest(&target), digest(&in_order), "not the same tree");
 });
@@ -66,7 +69,7 @@ fn open(bundle: &[u8]) -> Bundle<'_> {
         .0
 }
 
-fn unpack(bundle: &[u8], target: &Path, threads: usize) -> bool {
+fn unpacks(bundle: &[u8], target: &Path, threads: usize) -> bool {
     fs::create_dir(target).expect("nothing is there yet");
     let options = UnpackOptions {
         devices: Devices::Make,

@@ -5,10 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use tar::{EntryType, Header};
-use va_upgrade::bundle::{BootFiles, Chunk, Codec, Entry, FORMAT, Index, Manifest, Names, Payload, TreeSummary, Visitor};
+use va_upgrade::bundle::{
+    BootFiles, Chunk, Codec, Entry, FORMAT, Index, Manifest, Names, Payload, TreeSummary, Visitor,
+};
 use va_upgrade::cpu::CpuLevel;
-use va_upgrade::tree::meta::Kind;
 use va_upgrade::sha::Sha;
+use va_upgrade::tree::meta::Kind;
 
 use crate::{BLOCK, check_path, mend_manifest, mend_sums};
 

@@ -5,8 +5,8 @@ pub mod bundle;
 pub mod members;
 
 use va_upgrade::bundle::fuzzing::{Archive, SeenMember, parse};
-use va_upgrade::tree::meta::Kind;
 use va_upgrade::sha::Sha;
+use va_upgrade::tree::meta::Kind;
 
 /// The size of tar's blocks.
 pub const BLOCK: usize = 512;
