@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 use tar::{EntryType, Header};
 use va_upgrade::bundle::{
-    BootFiles, Chunk, Codec, Entry, FORMAT, Index, Manifest, Names, Payload, TreeSummary, Visitor,
+    BootFiles, Chunk, Codec, Entry, FORMAT, INDEX, Index, IndexMember, Landmarks, Manifest, Names,
+    Payload, TreeSummary, Visitor,
 };
 use va_upgrade::cpu::CpuLevel;
 use va_upgrade::sha::Sha;
@@ -14,8 +16,8 @@ use va_upgrade::tree::meta::Kind;
 
 use crate::{BLOCK, check_path, mend_manifest, mend_sums};
 
-/// Puts right the sums of headers, the digests of chunks and the checksum of
-/// the manifest, as far as there are any.
+/// Puts right the sums of headers, the digests of chunks and of index members and
+/// the checksum of the manifest, as far as there are any.
 pub fn mend(bundle: &mut [u8]) {
     mend_sums(bundle);
     let Some((_, size)) = header(bundle, 0) else {
@@ -30,30 +32,67 @@ pub fn mend(bundle: &mut [u8]) {
         return;
     };
     let mut at = end.next_multiple_of(BLOCK);
-    while let Some((name, size)) = header(bundle, at) {
-        at += BLOCK;
-        if !name.starts_with(b"manifest.sig.") {
-            break;
-        }
-        at = at.saturating_add(size).next_multiple_of(BLOCK);
+    while header(bundle, at).is_some_and(|(name, _)| name.starts_with(b"manifest.sig.")) {
+        let (_, size) = header(bundle, at).unwrap_or_default();
+        at = (at + BLOCK).saturating_add(size).next_multiple_of(BLOCK);
     }
-    let mut line = BLOCK;
-    for chunk in &manifest.chunks {
-        let place = [chunk.offset, chunk.packed].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let start = at.saturating_add(place[0]);
-        let Some(packed) = bundle.get(start..start.saturating_add(place[1])) else {
-            break;
+    let mut members = Vec::new();
+    for _ in &manifest.index {
+        let Some((_, size)) = header(bundle, at) else {
+            return;
         };
-        let digest = Sha::of(packed).to_string();
-        let old = chunk.sha256.to_string();
-        let text = &bundle[line..end];
-        let Some(found) = text.windows(old.len()).position(|w| w == old.as_bytes()) else {
-            break;
+        let start = at + BLOCK;
+        members.push(start..start.saturating_add(size).min(bundle.len()));
+        at = start.saturating_add(size).next_multiple_of(BLOCK);
+    }
+    if let Some(place) = members.first() {
+        mend_index(bundle, place.clone(), at + BLOCK, &manifest);
+    }
+    for (member, place) in manifest.index.iter().zip(members) {
+        let Some(content) = bundle.get(place) else {
+            return;
         };
-        line += found;
-        bundle[line..line + digest.len()].copy_from_slice(digest.as_bytes());
+        let digest = Sha::of(content);
+        replace(&mut bundle[BLOCK..end], 0, &member.sha256, &digest);
     }
     mend_manifest(&mut bundle[BLOCK..end]);
+}
+
+/// Puts right the digests of the chunks in the index at `place`; the payload
+/// begins at `payload_at`.
+fn mend_index(bundle: &mut [u8], place: Range<usize>, payload_at: usize, manifest: &Manifest) {
+    let Some(text) = bundle.get(place.clone()) else {
+        return;
+    };
+    let Ok(index) = Index::parse(text, &manifest.payload) else {
+        return;
+    };
+    let mut from = 0;
+    for chunk in &index.chunks {
+        let numbers = [chunk.offset, chunk.packed];
+        let [offset, packed] = numbers.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let start = payload_at.saturating_add(offset);
+        let Some(data) = bundle.get(start..start.saturating_add(packed)) else {
+            return;
+        };
+        let digest = Sha::of(data);
+        let text = &mut bundle[place.clone()];
+        let Some(at) = replace(text, from, &chunk.sha256, &digest) else {
+            return;
+        };
+        from = at;
+    }
+}
+
+/// Writes one digest over the first place of another from `from` on.
+fn replace(text: &mut [u8], from: usize, old: &Sha, new: &Sha) -> Option<usize> {
+    let (old, new) = (old.to_string(), new.to_string());
+    let found = text[from..]
+        .windows(old.len())
+        .position(|window| window == old.as_bytes())?;
+    let at = from + found;
+    text[at..at + new.len()].copy_from_slice(new.as_bytes());
+    Some(at + new.len())
 }
 
 fn header(bundle: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
@@ -80,7 +119,7 @@ pub fn forge(archive: &[u8], cuts: &[(u16, Option<u16>)]) -> Option<Vec<u8>> {
             packed: packed.len() as u64,
             size: size as u64,
             sha256: Sha::of(&packed),
-            index: first.map(|first| Index {
+            landmarks: first.map(|first| Landmarks {
                 first: first.into(),
                 names: Names::default(),
             }),
@@ -88,11 +127,13 @@ pub fn forge(archive: &[u8], cuts: &[(u16, Option<u16>)]) -> Option<Vec<u8>> {
         payload.extend(packed);
         rest = after;
     }
-    let manifest = describe(chunks, payload.len() as u64, archive.len() as u64);
+    let index = Index { chunks }.render().ok()?;
+    let manifest = describe(&index, payload.len() as u64, archive.len() as u64);
     let text = manifest.render().ok()?;
     let mut bundle = Vec::new();
     for (name, content) in [
         ("manifest.yaml", text.as_bytes()),
+        (INDEX, &index),
         (Codec::Zstd.member(), &payload),
     ] {
         let mut header = Header::new_ustar();
@@ -112,7 +153,7 @@ pub fn forge(archive: &[u8], cuts: &[(u16, Option<u16>)]) -> Option<Vec<u8>> {
     Some(bundle)
 }
 
-fn describe(chunks: Vec<Chunk>, packed_bytes: u64, size_bytes: u64) -> Manifest {
+fn describe(index: &[u8], packed_bytes: u64, size_bytes: u64) -> Manifest {
     Manifest {
         format: FORMAT,
         product: "Fuzz".into(),
@@ -140,7 +181,11 @@ fn describe(chunks: Vec<Chunk>, packed_bytes: u64, size_bytes: u64) -> Manifest 
             packed_bytes,
             size_bytes,
         },
-        chunks,
+        index: vec![IndexMember {
+            name: INDEX.into(),
+            bytes: index.len() as u64,
+            sha256: Sha::of(index),
+        }],
     }
 }
 

@@ -22,9 +22,11 @@ mod unpack;
 #[cfg(fuzzing)]
 pub use archive::fuzzing;
 pub use codec::Codec;
-pub use format::index::{Index, Names};
+pub use format::files::{FILES, FileLine, FilesReader};
+pub use format::index::{Chunk, Index, MAX_CHUNK_BYTES};
+pub use format::landmarks::{Landmarks, Names};
 pub use format::manifest::{
-    BootFiles, Chunk, FORMAT, MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest, Payload, TreeSummary,
+    BootFiles, FORMAT, INDEX, IndexMember, MAX_MANIFEST_BYTES, Manifest, Payload, TreeSummary,
 };
 pub use inspect::contents::{Contents, Node};
 pub use inspect::proof::verify_deep;

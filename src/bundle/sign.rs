@@ -1,12 +1,12 @@
 //! Adds signatures to a bundle that is there already.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::format::container::{MAX_SIGNATURES, write_members};
+use super::format::container::{MAX_SIGNATURES, write_front};
 use super::keyring::{KeyId, SIGNATURE_BYTES, SigningKey};
 use super::open::sealed::{Sealed, Trust};
 use crate::failure::{Class, Classify};
@@ -75,10 +75,14 @@ fn add_signature(path: &Path, signature: Vec<u8>) -> Result<()> {
         .with_context(|| format!("signing {}", path.display()))
         .class(Class::Usage)?;
     let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
-    let mut payload = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    payload.seek(SeekFrom::Start(bundle.payload_at()))?;
+    let mut rest = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    rest.seek(SeekFrom::Start(bundle.members_at()))?;
     let mut draft = Draft::create(path)?;
-    write_members(draft.file(), bundle.manifest(), &text, &signatures, payload)
-        .with_context(|| format!("signing {}", path.display()))?;
+    let mut write = |file: &mut File| -> Result<()> {
+        write_front(file, &text, &signatures, bundle.manifest().created)?;
+        io::copy(&mut rest, file)?;
+        Ok(())
+    };
+    write(draft.file()).with_context(|| format!("signing {}", path.display()))?;
     draft.commit()
 }

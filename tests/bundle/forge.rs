@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use tar::{EntryType, Header};
-use va_upgrade::bundle::{Chunk, Codec, Index, Manifest, Names};
+use va_upgrade::bundle::{Chunk, Codec, INDEX, Index, IndexMember, Landmarks, Manifest, Names};
 use va_upgrade::sha::Sha;
 
 /// A tar made by hand.
@@ -86,7 +86,7 @@ pub fn xz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What a manifest says of a chunk: its size, and where its first member
+/// What an index says of a chunk: its size, and where its first member
 /// begins if it says anything.
 pub type Cut = (usize, Option<u64>);
 
@@ -106,40 +106,57 @@ pub fn forge(manifest: &Manifest, archive: &[u8], cuts: &[Cut], path: &Path) {
 
 /// Makes a bundle of packed chunks, which become as large as it is told.
 pub fn forge_packed(manifest: &Manifest, chunks: &[(&[u8], u64, Option<u64>)], path: &Path) {
-    let mut forged = manifest.clone();
+    let mut index = Index::default();
     let mut payload = Vec::new();
-    forged.chunks.clear();
     for (packed, size, first) in chunks {
         let names = Names::default();
-        forged.chunks.push(Chunk {
+        index.chunks.push(Chunk {
             offset: payload.len() as u64,
             packed: packed.len() as u64,
             size: *size,
             sha256: Sha::of(packed),
-            index: first.map(|first| Index { first, names }),
+            landmarks: first.map(|first| Landmarks { first, names }),
         });
         payload.extend_from_slice(packed);
     }
+    let mut forged = manifest.clone();
     forged.payload.packed_bytes = payload.len() as u64;
     forged.payload.size_bytes = chunks.iter().map(|(_, size, _)| size).sum();
-    write_bundle(forged.render().unwrap().as_bytes(), &payload, path);
+    let index = index.render().unwrap();
+    write_bundle(&mut forged, &[(INDEX, &index)], &payload, path);
 }
 
-/// Writes a bundle around a manifest and a payload that may not fit it.
-pub fn write_bundle(manifest: &[u8], payload: &[u8], path: &Path) {
+/// Writes a bundle around index members, which the manifest gets right, and a
+/// payload that may not fit it.
+pub fn write_bundle(
+    manifest: &mut Manifest,
+    members: &[(&str, &[u8])],
+    payload: &[u8],
+    path: &Path,
+) {
+    manifest.index = members
+        .iter()
+        .map(|(name, content)| IndexMember {
+            name: (*name).to_owned(),
+            bytes: content.len() as u64,
+            sha256: Sha::of(content),
+        })
+        .collect();
+    let text = manifest.render().unwrap();
     let mut bundle = tar::Builder::new(Vec::new());
-    let created = 1_700_000_000;
-    for (name, content) in [("manifest.yaml", manifest), (Codec::Xz.member(), payload)] {
+    let first = [("manifest.yaml", text.as_bytes())];
+    let last = [(Codec::Xz.member(), payload)];
+    for (name, content) in first.iter().chain(members).chain(&last) {
         let mut header = Header::new_ustar();
         header.set_path(name).unwrap();
         header.set_mode(0o644);
         header.set_uid(0);
         header.set_gid(0);
         header.set_size(content.len() as u64);
-        header.set_mtime(created);
+        header.set_mtime(manifest.created);
         header.set_entry_type(EntryType::Regular);
         header.set_cksum();
-        bundle.append(&header, content).unwrap();
+        bundle.append(&header, *content).unwrap();
     }
     fs::write(path, bundle.into_inner().unwrap()).unwrap();
 }

@@ -9,10 +9,9 @@ use crate::kit::*;
 use crate::listing::open;
 use crate::lying::{Lab, archive};
 use tar::{EntryType, Header};
-use va_upgrade::bundle::{Devices, Sealed, Trust, UnpackOptions, unpack};
+use va_upgrade::bundle::{Devices, INDEX, Index, Sealed, Trust, UnpackOptions, unpack};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
-use va_upgrade::sha::Sha;
 use va_upgrade::system::Host;
 
 /// Unpacks into a directory beside one that must stay as it is.
@@ -254,29 +253,24 @@ fn chunk_tables_that_overlap_lie_or_run_past_the_end_are_refused() {
         &bundle,
     );
     let sealed = Sealed::open(&bundle).unwrap();
-    let text = String::from_utf8(sealed.signed_bytes().to_vec()).unwrap();
-    let (body, _) = text.split_once("checksum: ").unwrap();
-    let (manifest, _) = sealed.authenticate(Trust::Anyone).unwrap();
-    let manifest = manifest.manifest().clone();
-    let [first, second] = &manifest.chunks[..] else {
+    let (opened, _) = sealed.authenticate(Trust::Anyone).unwrap();
+    let mut manifest = opened.manifest().clone();
+    let [first, second] = opened.chunks() else {
         panic!("two chunks were asked for");
     };
-    let payload = fs::read(&bundle).unwrap();
-    let at = 512 + text.len().next_multiple_of(512) + 512;
-    let payload = &payload[at..][..usize::try_from(manifest.payload.packed_bytes).unwrap()];
-    let offset = |to: u64| {
-        (
-            format!("offset: {}", second.offset),
-            format!("offset: {to}"),
-        )
+    let index = Index {
+        chunks: opened.chunks().to_vec(),
     };
-    let packed = |to: u64| {
-        (
-            format!("packed: {}", second.packed),
-            format!("packed: {to}"),
-        )
-    };
-    let size = |to: u64| (format!("size: {}", second.size), format!("size: {to}"));
+    let body = String::from_utf8(index.render().unwrap()).unwrap();
+    let whole = fs::read(&bundle).unwrap();
+    let payload_bytes = usize::try_from(manifest.payload.packed_bytes).unwrap();
+    let at = whole.len() - 1024 - payload_bytes.next_multiple_of(512);
+    let payload = &whole[at..][..payload_bytes];
+    let field =
+        |name: &str, from: u64, to: u64| (format!("\"{name}\":{from}"), format!("\"{name}\":{to}"));
+    let offset = |to| field("offset", second.offset, to);
+    let packed = |to| field("packed", second.packed, to);
+    let size = |to| field("size", second.size, to);
     for ((old, new), word) in [
         (offset(0), "chunk 1 starts at 0"),
         (offset(second.offset - 1), "the one before it ends at"),
@@ -295,11 +289,15 @@ fn chunk_tables_that_overlap_lie_or_run_past_the_end_are_refused() {
         ),
     ] {
         assert!(body.contains(&old), "{old}");
-        // The last place is the second chunk's; the payload stands before both.
+        // The last place is the second chunk's.
         let (before, after) = body.rsplit_once(&old).unwrap();
-        let body = format!("{before}{new}{after}");
-        let text = format!("{body}checksum: {}\n", Sha::of(body.as_bytes()));
-        write_bundle(text.as_bytes(), payload, &bundle);
+        let index = format!("{before}{new}{after}");
+        write_bundle(
+            &mut manifest,
+            &[(INDEX, index.as_bytes())],
+            payload,
+            &bundle,
+        );
         let target = lab.path("target");
         fs::create_dir(&target).unwrap();
         let unpack = || {

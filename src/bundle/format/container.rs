@@ -90,19 +90,22 @@ pub fn read_end(input: &mut impl Read) -> Result<()> {
     Ok(())
 }
 
-/// Writes a whole bundle; `payload` stands at its first byte.
-pub fn write_members(
+/// Writes what comes before the index members.
+pub fn write_front(
     out: &mut File,
-    manifest: &Manifest,
     text: &[u8],
     signatures: &[Vec<u8>],
-    payload: impl io::Read,
+    created: u64,
 ) -> Result<()> {
-    write_member(out, MANIFEST, text, manifest.created)?;
+    write_member(out, MANIFEST, text, created)?;
     for (i, signature) in signatures.iter().enumerate() {
-        let name = signature_member(i + 1);
-        write_member(out, &name, signature, manifest.created)?;
+        write_member(out, &signature_member(i + 1), signature, created)?;
     }
+    Ok(())
+}
+
+/// Writes the payload member and the end; `payload` stands at its first byte.
+pub fn write_payload(out: &mut File, manifest: &Manifest, payload: impl Read) -> Result<()> {
     let size = manifest.payload.packed_bytes;
     out.write_all(&header(&manifest.payload.member, size, manifest.created))?;
     let copied = io::copy(&mut payload.take(size), out)?;

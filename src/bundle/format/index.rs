@@ -1,136 +1,159 @@
-//! Which names a chunk holds, so that one file is found without reading all.
-//!
-//! The manifest keeps 18 bits of each name's digest, three letters: a chunk
-//! that holds a name always says so, and one in thousands says so wrongly.
+//! index.json: which chunk of the payload is where, and what it holds.
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
+use super::landmarks::Landmarks;
+use super::manifest::Payload;
 use crate::sha::Sha;
 
-const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-const WIDTH: usize = 3;
+/// The largest unpacked chunk accepted.
+pub const MAX_CHUNK_BYTES: u64 = 64 << 20;
+/// How much larger than its content a packed chunk may be.
+const MAX_PACKING_LOSS: u64 = 1 << 20;
 
-/// What helps to find a member of the tar without unpacking what is before it.
+/// The content of index.json.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// Where in the unpacked chunk the first member begins that begins in it;
-    /// the chunk's size if none does.
-    pub first: u64,
-    /// The names of the members in the chunk and of the directories above them.
-    pub names: Names,
+    /// The payload piece by piece.
+    pub chunks: Vec<Chunk>,
 }
 
-/// The marks of names, sorted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names(Vec<u32>);
+/// One independently packed piece of the payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Where it starts in the payload member.
+    pub offset: u64,
+    /// Its size in the bundle.
+    pub packed: u64,
+    /// Its size unpacked.
+    pub size: u64,
+    /// The digest of its packed bytes.
+    pub sha256: Sha,
+    /// What is in it.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub landmarks: Option<Landmarks>,
+}
 
-impl Names {
-    /// Adds a path and the directories above it.
-    pub fn add(&mut self, path: &[u8]) {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        for (slash, _) in slashes {
-            self.0.push(mark(&path[..slash]));
-        }
-        self.0.push(mark(path));
+impl Index {
+    /// Renders the member.
+    ///
+    /// # Errors
+    /// When JSON cannot say it, which does not happen.
+    pub fn render(&self) -> Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(self).context("rendering the index")?;
+        text.push(b'\n');
+        Ok(text)
     }
 
-    /// Adds the names of `other`.
-    pub fn extend(&mut self, other: &Names) {
-        self.0.extend(&other.0);
+    /// Reads the member, whose digest has been compared, and checks everything
+    /// it claims about `payload`.
+    ///
+    /// # Errors
+    /// When it is no index or contradicts itself or the manifest.
+    pub fn parse(text: &[u8], payload: &Payload) -> Result<Index> {
+        let index: Index = serde_json::from_slice(text).context("the index is unreadable")?;
+        index.check(payload)?;
+        Ok(index)
     }
 
-    /// Forgets all names.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Brings the marks into the order in which they are looked up.
-    pub fn sort(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup();
-    }
-
-    /// Tells whether the chunk may hold `path` or something below it.
-    pub fn may_hold(&self, path: &[u8]) -> bool {
-        self.0.binary_search(&mark(path)).is_ok()
-    }
-
-    fn render(&self) -> String {
-        let mut text = String::with_capacity(self.0.len() * WIDTH);
-        for mark in &self.0 {
-            for shift in [12, 6, 0] {
-                text.push(char::from(LETTERS[(mark >> shift & 63) as usize]));
-            }
-        }
-        text
-    }
-
-    fn parse(text: &str) -> Result<Names> {
-        let mut marks: Vec<u32> = Vec::with_capacity(text.len() / WIDTH);
-        ensure!(text.len().is_multiple_of(WIDTH), "the names are cut short");
-        for letters in text.as_bytes().chunks_exact(WIDTH) {
-            let mut mark = 0;
-            for letter in letters {
-                let value = LETTERS.iter().zip(0_u32..).find(|(l, _)| *l == letter);
-                let (_, value) = value.context("the names have a strange letter in them")?;
-                mark = mark << 6 | value;
-            }
+    fn check(&self, payload: &Payload) -> Result<()> {
+        let (mut packed, mut size) = (0_u64, 0_u64);
+        for (i, chunk) in self.chunks.iter().enumerate() {
             ensure!(
-                marks.last().is_none_or(|last| *last < mark),
-                "the names are out of order"
+                chunk.offset == packed,
+                "chunk {i} starts at {}, the one before it ends at {packed}",
+                chunk.offset
             );
-            marks.push(mark);
+            ensure!(
+                (1..=MAX_CHUNK_BYTES).contains(&chunk.size),
+                "chunk {i} unpacks to {} bytes, not 1 to {MAX_CHUNK_BYTES}",
+                chunk.size
+            );
+            ensure!(
+                (1..=chunk.size + MAX_PACKING_LOSS).contains(&chunk.packed),
+                "chunk {i} has {} packed bytes for {} bytes",
+                chunk.packed,
+                chunk.size
+            );
+            let first = chunk.landmarks.as_ref().map_or(0, |l| l.first);
+            ensure!(
+                first <= chunk.size,
+                "chunk {i} has its first member at {first} of {} bytes",
+                chunk.size
+            );
+            // Neither sum can overflow: both terms are bounded, and so is their number.
+            packed += chunk.packed;
+            size += chunk.size;
         }
-        Ok(Names(marks))
-    }
-}
-
-fn mark(path: &[u8]) -> u32 {
-    let Sha([a, b, c, ..]) = Sha::of(path);
-    (u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c)) >> 6
-}
-
-impl Serialize for Names {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.render())
-    }
-}
-
-impl<'de> Deserialize<'de> for Names {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Names, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Names::parse(&text).map_err(de::Error::custom)
+        ensure!(
+            packed == payload.packed_bytes && size == payload.size_bytes,
+            "the chunks hold {packed} packed and {size} unpacked bytes, the payload {} and {}",
+            payload.packed_bytes,
+            payload.size_bytes
+        );
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::codec::Codec;
 
-    #[test]
-    fn names_are_found_with_the_directories_above_them_and_survive_the_text() {
-        let mut names = Names::default();
-        for path in ["usr/bin/ls", "usr/bin/cat", "etc"] {
-            names.add(path.as_bytes());
-        }
-        names.sort();
-        let text = names.render();
-        assert_eq!(text.len(), 5 * WIDTH);
-        let read = Names::parse(&text).unwrap();
-        assert_eq!(read, names);
-        for path in ["usr/bin/ls", "usr/bin", "usr", "etc"] {
-            assert!(read.may_hold(path.as_bytes()), "{path}");
-        }
-        for path in ["usr/bin/l", "bin", "etc/passwd"] {
-            assert!(!read.may_hold(path.as_bytes()), "{path}");
-        }
+    fn sample() -> (Index, Payload) {
+        let chunk = |offset, packed, size| Chunk {
+            offset,
+            packed,
+            size,
+            sha256: Sha::of(b"x"),
+            landmarks: Some(Landmarks::default()),
+        };
+        let index = Index {
+            chunks: vec![chunk(0, 10, 1024), chunk(10, 20, 2048)],
+        };
+        let payload = Payload {
+            member: "rootfs.tar.xz".into(),
+            codec: Codec::Xz,
+            packed_bytes: 30,
+            size_bytes: 3072,
+        };
+        (index, payload)
     }
 
     #[test]
-    fn names_that_nobody_would_write_are_refused() {
-        for text in ["AAAA", "AA!", "AABAAA", "AABAAB"] {
-            assert!(Names::parse(text).is_err(), "{text}");
+    fn an_index_is_read_back_and_unknown_fields_are_ignored() {
+        let (index, payload) = sample();
+        let text = index.render().unwrap();
+        assert_eq!(Index::parse(&text, &payload).unwrap(), index);
+        let text = String::from_utf8(text).unwrap();
+        let newer = text.replacen('{', "{\"later\":[1],", 2);
+        assert_eq!(Index::parse(newer.as_bytes(), &payload).unwrap(), index);
+    }
+
+    #[test]
+    fn indexes_that_lie_are_refused_by_name() {
+        type Lie = fn(&mut Index, &mut Payload);
+        let lies: [(Lie, &str); 8] = [
+            (
+                |i, _| i.chunks[1].landmarks.as_mut().unwrap().first = 2049,
+                "first member",
+            ),
+            (|i, _| i.chunks[1].offset = 9, "chunk 1 starts"),
+            (|i, _| i.chunks[1].offset = 11, "chunk 1 starts"),
+            (|i, _| i.chunks[0].size = 0, "chunk 0 unpacks"),
+            (|i, _| i.chunks[0].size = 10_000_000_000, "chunk 0 unpacks"),
+            (|i, _| i.chunks[0].packed = u64::MAX, "chunk 0 has"),
+            (|_, p| p.packed_bytes = 31, "the payload 31"),
+            (|_, p| p.size_bytes = 1, "the payload"),
+        ];
+        for (lie, word) in lies {
+            let (mut index, mut payload) = sample();
+            lie(&mut index, &mut payload);
+            let text = serde_json::to_vec(&index).unwrap();
+            let error = format!("{:#}", Index::parse(&text, &payload).unwrap_err());
+            assert!(error.contains(word), "{word}: {error}");
         }
+        assert!(Index::parse(b"{}", &sample().1).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! manifest.yaml: what a bundle holds, and the digest of every payload chunk.
+//! manifest.yaml: what a bundle is, and the digests of the members that say what
+//! is in it. It is all that is signed, and short whatever the tree.
 //!
 //! The text ends with a checksum of itself, so that damage to an unsigned
 //! bundle is noticed too; a signature covers the whole text.
@@ -6,19 +7,22 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::index::Index;
 use crate::bundle::codec::Codec;
 use crate::cpu::CpuLevel;
 use crate::sha::Sha;
 
 /// The newest manifest format this program reads and the one it writes.
-pub const FORMAT: u32 = 1;
-/// The largest manifest accepted.
-pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
-/// The largest unpacked chunk accepted.
-pub const MAX_CHUNK_BYTES: u64 = 64 << 20;
-/// How much larger than its content a packed chunk may be.
-const MAX_PACKING_LOSS: u64 = 1 << 20;
+pub const FORMAT: u32 = 2;
+/// The largest manifest: what PKCS#11 tokens and signing services take whole.
+pub const MAX_MANIFEST_BYTES: u64 = 1500;
+/// The member that says which chunk is where.
+pub const INDEX: &str = "index.json";
+/// The largest index accepted.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+/// The largest other index member accepted.
+const MAX_MEMBER_BYTES: u64 = 256 << 20;
+/// More index members than a bundle has.
+const MAX_INDEX_MEMBERS: usize = 8;
 /// The last second a plain tar header can hold.
 pub const MAX_CREATED: u64 = (1 << 33) - 1;
 const CHECKSUM_KEY: &str = "checksum: ";
@@ -47,8 +51,8 @@ pub struct Manifest {
     pub tree: TreeSummary,
     /// The payload as a whole.
     pub payload: Payload,
-    /// The payload piece by piece.
-    pub chunks: Vec<Chunk>,
+    /// The members that describe it piece by piece.
+    pub index: Vec<IndexMember>,
 }
 
 /// The files of the tree that GRUB loads.
@@ -92,20 +96,15 @@ pub struct Payload {
     pub size_bytes: u64,
 }
 
-/// One independently packed piece of the payload.
+/// A member that stands between the signatures and the payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chunk {
-    /// Where it starts in the payload member.
-    pub offset: u64,
-    /// Its size in the bundle.
-    pub packed: u64,
-    /// Its size unpacked.
-    pub size: u64,
-    /// The digest of its packed bytes.
+pub struct IndexMember {
+    /// Its name in the bundle.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The digest of its bytes.
     pub sha256: Sha,
-    /// What is in it.
-    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<Index>,
 }
 
 impl Manifest {
@@ -120,7 +119,7 @@ impl Manifest {
         text.push_str(&format!("{CHECKSUM_KEY}{sum}\n"));
         ensure!(
             text.len() as u64 <= MAX_MANIFEST_BYTES,
-            "the manifest has {} bytes, more than {MAX_MANIFEST_BYTES}; use larger chunks",
+            "the manifest has {} bytes, more than {MAX_MANIFEST_BYTES}; use a shorter product or version",
             text.len()
         );
         Ok(text)
@@ -165,45 +164,39 @@ impl Manifest {
             "payload member {:.80?} does not belong to its codec",
             self.payload.member
         );
-        self.check_chunks()
+        self.check_index()
     }
 
-    fn check_chunks(&self) -> Result<()> {
-        let (mut packed, mut size) = (0_u64, 0_u64);
-        for (i, chunk) in self.chunks.iter().enumerate() {
-            ensure!(
-                chunk.offset == packed,
-                "chunk {i} starts at {}, the one before it ends at {packed}",
-                chunk.offset
-            );
-            ensure!(
-                (1..=MAX_CHUNK_BYTES).contains(&chunk.size),
-                "chunk {i} unpacks to {} bytes, not 1 to {MAX_CHUNK_BYTES}",
-                chunk.size
-            );
-            ensure!(
-                (1..=chunk.size + MAX_PACKING_LOSS).contains(&chunk.packed),
-                "chunk {i} has {} packed bytes for {} bytes",
-                chunk.packed,
-                chunk.size
-            );
-            let first = chunk.index.as_ref().map_or(0, |index| index.first);
-            ensure!(
-                first <= chunk.size,
-                "chunk {i} has its first member at {first} of {} bytes",
-                chunk.size
-            );
-            // Neither sum can overflow: both terms are bounded, and so is their number.
-            packed += chunk.packed;
-            size += chunk.size;
-        }
+    fn check_index(&self) -> Result<()> {
+        let names: Vec<&str> = self.index.iter().map(|member| &*member.name).collect();
         ensure!(
-            packed == self.payload.packed_bytes && size == self.payload.size_bytes,
-            "the chunks hold {packed} packed and {size} unpacked bytes, the payload {} and {}",
-            self.payload.packed_bytes,
-            self.payload.size_bytes
+            names.first() == Some(&INDEX) && names.len() <= MAX_INDEX_MEMBERS,
+            "the index members are {names:.100?}, not up to {MAX_INDEX_MEMBERS} with {INDEX} first"
         );
+        let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        for member in &self.index {
+            let limit = match member.name.as_str() {
+                INDEX => MAX_INDEX_BYTES,
+                _ => MAX_MEMBER_BYTES,
+            };
+            ensure!(
+                (1..=64).contains(&member.name.len()) && member.name.chars().all(legal),
+                "index member {:.80?} has a strange name",
+                member.name
+            );
+            ensure!(
+                member.bytes <= limit,
+                "index member {} has {} bytes, more than {limit}",
+                member.name,
+                member.bytes
+            );
+        }
         Ok(())
+    }
+
+    /// Returns the index member called `name`.
+    pub fn index_member(&self, name: &str) -> Option<&IndexMember> {
+        self.index.iter().find(|member| member.name == name)
     }
 }
 
@@ -252,9 +245,10 @@ pub fn check_version(field: &str, version: &str) -> Result<()> {
 }
 
 fn check_path(field: &str, path: &str) -> Result<()> {
+    const MAX_BYTES: usize = 255;
     let sane = |name: &str| !name.is_empty() && name != "." && name != "..";
     ensure!(
-        path.len() <= 4096 && path.split('/').all(sane) && !path.contains(char::is_control),
+        path.len() <= MAX_BYTES && path.split('/').all(sane) && !path.contains(char::is_control),
         "{field} is {path:.100?}, not a path inside the tree"
     );
     Ok(())
@@ -265,13 +259,6 @@ pub mod tests {
     use super::*;
 
     pub fn sample() -> Manifest {
-        let chunk = |offset, packed, size| Chunk {
-            offset,
-            packed,
-            size,
-            sha256: Sha::of(b"x"),
-            index: Some(Index::default()),
-        };
         Manifest {
             format: FORMAT,
             product: "ACME Gateway".into(),
@@ -299,7 +286,11 @@ pub mod tests {
                 packed_bytes: 30,
                 size_bytes: 3072,
             },
-            chunks: vec![chunk(0, 10, 1024), chunk(10, 20, 2048)],
+            index: vec![IndexMember {
+                name: INDEX.into(),
+                bytes: 300,
+                sha256: Sha::of(b"index"),
+            }],
         }
     }
 
@@ -325,21 +316,15 @@ pub mod tests {
     #[test]
     fn manifests_that_lie_are_refused_by_name() {
         type Lie = fn(&mut Manifest);
-        let lies: [(Lie, &str); 14] = [
-            (
-                |m| m.chunks[1].index.as_mut().unwrap().first = 2049,
-                "first member",
-            ),
-            (|m| m.chunks[1].offset = 9, "chunk 1 starts"),
-            (|m| m.chunks[1].offset = 11, "chunk 1 starts"),
-            (|m| m.chunks[0].size = 0, "chunk 0 unpacks"),
-            (|m| m.chunks[0].size = 10_000_000_000, "chunk 0 unpacks"),
-            (|m| m.chunks[0].packed = u64::MAX, "chunk 0 has"),
-            (|m| m.payload.packed_bytes = 31, "the payload 31"),
-            (|m| m.payload.size_bytes = 1, "the payload"),
+        let lies: [(Lie, &str); 11] = [
+            (|m| m.index.clear(), "index members are []"),
+            (|m| m.index[0].name = "else.json".into(), "index.json first"),
+            (|m| m.index[0].bytes = u64::MAX, "index.json has"),
+            (|m| m.index.resize(9, m.index[0].clone()), "not up to 8"),
             (|m| m.payload.member = "../x".into(), "payload member"),
             (|m| m.boot.kernel = "/boot/k".into(), "kernel is"),
             (|m| m.boot.kernel = "boot/../../k".into(), "kernel is"),
+            (|m| m.boot.kernel = "k".repeat(256), "kernel is"),
             (|m| m.boot.kernel_release = "6.1\n".into(), "kernel_release"),
             (|m| m.version = String::new(), "version"),
             (|m| m.created = u64::MAX, "created"),
@@ -356,9 +341,34 @@ pub mod tests {
 
     #[test]
     fn a_later_format_is_refused_before_its_fields_are_looked_at() {
-        let body = "format: 2\nsomething: else\n";
+        let body = "format: 3\nsomething: else\n";
         let text = format!("{body}checksum: {}\n", Sha::of(body.as_bytes()));
         let error = Manifest::parse(text.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("format 2"), "{error}");
+        assert!(error.contains("format 3"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_is_short_whatever_it_says() {
+        let mut manifest = sample();
+        manifest.product = "P".repeat(128);
+        for version in [&mut manifest.version, &mut manifest.boot.kernel_release] {
+            *version = "9".repeat(64);
+        }
+        manifest.min_version = Some("8".repeat(64));
+        manifest.boot.kernel = format!("boot/vmlinuz-{}", "9".repeat(64));
+        manifest.boot.initramfs = format!("boot/initrd.img-{}", "9".repeat(64));
+        (manifest.created, manifest.payload.packed_bytes) = (MAX_CREATED, 1 << 50);
+        manifest.index.push(IndexMember {
+            name: "files.jsonl.xz".into(),
+            bytes: MAX_MEMBER_BYTES,
+            sha256: Sha::of(b"files"),
+        });
+        let text = manifest.render().unwrap();
+        assert!(text.len() as u64 <= MAX_MANIFEST_BYTES, "{text}");
+        manifest.boot.kernel = "k".repeat(255);
+        manifest.boot.initramfs = "i".repeat(255);
+        manifest.boot.kernel_release = "9".repeat(128);
+        let error = manifest.render().unwrap_err().to_string();
+        assert!(error.contains("use a shorter product"), "{error}");
     }
 }

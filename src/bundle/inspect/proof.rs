@@ -6,24 +6,31 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::contents::{MAX_NAME_BYTES, NAME_OVERHEAD};
 use super::visit::{Entry, Visitor, visit};
+use crate::bundle::format::files::{FileLine, FilesReader};
 use crate::bundle::format::manifest::TreeSummary;
 use crate::bundle::open::bundle::Bundle;
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::sha::Sha;
+use crate::tree::content::ContentHasher;
 use crate::tree::digest::{InodeHasher, TreeSum};
 use crate::tree::file_hasher::FileHasher;
-use crate::tree::meta::Kind;
+use crate::tree::meta::{Kind, Meta};
 use crate::tree::path::{show, split};
 
 /// Checks every byte after the manifest, decodes every chunk, reads every
-/// header and compares the tree with the manifest: how many names and
-/// inodes it has, and the digest of all of it. Writes nothing.
+/// header and compares the tree with the manifest (how many names and inodes it
+/// has, and the digest of all of it) and, of a file, with the list of its files.
+/// Writes nothing.
 ///
 /// # Errors
 /// Class [`Class::BadBundle`] when anything is not as it should be.
 pub fn verify_deep(bundle: &mut Bundle, progress: &dyn Progress) -> Result<()> {
+    let listed = bundle.files()?;
     let mut proof = TreeProof::default();
+    if let Some(member) = &listed {
+        proof.files = Some(FilesReader::new(&member[..])?);
+    }
     let checking = format!("checking the tree in {}", bundle.label());
     visit(bundle, &mut proof, progress)?;
     proof
@@ -34,12 +41,20 @@ pub fn verify_deep(bundle: &mut Bundle, progress: &dyn Progress) -> Result<()> {
 
 /// Sees a tree go by and checks that it is one.
 #[derive(Default)]
-struct TreeProof {
+struct TreeProof<'f> {
+    files: Option<FilesReader<&'f [u8]>>,
     seen: HashMap<Box<[u8]>, Seen>,
     /// The file whose data go by.
-    current: Option<(Box<[u8]>, FileHasher)>,
+    current: Option<Current>,
     inodes: u64,
     name_bytes: usize,
+}
+
+struct Current {
+    path: Box<[u8]>,
+    meta: Meta,
+    inode: FileHasher,
+    content: ContentHasher,
 }
 
 struct Seen {
@@ -47,13 +62,34 @@ struct Seen {
     is_dir: bool,
 }
 
-impl TreeProof {
-    fn end_file(&mut self) {
-        if let Some((path, hasher)) = self.current.take() {
-            let digest = hasher.finish();
-            let is_dir = false;
-            self.seen.insert(path, Seen { digest, is_dir });
-        }
+impl TreeProof<'_> {
+    fn end_file(&mut self) -> Result<()> {
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
+        let content = current.content.finish();
+        let line = FileLine::new(&current.path, &current.meta, false, b"", content);
+        self.compare_with_list(Some(line))?;
+        let digest = current.inode.finish();
+        let is_dir = false;
+        self.seen.insert(current.path, Seen { digest, is_dir });
+        Ok(())
+    }
+
+    /// Compares a name with the next in the list of files; without one, the list
+    /// must be at its end.
+    fn compare_with_list(&mut self, line: Option<FileLine>) -> Result<()> {
+        let Some(files) = &mut self.files else {
+            return Ok(());
+        };
+        let listed = files.next_line()?;
+        ensure!(
+            listed == line,
+            "the list of files says {:?}, the payload {:?}",
+            listed.map(|line| line.path),
+            line.map(|line| line.path)
+        );
+        Ok(())
     }
 
     fn add(&mut self, entry: &Entry) -> Result<()> {
@@ -71,24 +107,32 @@ impl TreeProof {
             };
             let is_dir = false;
             self.seen.insert(path, Seen { digest, is_dir });
-            return Ok(());
+            let line = FileLine::new(entry.path, entry.meta, true, entry.link_end, None);
+            return self.compare_with_list(Some(line));
         }
         self.inodes += 1;
         let mut xattrs = entry.xattrs.to_vec();
         xattrs.sort_unstable();
         if entry.meta.kind == Kind::File {
-            self.current = Some((path, FileHasher::of_inode(entry.meta, &xattrs)));
+            self.current = Some(Current {
+                path,
+                meta: *entry.meta,
+                inode: FileHasher::of_inode(entry.meta, &xattrs),
+                content: ContentHasher::new(entry.meta.size_bytes),
+            });
             return Ok(());
         }
         let digest = InodeHasher::new(entry.meta, &xattrs, entry.link_end).finish();
         let is_dir = entry.meta.kind == Kind::Dir;
         self.seen.insert(path, Seen { digest, is_dir });
-        Ok(())
+        let line = FileLine::new(entry.path, entry.meta, false, entry.link_end, None);
+        self.compare_with_list(Some(line))
     }
 
     /// Compares the tree with the manifest's words about it.
     fn finish(mut self, tree: &TreeSummary) -> Result<()> {
-        self.end_file();
+        self.end_file()?;
+        self.compare_with_list(None)?;
         let mut sum = TreeSum::default();
         sum.inodes = self.inodes;
         for (path, seen) in &self.seen {
@@ -118,17 +162,18 @@ impl TreeProof {
     }
 }
 
-impl Visitor for TreeProof {
+impl Visitor for TreeProof<'_> {
     fn entry(&mut self, entry: &Entry) -> Result<()> {
-        self.end_file();
-        self.add(entry)
+        self.end_file()
+            .and_then(|()| self.add(entry))
             .with_context(|| format!("member {}", show(entry.path)))
             .class(Class::BadBundle)
     }
 
     fn data(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        if let Some((_, hasher)) = &mut self.current {
-            hasher.data(offset, data);
+        if let Some(current) = &mut self.current {
+            current.inode.data(offset, data);
+            current.content.data(offset, data);
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ pub fn visit(
 ) -> Result<()> {
     let step = Step::Read(bundle.label().to_owned());
     progress.start(step, Some(bundle.manifest().payload.size_bytes));
-    let count = bundle.manifest().chunks.len();
+    let count = bundle.chunks().len();
     let feed = bundle.feed();
     let mut pieces = Pieces::of(&feed)?;
     let mut parser = Parser::default();

@@ -2,29 +2,30 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::thread;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::feed::{Feed, FeedSource, damaged};
-use crate::bundle::archive::block::{END, padding};
+use super::input::{Input, Source};
+use crate::bundle::archive::block::{BLOCK, END, padding};
 use crate::bundle::format::container;
+use crate::bundle::format::files::FILES;
+use crate::bundle::format::index::{Chunk, Index};
 use crate::bundle::format::manifest::Manifest;
 use crate::progress::{Progress, Step};
 use crate::refuse;
-
-/// Where the bytes come from.
-pub enum Source<'a> {
-    File(File),
-    Stream(Box<dyn Read + Send + 'a>),
-}
 
 /// A bundle whose manifest has been authenticated.
 pub struct Bundle<'a> {
     label: String,
     source: Source<'a>,
     manifest: Manifest,
+    index: Index,
+    /// Where the first index member begins in the file, header included.
+    members_at: u64,
     payload_at: u64,
 }
 
@@ -35,18 +36,21 @@ impl fmt::Debug for Bundle<'_> {
 }
 
 impl<'a> Bundle<'a> {
-    /// Takes over what has been authenticated.
+    /// Takes over what has been authenticated; `input` stands at the payload.
     pub fn new(
         label: String,
-        source: Source<'a>,
+        input: Input<'a>,
         manifest: Manifest,
-        payload_at: u64,
+        index: Index,
+        members_at: u64,
     ) -> Bundle<'a> {
         Bundle {
             label,
-            source,
+            payload_at: input.at,
+            source: input.source,
             manifest,
-            payload_at,
+            index,
+            members_at,
         }
     }
 
@@ -71,7 +75,7 @@ impl<'a> Bundle<'a> {
         progress.start(Step::Verify, Some(packed));
         check_tail(file, &self.manifest, self.payload_at)
             .map_err(|error| damaged(&self.label, error))?;
-        let threads = threads.clamp(1, self.manifest.chunks.len().max(1));
+        let threads = threads.clamp(1, self.index.chunks.len().max(1));
         let feed = self.feed();
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
@@ -85,9 +89,36 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
-    /// Returns where the payload begins in the file.
-    pub fn payload_at(&self) -> u64 {
-        self.payload_at
+    /// Returns the chunks of the payload.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.index.chunks
+    }
+
+    /// Returns the list of files, packed; `None` of a stream, where it has gone by.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn files(&self) -> Result<Option<Vec<u8>>> {
+        let Source::File(file) = &self.source else {
+            return Ok(None);
+        };
+        let mut at = self.members_at;
+        for member in &self.manifest.index {
+            at += BLOCK as u64;
+            if member.name == FILES {
+                let mut content = vec![0; usize::try_from(member.bytes)?];
+                file.read_exact_at(&mut content, at)
+                    .with_context(|| format!("reading {}", self.label))?;
+                return Ok(Some(content));
+            }
+            at += member.bytes + padding(member.bytes) as u64;
+        }
+        Ok(None)
+    }
+
+    /// Returns where the index members begin in the file.
+    pub fn members_at(&self) -> u64 {
+        self.members_at
     }
 
     /// Returns the name that messages call it by.
@@ -97,7 +128,7 @@ impl<'a> Bundle<'a> {
 
     /// Hands the chunks of the payload out to several threads.
     pub fn feed(&mut self) -> Feed<'_, 'a> {
-        let order = (0..self.manifest.chunks.len()).collect();
+        let order = (0..self.index.chunks.len()).collect();
         self.feed_in(order)
     }
 
@@ -117,7 +148,7 @@ impl<'a> Bundle<'a> {
             Source::File(file) => FeedSource::file(file, self.payload_at),
             Source::Stream(stream) => FeedSource::stream(stream.as_mut()),
         };
-        Feed::new(&self.label, &self.manifest, order, source)
+        Feed::new(&self.label, &self.manifest, &self.index, order, source)
     }
 
     /// Checks what follows the payload; of a stream, all of which has been read.

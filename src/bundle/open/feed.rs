@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{Error, Result, anyhow};
 
 use crate::bundle::codec::Codec;
-use crate::bundle::format::manifest::{Chunk, Manifest};
+use crate::bundle::format::index::{Chunk, Index};
+use crate::bundle::format::manifest::Manifest;
 use crate::failure::{Class, Classify};
 use crate::sha::Sha;
 use crate::signals;
@@ -49,14 +50,15 @@ impl<'b, 'a> Feed<'b, 'a> {
     /// Hands out the chunks with the numbers in `order`.
     pub fn new(
         label: &'b str,
-        manifest: &'b Manifest,
+        manifest: &Manifest,
+        index: &'b Index,
         order: Vec<usize>,
         source: FeedSource<'b, 'a>,
     ) -> Feed<'b, 'a> {
         Feed {
             label,
             codec: manifest.payload.codec,
-            chunks: &manifest.chunks,
+            chunks: &index.chunks,
             order,
             next: AtomicUsize::new(0),
             source,
@@ -109,7 +111,7 @@ impl<'b, 'a> Feed<'b, 'a> {
     pub fn begins_with_member(&self, index: usize) -> bool {
         let chunk = self.chunks.get(index);
         chunk
-            .and_then(|c| c.index.as_ref())
+            .and_then(|c| c.landmarks.as_ref())
             .is_some_and(|i| i.first == 0)
     }
 

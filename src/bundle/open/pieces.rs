@@ -4,7 +4,7 @@ use anyhow::{Error, Result};
 
 use super::feed::Feed;
 use crate::bundle::codec::{Decoder, PIECE_BYTES};
-use crate::bundle::format::manifest::Chunk;
+use crate::bundle::format::index::Chunk;
 
 /// Decodes the chunks of a feed one after the other, for one thread.
 pub struct Pieces<'f, 'b, 'a> {

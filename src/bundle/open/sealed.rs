@@ -2,19 +2,23 @@
 
 use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
 
-use super::bundle::{Bundle, Source};
+use super::bundle::Bundle;
 use super::feed::damaged;
+use super::input::{Input, Source};
 use crate::bad_bundle;
-use crate::bundle::archive::block::{BLOCK, padding};
-use crate::bundle::format::container::{self, MAX_SIGNATURE_BYTES, MAX_SIGNATURES};
-use crate::bundle::format::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::bundle::archive::block::BLOCK;
+use crate::bundle::format::container::{self, MANIFEST, MAX_SIGNATURE_BYTES, MAX_SIGNATURES};
+use crate::bundle::format::index::Index;
+use crate::bundle::format::manifest::{INDEX, IndexMember, MAX_MANIFEST_BYTES, Manifest};
 use crate::bundle::keyring::{KeyId, Keyring, Signedness};
 use crate::failure::{Class, Classify};
+use crate::sha::Sha;
 
 /// Whose bundles are accepted.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +34,12 @@ pub enum Trust<'k> {
 /// A bundle whose manifest nobody has looked at yet.
 pub struct Sealed<'a> {
     label: String,
-    source: Source<'a>,
+    /// Stands behind the header of what follows the signatures.
+    input: Input<'a>,
     manifest: Vec<u8>,
     signatures: Vec<Vec<u8>>,
-    /// The headers of manifest, signatures and payload.
+    /// The headers so far: of the manifest, the signatures and what follows them.
     headers: Vec<[u8; BLOCK]>,
-    payload_at: u64,
-    payload_bytes: u64,
 }
 
 impl fmt::Debug for Sealed<'_> {
@@ -76,18 +79,12 @@ impl<'a> Sealed<'a> {
         Sealed::read(label.to_owned(), Source::Stream(Box::new(stream)))
     }
 
-    fn read(label: String, mut source: Source<'a>) -> Result<Sealed<'a>> {
-        let front = match &mut source {
-            // Whole reads of a file are cheap and the payload is read by offset.
-            Source::File(file) => Front::read(&mut BufReader::new(file)),
-            Source::Stream(stream) => Front::read(stream),
-        };
-        let front = front.map_err(|error| damaged(&label, error))?;
+    fn read(label: String, source: Source<'a>) -> Result<Sealed<'a>> {
+        let mut input = Input::new(source);
+        let front = Front::read(&mut input).map_err(|error| damaged(&label, error))?;
         Ok(Sealed {
             label,
-            source,
-            payload_at: front.bytes_read,
-            payload_bytes: front.payload_bytes,
+            input,
             manifest: front.manifest,
             signatures: front.signatures,
             headers: front.headers,
@@ -104,19 +101,23 @@ impl<'a> Sealed<'a> {
         &self.signatures
     }
 
-    /// Checks who signed the bundle, then reads its manifest.
+    /// Checks who signed the bundle, then reads its manifest and its index.
     ///
     /// Returns the key that vouches for it, or none where `trust` asks for none.
     ///
     /// # Errors
     /// Class [`Class::BadBundle`] when the bundle is damaged or not trusted.
-    pub fn authenticate(self, trust: Trust) -> Result<(Bundle<'a>, Option<KeyId>)> {
+    pub fn authenticate(mut self, trust: Trust) -> Result<(Bundle<'a>, Option<KeyId>)> {
         let key = self.check_signatures(trust)?;
-        let manifest =
-            Manifest::parse(&self.manifest).map_err(|error| damaged(&self.label, error))?;
-        self.check_headers(&manifest)
-            .map_err(|error| damaged(&self.label, error))?;
-        let bundle = Bundle::new(self.label, self.source, manifest, self.payload_at);
+        let manifest = Manifest::parse(&self.manifest);
+        let manifest = manifest.map_err(|error| damaged(&self.label, error))?;
+        let members_at = self.input.at - BLOCK as u64;
+        let read = self.check_headers(&manifest).and_then(|()| {
+            let index = read_members(&mut self.input, &manifest)?;
+            Ok(index)
+        });
+        let index = read.map_err(|error| damaged(&self.label, error))?;
+        let bundle = Bundle::new(self.label, self.input, manifest, index, members_at);
         Ok((bundle, key))
     }
 
@@ -156,65 +157,114 @@ impl<'a> Sealed<'a> {
         }
     }
 
-    /// Compares every header with the one we would write.
+    /// Compares the headers so far with those we would write.
     fn check_headers(&self, manifest: &Manifest) -> Result<()> {
         let created = manifest.created;
-        let mut expected = vec![container::header(
-            container::MANIFEST,
-            self.manifest.len() as u64,
-            created,
-        )];
+        let manifest_bytes = self.manifest.len() as u64;
+        let mut expected = vec![container::header(MANIFEST, manifest_bytes, created)];
         for (i, signature) in self.signatures.iter().enumerate() {
             let name = container::signature_member(i + 1);
             expected.push(container::header(&name, signature.len() as u64, created));
         }
-        let payload = &manifest.payload;
-        expected.push(container::header(
-            &payload.member,
-            payload.packed_bytes,
-            created,
-        ));
-        ensure!(
-            self.payload_bytes == payload.packed_bytes,
-            "its payload has {} bytes, the manifest says {}",
-            self.payload_bytes,
-            payload.packed_bytes
-        );
+        expected.push(member_header(manifest, 0));
         ensure!(self.headers == expected, "one of its headers is altered");
         Ok(())
     }
 }
 
-/// What comes before the payload.
+/// Returns the header of the `number`th index member, or behind the last one
+/// that of the payload.
+fn member_header(manifest: &Manifest, number: usize) -> [u8; BLOCK] {
+    let payload = &manifest.payload;
+    let (name, size) = match manifest.index.get(number) {
+        Some(member) => (&member.name, member.bytes),
+        None => (&payload.member, payload.packed_bytes),
+    };
+    container::header(name, size, manifest.created)
+}
+
+/// Reads the index members, each proved by its digest, up to the payload;
+/// `input` stands behind the header of the first.
+fn read_members(input: &mut Input, manifest: &Manifest) -> Result<Index> {
+    let mut index = None;
+    for (number, member) in manifest.index.iter().enumerate() {
+        let content = read_index_member(input, member)?;
+        if member.name == INDEX {
+            let content = content.context("the index is not kept")?;
+            index = Some(Index::parse(&content, &manifest.payload)?);
+        }
+        let mut header = [0; BLOCK];
+        input
+            .read_exact(&mut header)
+            .with_context(|| format!("reading what follows {}", member.name))?;
+        ensure!(
+            header == member_header(manifest, number + 1),
+            "the header after {} is altered",
+            member.name
+        );
+    }
+    index.context("it has no index")
+}
+
+/// Reads one member and compares its digest; keeps its content where it is the index.
+fn read_index_member(input: &mut Input, member: &IndexMember) -> Result<Option<Vec<u8>>> {
+    let is_kept = member.name == INDEX;
+    let mut content = Vec::new();
+    let mut hasher = Sha256::new();
+    let mut rest = (&mut *input).take(member.bytes);
+    let mut buffer = vec![0; 64 << 10];
+    let mut read = 0;
+    loop {
+        let length = rest
+            .read(&mut buffer)
+            .with_context(|| format!("reading member {}", member.name))?;
+        if length == 0 {
+            break;
+        }
+        read += length as u64;
+        hasher.update(&buffer[..length]);
+        if is_kept {
+            content.extend_from_slice(&buffer[..length]);
+        }
+    }
+    ensure!(
+        read == member.bytes,
+        "it ends inside member {}",
+        member.name
+    );
+    ensure!(
+        Sha(hasher.finalize().into()) == member.sha256,
+        "the digest of member {} is not the manifest's",
+        member.name
+    );
+    container::read_padding(input, &member.name, member.bytes)?;
+    Ok(is_kept.then_some(content))
+}
+
+/// What comes before the index members.
 #[derive(Default)]
 struct Front {
     manifest: Vec<u8>,
     signatures: Vec<Vec<u8>>,
     headers: Vec<[u8; BLOCK]>,
-    payload_bytes: u64,
-    bytes_read: u64,
 }
 
 impl Front {
     fn read(input: &mut impl Read) -> Result<Front> {
         let mut front = Front::default();
         let (name, size) = front.header(input)?;
-        ensure!(
-            name == container::MANIFEST,
-            "it does not start with a manifest"
-        );
-        front.manifest = front.member(input, &name, size, MAX_MANIFEST_BYTES)?;
+        ensure!(name == MANIFEST, "it does not start with a manifest");
+        front.manifest = Front::member(input, &name, size, MAX_MANIFEST_BYTES)?;
         loop {
             let (name, size) = front.header(input)?;
             if name != container::signature_member(front.signatures.len() + 1) {
-                front.payload_bytes = size;
                 return Ok(front);
             }
             ensure!(
                 front.signatures.len() < MAX_SIGNATURES,
                 "it has more than {MAX_SIGNATURES} signatures"
             );
-            let signature = front.member(input, &name, size, MAX_SIGNATURE_BYTES)?;
+            let signature = Front::member(input, &name, size, MAX_SIGNATURE_BYTES)?;
             front.signatures.push(signature);
         }
     }
@@ -224,27 +274,18 @@ impl Front {
         if let Err(error) = input.read_exact(&mut block) {
             ensure!(
                 error.kind() != io::ErrorKind::UnexpectedEof,
-                "it ends before its payload begins"
+                "it ends before its index begins"
             );
             return Err(error.into());
         }
         let header = tar::Header::from_byte_slice(&block);
         let name = header.path_bytes().escape_ascii().to_string();
         let size = header.entry_size().ok().context("it is not a tar")?;
-        self.bytes_read += BLOCK as u64;
         self.headers.push(block);
         Ok((name, size))
     }
 
-    fn member(
-        &mut self,
-        input: &mut impl Read,
-        name: &str,
-        size: u64,
-        limit: u64,
-    ) -> Result<Vec<u8>> {
-        let content = container::read_member(input, name, size, limit)?;
-        self.bytes_read += size + padding(size) as u64;
-        Ok(content)
+    fn member(input: &mut impl Read, name: &str, size: u64, limit: u64) -> Result<Vec<u8>> {
+        container::read_member(input, name, size, limit)
     }
 }

@@ -14,8 +14,8 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::group::Group;
 use super::plan::PackPlan;
 use crate::bundle::codec::Effort;
-use crate::bundle::format::index::{Index, Names};
-use crate::bundle::format::manifest::Chunk;
+use crate::bundle::format::index::Chunk;
+use crate::bundle::format::landmarks::{Landmarks, Names};
 use crate::progress::Progress;
 use crate::sha::Sha;
 use crate::signals;
@@ -51,7 +51,7 @@ struct Job {
     number: usize,
     data: Vec<u8>,
     effort: Effort,
-    index: Index,
+    landmarks: Landmarks,
 }
 
 struct Crew {
@@ -75,7 +75,7 @@ struct Packed {
     data: Vec<u8>,
     size: u64,
     sha256: Sha,
-    index: Index,
+    landmarks: Landmarks,
 }
 
 impl Output {
@@ -90,7 +90,7 @@ impl Output {
                 packed: packed.data.len() as u64,
                 size: packed.size,
                 sha256: packed.sha256,
-                index: Some(packed.index),
+                landmarks: Some(packed.landmarks),
             };
             self.end += chunk.packed;
             self.next += 1;
@@ -239,7 +239,7 @@ impl ChunkWriter<'_> {
         let mut names = std::mem::replace(&mut self.names, self.member.clone());
         names.sort();
         let first = self.first.take().unwrap_or(self.buffer.len());
-        let index = Index {
+        let landmarks = Landmarks {
             first: first as u64,
             names,
         };
@@ -247,7 +247,7 @@ impl ChunkWriter<'_> {
             number: self.number,
             data: std::mem::take(&mut self.buffer),
             effort: self.plan.effort(self.group),
-            index,
+            landmarks,
         };
         self.number += 1;
         let sent = self.sender.send(job);
@@ -293,7 +293,7 @@ fn pack_jobs(receiver: &Mutex<Receiver<Job>>, shared: &Crew, packing: &Packing) 
             sha256: Sha::of(&data),
             size: job.data.len() as u64,
             data,
-            index: job.index,
+            landmarks: job.landmarks,
         };
         job.data.clear();
 

@@ -1,6 +1,6 @@
 //! The tar stream of a tree, member by member, digested on the way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -17,8 +17,10 @@ use super::likeness::Likeness;
 use super::spill::Spill;
 use crate::bundle::archive::block::{BLOCK, END, padding};
 use crate::bundle::archive::write::NewMember;
+use crate::bundle::format::files::{FileLine, FilesWriter};
 use crate::bundle::format::manifest::TreeSummary;
 use crate::sha::Sha;
+use crate::tree::content::ContentHasher;
 use crate::tree::digest::{InodeHasher, TreeSum};
 use crate::tree::dirs::{Dirs, Missing};
 use crate::tree::holes::{Extent, data_extents};
@@ -39,6 +41,16 @@ pub struct Emitter<'a, 'b> {
     data_bytes: u64,
     /// Digests of inodes with several names.
     linked: HashMap<(u64, u64), Sha>,
+    files: FilesWriter,
+    /// The directories that come early and again; they are listed once.
+    early: HashSet<Box<[u8]>>,
+}
+
+/// A file that has been written.
+struct Written {
+    meta: Meta,
+    hasher: InodeHasher,
+    content: Option<Sha>,
 }
 
 impl<'a, 'b> Emitter<'a, 'b> {
@@ -51,6 +63,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
             sum: TreeSum::default(),
             data_bytes: 0,
             linked: HashMap::new(),
+            files: FilesWriter::new()?,
+            early: HashSet::new(),
         })
     }
 
@@ -60,8 +74,17 @@ impl<'a, 'b> Emitter<'a, 'b> {
             self.chunks.begin_group(group)?;
             let counted = self.sum;
             spill.drain(likeness, &mut |path, first_name| {
-                self.entry(path, first_name)
-                    .with_context(|| format!("reading {}", show(path)))
+                if group == Group::EarlyDirs {
+                    self.early.insert(path.into());
+                }
+                let is_listed = group != Group::Dirs || !self.early.contains(path);
+                let line = self
+                    .entry(path, first_name)
+                    .with_context(|| format!("reading {}", show(path)))?;
+                match is_listed {
+                    true => self.files.add(&line),
+                    false => Ok(()),
+                }
             })?;
             if group == Group::EarlyDirs {
                 // They come again and count then.
@@ -71,7 +94,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         self.chunks.write(&END)
     }
 
-    fn entry(&mut self, path: &[u8], first_name: &[u8]) -> Result<()> {
+    /// Writes a member; returns what is listed of it.
+    fn entry(&mut self, path: &[u8], first_name: &[u8]) -> Result<FileLine> {
         let (dir, name) = split(path);
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
@@ -90,13 +114,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let inode = (stat.st_dev, stat.st_ino);
             let digest = self.linked.get(&inode).context("it has been replaced")?;
             self.sum.add(path, digest);
-            return Ok(());
+            return Ok(FileLine::new(path, &meta, true, first_name, None));
         }
-        let hasher = match meta.kind {
+        let (hasher, line) = match meta.kind {
             Kind::File => {
                 let file = open_file(&dir, name)?;
                 let stat = fstat(&file)?;
-                self.file(path, &file, &stat)?
+                let written = self.file(path, &file, &stat)?;
+                let line = FileLine::new(path, &written.meta, false, b"", written.content);
+                (written.hasher, line)
             }
             kind => {
                 let link_end = match kind {
@@ -109,7 +135,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
                     xattrs: &xattrs,
                     ..member
                 })?;
-                InodeHasher::new(&meta, &xattrs, &link_end)
+                let line = FileLine::new(path, &meta, false, &link_end, None);
+                (InodeHasher::new(&meta, &xattrs, &link_end), line)
             }
         };
         let digest = hasher.finish();
@@ -118,10 +145,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
         if stat.st_nlink > 1 && meta.kind != Kind::Dir {
             self.linked.insert((stat.st_dev, stat.st_ino), digest);
         }
-        Ok(())
+        Ok(line)
     }
 
-    fn file(&mut self, path: &[u8], file: &File, stat: &FileStat) -> Result<InodeHasher> {
+    fn file(&mut self, path: &[u8], file: &File, stat: &FileStat) -> Result<Written> {
         let meta = Meta::from_stat(stat)
             .filter(|meta| meta.kind == Kind::File)
             .context("it is no longer a file")?;
@@ -136,19 +163,28 @@ impl<'a, 'b> Emitter<'a, 'b> {
             extents: &extents,
         })?;
         let mut hasher = InodeHasher::new(&meta, &xattrs, b"");
+        let mut content = ContentHasher::new(meta.size_bytes);
         let mut at = 0;
         for extent in &extents {
             hasher.hole(extent.offset - at);
-            let mut look = |data: &[u8]| hasher.data(data);
+            at = extent.offset;
+            let mut look = |data: &[u8]| {
+                hasher.data(data);
+                content.data(at, data);
+                at += data.len() as u64;
+            };
             self.chunks
                 .write_file(file, extent.offset, extent.length, &mut look)?;
-            at = extent.end();
         }
         hasher.hole(meta.size_bytes - at);
         let stored: u64 = extents.iter().map(|e: &Extent| e.length).sum();
         self.chunks.write(&END[..padding(stored)])?;
         self.data_bytes += stored.next_multiple_of(SLOT_BLOCK);
-        Ok(hasher)
+        Ok(Written {
+            meta,
+            hasher,
+            content: content.finish(),
+        })
     }
 
     fn write_header(&mut self, member: &NewMember) -> Result<()> {
@@ -160,13 +196,17 @@ impl<'a, 'b> Emitter<'a, 'b> {
         self.chunks.write(&self.header)
     }
 
-    /// Returns what the tree amounts to.
-    pub fn summary(&self) -> TreeSummary {
-        TreeSummary {
+    /// Returns what the tree amounts to, and the member that lists its files.
+    ///
+    /// # Errors
+    /// When the list cannot be packed.
+    pub fn finish(self) -> Result<(TreeSummary, Vec<u8>)> {
+        let summary = TreeSummary {
             entries: self.sum.entries,
             inodes: self.sum.inodes,
             data_bytes: self.data_bytes,
             digest: self.sum.finish(),
-        }
+        };
+        Ok((summary, self.files.finish()?))
     }
 }

@@ -3,7 +3,7 @@
 //! 1. Walk the tree and note every path under its [`Group`](group::Group) ([`mod@list`]).
 //! 2. Write the tar stream group by group, digesting each entry on the way ([`emit`]);
 //!    [`pack_chunks`] packs it into an unnamed file beside the output.
-//! 3. Write manifest, signature and payload into a draft of the output.
+//! 3. Write manifest, signature, index members and payload into a draft of the output.
 //! 4. Put the draft in the output's place.
 //!
 //! Until step 4 nothing is seen at the output's path, and nothing stays after
@@ -28,13 +28,17 @@ use anyhow::{Context, Result, ensure};
 use super::archive::block::BLOCK;
 use super::codec::Codec;
 use super::format::container;
+use super::format::files::FILES;
+use super::format::index::{Index, MAX_CHUNK_BYTES};
 use super::format::manifest::{
-    BootFiles, Chunk, FORMAT, MAX_CHUNK_BYTES, MAX_CREATED, Manifest, Payload, TreeSummary,
+    BootFiles, FORMAT, INDEX, IndexMember, MAX_CREATED, Manifest, Payload, TreeSummary,
 };
 use super::keyring::SigningKey;
 use crate::cpu::CpuLevel;
+use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
 use crate::refuse;
+use crate::sha::Sha;
 use crate::system::draft::{self, Draft};
 use chunks::{Packing, pack_chunks};
 use emit::Emitter;
@@ -108,6 +112,7 @@ pub fn pack(
         "the time {} is after the year 2242",
         options.created
     );
+    require_short_manifest(release, facts, options)?;
     progress.start(Step::ListFiles, None);
     let listing = list(root, release, out)?;
     listing.tell_left_out(progress);
@@ -119,16 +124,18 @@ pub fn pack(
         plan: options.plan,
         progress,
     };
-    let (tree, chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
+    let ((tree, files), chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
         let mut emitter = Emitter::new(root, chunks)?;
         let mut likeness = Likeness::new(root, options.plan.window_bytes)?;
         emitter.emit(listing.spills, &mut likeness)?;
-        Ok(emitter.summary())
+        emitter.finish()
     })
     .with_context(|| format!("packing {}", root.display()))?;
 
-    let manifest = describe(release, facts, options, tree, chunks);
-    write_bundle(&manifest, release, options, scratch, out)?;
+    let index = Index { chunks };
+    let members = [(INDEX, index.render()?), (FILES, files)];
+    let manifest = describe(release, facts, options, tree, &index, &members);
+    write_bundle(&manifest, &members, release, options, scratch, out)?;
     progress.finish();
     Ok(manifest)
 }
@@ -138,8 +145,14 @@ fn describe(
     facts: &TreeFacts,
     options: &PackOptions,
     tree: TreeSummary,
-    chunks: Vec<Chunk>,
+    index: &Index,
+    members: &[(&str, Vec<u8>)],
 ) -> Manifest {
+    let described = |(name, content): &(&str, Vec<u8>)| IndexMember {
+        name: (*name).to_owned(),
+        bytes: content.len() as u64,
+        sha256: Sha::of(content),
+    };
     Manifest {
         format: FORMAT,
         product: release.product.clone(),
@@ -153,15 +166,33 @@ fn describe(
         payload: Payload {
             member: options.plan.codec.member().to_owned(),
             codec: options.plan.codec,
-            packed_bytes: chunks.iter().map(|chunk| chunk.packed).sum(),
-            size_bytes: chunks.iter().map(|chunk| chunk.size).sum(),
+            packed_bytes: index.chunks.iter().map(|chunk| chunk.packed).sum(),
+            size_bytes: index.chunks.iter().map(|chunk| chunk.size).sum(),
         },
-        chunks,
+        index: members.iter().map(described).collect(),
     }
+}
+
+/// Makes sure, before hours of packing, that the manifest will be short enough.
+fn require_short_manifest(
+    release: &Release,
+    facts: &TreeFacts,
+    options: &PackOptions,
+) -> Result<()> {
+    let tree = TreeSummary {
+        entries: u64::MAX,
+        inodes: u64::MAX,
+        data_bytes: u64::MAX,
+        digest: Sha::of(b""),
+    };
+    let members = [INDEX, FILES].map(|name| (name, Vec::new()));
+    let manifest = describe(release, facts, options, tree, &Index::default(), &members);
+    manifest.render().map(drop).class(Class::Usage)
 }
 
 fn write_bundle(
     manifest: &Manifest,
+    members: &[(&str, Vec<u8>)],
     release: &Release,
     options: &PackOptions,
     mut payload: File,
@@ -175,14 +206,14 @@ fn write_bundle(
         .collect();
     payload.seek(SeekFrom::Start(0))?;
     let mut draft = Draft::create(out)?;
-    container::write_members(
-        draft.file(),
-        manifest,
-        text.as_bytes(),
-        &signatures,
-        payload,
-    )
-    .with_context(|| format!("writing {}", out.display()))?;
+    let mut write = |file: &mut File| -> Result<()> {
+        container::write_front(file, text.as_bytes(), &signatures, manifest.created)?;
+        for (name, content) in members {
+            container::write_member(file, name, content, manifest.created)?;
+        }
+        container::write_payload(file, manifest, &mut payload)
+    };
+    write(draft.file()).with_context(|| format!("writing {}", out.display()))?;
     let size = draft.file().metadata()?.len();
     if let Some(limit) = release.size_limit
         && size > limit

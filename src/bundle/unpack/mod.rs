@@ -249,7 +249,7 @@ pub fn unpack(
     progress.start(Step::Unpack, Some(bundle.manifest().payload.size_bytes));
     let place = Place::new(target, options, progress);
     let crew = Crew::new(&place);
-    let chunks = bundle.manifest().chunks.len();
+    let chunks = bundle.chunks().len();
     let feed = bundle.feed();
     thread::scope(|scope| {
         scope.spawn(|| crew.note(crew.write_back()));

@@ -8,7 +8,7 @@ use super::dir_ends::DirEnds;
 use super::place::{Place, UnpackOptions};
 use super::strand::Strand;
 use crate::bundle::archive::batch::{Batch, Member};
-use crate::bundle::format::manifest::{Chunk, Manifest};
+use crate::bundle::format::index::Chunk;
 use crate::bundle::open::bundle::Bundle;
 use crate::bundle::open::feed::Feed;
 use crate::bundle::open::pieces::Pieces;
@@ -74,8 +74,8 @@ pub fn unpack_only(
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut wanted = Wanted::all(paths)?;
-    let order = chunks_of(bundle.manifest(), &wanted);
-    let chunks = &bundle.manifest().chunks;
+    let chunks = bundle.chunks();
+    let order = chunks_of(chunks, &wanted);
     let bytes = order.iter().map(|index| chunks[*index].size).sum();
     progress.start(Step::Unpack, Some(bytes));
 
@@ -93,12 +93,12 @@ pub fn unpack_only(
 }
 
 /// Returns the numbers of the chunks that may hold what is wanted.
-fn chunks_of(manifest: &Manifest, wanted: &[Wanted]) -> Vec<usize> {
+fn chunks_of(chunks: &[Chunk], wanted: &[Wanted]) -> Vec<usize> {
     let may_hold = |chunk: &Chunk| {
-        let known = chunk.index.as_ref();
+        let known = chunk.landmarks.as_ref();
         known.is_none_or(|i| wanted.iter().any(|w| i.names.may_hold(&w.path)))
     };
-    let chunks = manifest.chunks.iter().enumerate();
+    let chunks = chunks.iter().enumerate();
     chunks
         .filter(|(_, chunk)| may_hold(chunk))
         .map(|(index, _)| index)
@@ -118,7 +118,7 @@ fn unpack_wanted(feed: &Feed, wanted: &mut [Wanted], place: &Place) -> Result<Di
             check_end(&strand).map_err(|error| feed.bad_chunk(expected - 1, error))?;
             // What the chunks before it began is not wanted.
             strand = Strand::default();
-            skip = chunk.index.as_ref().map_or(0, |index| index.first);
+            skip = chunk.landmarks.as_ref().map_or(0, |l| l.first);
         }
         expected = index + 1;
         while let Some(piece) = pieces.next_piece()? {

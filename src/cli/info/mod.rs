@@ -54,6 +54,7 @@ pub struct Args {
 struct Info<'a> {
     #[serde(flatten)]
     manifest: &'a Manifest,
+    chunks: usize,
     signatures: usize,
     trusted: bool,
 }
@@ -87,6 +88,7 @@ fn describe(session: &Session, args: &Args) -> Result<()> {
     let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
     let info = Info {
         manifest: bundle.manifest(),
+        chunks: bundle.chunks().len(),
         signatures,
         trusted,
     };
@@ -109,7 +111,7 @@ impl Info<'_> {
             (count, false) => format!("{count}, by nobody this machine trusts"),
         };
         let mib = manifest.tree.data_bytes.div_ceil(1 << 20);
-        let chunks = manifest.chunks.len();
+        let chunks = self.chunks;
         let rows = [
             ("product", manifest.product.clone()),
             ("version", manifest.version.clone()),
