@@ -115,6 +115,18 @@ impl Keyring {
         load().class(Class::Usage)
     }
 
+    /// Loads the one public key in the file `path`.
+    ///
+    /// # Errors
+    /// Class [`Class::Usage`] when it is no such key.
+    pub fn of_key(path: &Path) -> Result<Keyring> {
+        let key = load_key(path).class(Class::Usage)?;
+        Ok(Keyring {
+            keys: vec![key],
+            revoked: BTreeSet::new(),
+        })
+    }
+
     /// Lists the keys that are trusted and not revoked.
     pub fn trusted(&self) -> impl Iterator<Item = &KeyId> {
         let ids = self.keys.iter().map(|(id, _)| id);

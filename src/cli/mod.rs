@@ -189,7 +189,7 @@ impl Work {
         };
         match self {
             Work::Build(args) => build::run(&session, args),
-            Work::Sign(args) => sign::run(&args),
+            Work::Sign(args) => sign::run(&session, &args),
             Work::Info(args) => info::run(&session, &args),
             Work::Verify(args) => verify::run(&session, &args),
             Work::Unpack(args) => unpack::run(&session, &args),

@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ArgGroup;
 
+use super::Session;
 use super::output::print;
-use crate::bundle::{attach_signature, export_signed_bytes, load_signing_key, sign_bundle};
+use super::trust::keyring;
+use crate::bundle::{
+    Keyring, Signed, attach_signature, export_signed_bytes, load_signing_key, sign_bundle,
+};
 use crate::failure::{Class, Classify};
 
 /// Add a signature to a bundle
@@ -27,25 +31,34 @@ pub struct Args {
     /// Write the bytes to sign to this file
     #[arg(long, value_name = "FILE", alias = "export-digest")]
     export: Option<PathBuf>,
-    /// Attach a signature made elsewhere
+    /// Attach a signature made elsewhere, once it is proved to be one
     #[arg(long, value_name = "SIG")]
     attach: Option<PathBuf>,
+    /// The public key that SIG is by [default: those in /etc/va-upgrade/trusted.d]
+    #[arg(long = "pub", value_name = "KEY.pem", requires = "attach")]
+    public: Option<PathBuf>,
 }
 
 /// Runs `sign`.
-pub fn run(args: &Args) -> Result<()> {
-    if let Some(key) = &args.key {
-        let id = sign_bundle(&args.file, &load_signing_key(key)?)?;
-        print(&format!("signed with key {id}\n"))?;
-    }
+pub fn run(session: &Session, args: &Args) -> Result<()> {
     if let Some(out) = &args.export {
-        export(&args.file, out)?;
+        return export(&args.file, out);
     }
-    if let Some(signature) = &args.attach {
-        attach_signature(&args.file, signature)?;
-        print("signature attached\n")?;
-    }
-    Ok(())
+    let signed = match (&args.key, &args.attach) {
+        (Some(key), _) => sign_bundle(&session.host, &args.file, &load_signing_key(key)?)?,
+        (None, Some(signature)) => {
+            let keys = match &args.public {
+                Some(key) => Keyring::of_key(key)?,
+                None => keyring(session, None)?,
+            };
+            attach_signature(&session.host, &args.file, signature, &keys)?
+        }
+        (None, None) => return Ok(()),
+    };
+    print(&match signed {
+        Signed::Added(id) => format!("signed with key {id}\n"),
+        Signed::Already(id) => format!("signed with key {id} already\n"),
+    })
 }
 
 /// Writes the bytes that a signature of `bundle` covers to `out`.

@@ -1,12 +1,15 @@
 //! Output that is there whole or not at all.
 
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::files;
+use crate::refuse;
 
 /// A file being written beside `output`; dropped unfinished, it is removed.
 pub struct Draft {
@@ -17,16 +20,30 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Starts a draft of `output`.
+    /// Starts a draft of `output`, with the mode of the file that is there.
+    ///
+    /// # Errors
+    /// Class [`Refused`](crate::failure::Class::Refused) when something is there that is no regular file.
     pub fn create(output: &Path) -> Result<Draft> {
-        let path = beside(output, ".part");
-        let file = create(&path)?;
-        Ok(Draft {
+        let old = output.symlink_metadata().ok();
+        if old.as_ref().is_some_and(|meta| !meta.is_file()) {
+            refuse!(
+                "{} is there and no regular file; name another file to write",
+                output.display()
+            );
+        }
+        let (file, path) = create_beside(output)?;
+        let draft = Draft {
             file,
             path,
             output: output.to_owned(),
             kept: false,
-        })
+        };
+        if let Some(old) = old {
+            let kept = draft.file.set_permissions(old.permissions());
+            kept.with_context(|| format!("keeping the mode of {}", output.display()))?;
+        }
+        Ok(draft)
     }
 
     /// Returns the file to write to.
@@ -61,21 +78,21 @@ pub fn scratch(output: &Path) -> Result<File> {
     files::unnamed_file(parent(output))
 }
 
-fn create(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .with_context(|| format!("creating {}", path.display()))
-}
-
-fn beside(output: &Path, suffix: &str) -> PathBuf {
+/// Makes a new file beside `output`, under a name that nobody can foresee and
+/// that was not there.
+fn create_beside(output: &Path) -> Result<(File, PathBuf)> {
+    let random = RandomState::new().build_hasher().finish();
     let mut name = OsString::from(".");
     name.push(output.file_name().unwrap_or_default());
-    name.push(suffix);
-    parent(output).join(name)
+    name.push(format!(".{random:016x}.part"));
+    let path = parent(output).join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| format!("creating {}", path.display()))?;
+    Ok((file, path))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -88,7 +105,35 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::{Class, class_of};
     use std::io::Write;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn what_is_no_file_is_never_replaced_and_a_file_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, victim) = (dir.path().join("link"), dir.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, &link).unwrap();
+        for path in [&link, Path::new("/dev/null"), dir.path()] {
+            let error = Draft::create(path).err().unwrap();
+            assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+        }
+        fs::set_permissions(&victim, PermissionsExt::from_mode(0o640)).unwrap();
+        Draft::create(&victim).unwrap().commit().unwrap();
+        let mode = fs::metadata(&victim).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn two_drafts_of_one_file_are_two_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("a.vab");
+        let (first, second) = (Draft::create(&output), Draft::create(&output));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        drop((first, second));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn an_unfinished_draft_leaves_nothing_and_the_old_file_alone() {

@@ -1,6 +1,7 @@
-//! One `va-upgrade` at a time.
+//! One `va-upgrade` at a time: on a machine, and on a file.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::calls::System;
-use crate::failure::{Class, class_of, with_class};
+use crate::failure::{Class, Classify, class_of, with_class};
+use crate::signals;
 
 /// Holds the machine-wide lock until dropped.
 pub struct Lock {
@@ -36,6 +38,31 @@ impl Lock {
         }
     }
 
+    /// Takes the lock of the file at `path` itself, which whoever holds it may
+    /// replace; waits up to `patience` for it.
+    ///
+    /// # Errors
+    /// Class [`Class::Locked`] when another process still holds it then.
+    pub fn of_file(sys: &dyn System, path: &Path, patience: Duration) -> Result<Lock> {
+        let mut waited = Duration::ZERO;
+        loop {
+            signals::check()?;
+            let file = File::open(path)
+                .with_context(|| format!("opening {}", path.display()))
+                .class(Class::Refused)?;
+            let opened = file.metadata()?.ino();
+            match Lock::of(file, path) {
+                // Another file has taken its place meanwhile.
+                Ok(_) if path.metadata()?.ino() != opened => {}
+                Err(error) if class_of(&error) == Class::Locked && waited < patience => {
+                    sys.wait(PAUSE);
+                    waited += PAUSE;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Takes the lock in the file at `path`, without waiting.
     ///
     /// # Errors
@@ -47,6 +74,10 @@ impl Lock {
             .write(true)
             .open(path)
             .with_context(|| format!("opening lock {}", path.display()))?;
+        Lock::of(file, path)
+    }
+
+    fn of(file: File, path: &Path) -> Result<Lock> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Lock { _file: file }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(with_class(

@@ -1,16 +1,18 @@
 //! Signatures, ours and openssl's, in both directions.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::kit::*;
 use va_upgrade::bundle::{
-    KeyId, Keyring, PackOptions, Sealed, Trust, attach_signature, export_signed_bytes,
+    KeyId, Keyring, PackOptions, Sealed, Signed, Trust, attach_signature, export_signed_bytes,
     load_signing_key, pack, sign_bundle,
 };
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
+use va_upgrade::system::Host;
 
 struct Lab {
     dir: tempfile::TempDir,
@@ -71,6 +73,21 @@ impl Lab {
     }
 }
 
+impl Lab {
+    fn sign(&self, key: &Path) -> KeyId {
+        let key = load_signing_key(key).unwrap();
+        match sign_bundle(&Host::new(false), &self.path("a.vab"), &key).unwrap() {
+            Signed::Added(id) => id,
+            Signed::Already(id) => panic!("{id} has signed it before"),
+        }
+    }
+
+    fn attach(&self, signature: &Path, public: &Path) -> anyhow::Result<Signed> {
+        let keyring = Keyring::of_key(public).unwrap();
+        attach_signature(&Host::new(false), &self.path("a.vab"), signature, &keyring)
+    }
+}
+
 fn openssl(words: &[&str], paths: &[&Path]) {
     let words = words.iter().map(OsStr::new);
     run("openssl", words.chain(paths.iter().map(|p| p.as_os_str())));
@@ -80,7 +97,7 @@ fn openssl(words: &[&str], paths: &[&Path]) {
 fn openssl_checks_our_signature_and_we_check_its() {
     let lab = Lab::new();
     let (ours, theirs) = (lab.key("ours"), lab.key("theirs"));
-    let id = sign_bundle(&lab.path("a.vab"), &load_signing_key(&ours).unwrap()).unwrap();
+    let id = lab.sign(&ours);
     let extracted = lab.path("extracted");
     fs::create_dir(&extracted).unwrap();
     run(
@@ -117,7 +134,9 @@ fn openssl_checks_our_signature_and_we_check_its() {
             &signature,
         ],
     );
-    attach_signature(&lab.path("a.vab"), &signature).unwrap();
+    let unknown = lab.attach(&signature, &lab.public(&ours)).unwrap_err();
+    assert_eq!(class_of(&unknown), Class::Usage);
+    lab.attach(&signature, &lab.public(&theirs)).unwrap();
 
     lab.trust(&ours);
     assert_eq!(lab.authenticate().unwrap(), Some(id));
@@ -148,7 +167,7 @@ fn signing_while_packing_and_afterwards_give_the_same_bytes() {
     };
     let (tree, at_once) = (lab.path("tree"), lab.path("b.vab"));
     pack(&tree, &release(), &facts(), &options, &at_once, &Silent).unwrap();
-    sign_bundle(&lab.path("a.vab"), &load_signing_key(&key).unwrap()).unwrap();
+    lab.sign(&key);
     assert_eq!(
         fs::read(lab.path("a.vab")).unwrap(),
         fs::read(at_once).unwrap()
@@ -165,7 +184,7 @@ fn unsigned_unknown_and_revoked_are_each_refused_in_their_own_words() {
     let sealed = Sealed::open(&lab.path("a.vab")).unwrap();
     assert_eq!(sealed.authenticate(lenient).unwrap().1, None);
 
-    let id = sign_bundle(&lab.path("a.vab"), &load_signing_key(&key).unwrap()).unwrap();
+    let id = lab.sign(&key);
     assert!(lab.refusal().contains("trusted keys: none"));
     let sealed = Sealed::open(&lab.path("a.vab")).unwrap();
     assert!(sealed.authenticate(lenient).is_err());
@@ -182,14 +201,36 @@ fn unsigned_unknown_and_revoked_are_each_refused_in_their_own_words() {
 }
 
 #[test]
-fn a_signature_over_another_manifest_does_not_count() {
+fn a_signature_over_another_manifest_is_not_attached() {
     let lab = Lab::new();
     let key = lab.key("k");
-    lab.trust(&key);
+    let before = fs::read(lab.path("a.vab")).unwrap();
     let signature = load_signing_key(&key).unwrap().sign(b"something else");
     fs::write(lab.path("sig"), signature).unwrap();
-    attach_signature(&lab.path("a.vab"), &lab.path("sig")).unwrap();
-    assert!(lab.refusal().contains("nobody"));
+    let error = lab.attach(&lab.path("sig"), &lab.public(&key)).unwrap_err();
+    assert_eq!(class_of(&error), Class::Usage);
+    assert!(format!("{error:#}").contains("--pub"), "{error:#}");
+    assert_eq!(fs::read(lab.path("a.vab")).unwrap(), before);
+}
+
+#[test]
+fn everybody_who_signs_at_once_is_in_the_bundle() {
+    let lab = Lab::new();
+    let keys: Vec<_> = (0..6).map(|n| lab.key(&format!("k{n}"))).collect();
+    thread::scope(|scope| {
+        for key in &keys {
+            scope.spawn(|| lab.sign(key));
+        }
+    });
+    let sealed = Sealed::open(&lab.path("a.vab")).unwrap();
+    assert_eq!(sealed.signatures().len(), keys.len());
+    let left = fs::read_dir(lab.dir.path()).unwrap();
+    let is_draft = |name: &OsString| name.to_string_lossy().ends_with(".part");
+    assert_eq!(
+        left.filter(|e| is_draft(&e.as_ref().unwrap().file_name()))
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -198,7 +239,8 @@ fn what_is_no_signature_or_key_is_refused_and_the_bundle_stays() {
     let before = fs::read(lab.path("a.vab")).unwrap();
     for length in [0, 63, 65] {
         fs::write(lab.path("sig"), vec![1; length]).unwrap();
-        let error = attach_signature(&lab.path("a.vab"), &lab.path("sig")).unwrap_err();
+        let public = lab.public(&lab.key("any"));
+        let error = lab.attach(&lab.path("sig"), &public).unwrap_err();
         assert_eq!(class_of(&error), Class::Usage);
     }
     let rsa = lab.path("rsa.key");
@@ -208,7 +250,10 @@ fn what_is_no_signature_or_key_is_refused_and_the_bundle_stays() {
     assert!(format!("{error:#}").contains("ed25519"), "{error:#}");
     assert_eq!(fs::read(lab.path("a.vab")).unwrap(), before);
     let key = lab.key("k");
-    sign_bundle(&lab.path("a.vab"), &load_signing_key(&key).unwrap()).unwrap();
-    let again = sign_bundle(&lab.path("a.vab"), &load_signing_key(&key).unwrap());
-    assert_eq!(class_of(&again.unwrap_err()), Class::Usage);
+    let id = lab.sign(&key);
+    let signed = fs::read(lab.path("a.vab")).unwrap();
+    let key = load_signing_key(&key).unwrap();
+    let again = sign_bundle(&Host::new(false), &lab.path("a.vab"), &key).unwrap();
+    assert_eq!(again, Signed::Already(id));
+    assert_eq!(fs::read(lab.path("a.vab")).unwrap(), signed);
 }

@@ -10,5 +10,6 @@ mod desk;
 mod help;
 mod inside;
 mod output;
+mod signing;
 mod source;
 mod terminal;
