@@ -6,7 +6,7 @@ use crate::sha::Sha;
 
 /// The holes of a file that are worth reading as zeros.
 const MAX_HOLE_BYTES: u64 = 1 << 30;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Digests a file whose data go by in stretches; what is between them is zeros.
 pub struct ContentHasher {
