@@ -11,5 +11,6 @@ pub mod holes;
 pub mod meta;
 pub mod path;
 pub mod resolve;
+pub mod unsteady;
 pub mod walk;
 pub mod xattrs;

@@ -17,6 +17,7 @@ use super::dirs::{Dirs, Missing, OPEN_DIR};
 use super::glob::Glob;
 use super::meta::{Kind, Meta};
 use super::path::{show, split};
+use super::unsteady;
 use crate::signals;
 
 /// Directories of the root whose contents belong to the running system.
@@ -122,6 +123,7 @@ impl Walker<'_> {
             self.path.truncate(frame.path_length);
             let Some(name) = frame.names.pop() else {
                 self.leave()
+                    .map_err(unsteady::explain)
                     .with_context(|| format!("reading {}", show(&self.path)))?;
                 continue;
             };
@@ -131,6 +133,7 @@ impl Walker<'_> {
             }
             self.path.extend_from_slice(name.as_bytes());
             self.entry(&dir, OsStr::from_bytes(name.as_bytes()))
+                .map_err(unsteady::explain)
                 .with_context(|| format!("reading {}", show(&self.path)))?;
         }
         Ok(())
@@ -214,7 +217,10 @@ impl Walker<'_> {
 /// swapped for a link or a fifo from being followed or waited for.
 pub fn open_file(dir: &OwnedFd, name: &OsStr) -> Result<std::fs::File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    Ok(openat(dir.as_fd(), name, flags, Mode::empty())?.into())
+    let opened = openat(dir.as_fd(), name, flags, Mode::empty());
+    Ok(opened
+        .map_err(|errno| unsteady::explain(errno.into()))?
+        .into())
 }
 
 fn is_swap(dir: &OwnedFd, name: &OsStr, meta: &Meta) -> Result<bool> {

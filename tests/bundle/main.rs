@@ -20,3 +20,4 @@ mod random;
 mod round_trip;
 mod signatures;
 mod stock;
+mod unsteady;

@@ -24,11 +24,13 @@ use crate::tree::dirs::{Dirs, Missing};
 use crate::tree::holes::{Extent, data_extents};
 use crate::tree::meta::{Kind, Meta};
 use crate::tree::path::{show, split};
+use crate::tree::unsteady::{self, Unsteady, check_same};
 use crate::tree::walk::{OPEN_DIRS, open_file};
 use crate::tree::xattrs::{self, Xattr};
 
 /// What a file's data is rounded up to in a slot.
 const SLOT_BLOCK: u64 = 4096;
+const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// Writes the tar stream.
 pub struct Emitter<'a, 'b> {
@@ -55,12 +57,21 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     /// Writes all members, group by group, and the end of the archive.
+    ///
+    /// # Errors
+    /// When the tree cannot be read. Class `Refused` when it changes meanwhile.
     pub fn emit(&mut self, spills: Vec<Spill>, likeness: &mut Likeness) -> Result<()> {
+        self.groups(spills, likeness).map_err(unsteady::refuse)?;
+        self.chunks.write(&END)
+    }
+
+    fn groups(&mut self, spills: Vec<Spill>, likeness: &mut Likeness) -> Result<()> {
         for (group, spill) in Group::ALL.into_iter().zip(spills) {
             self.chunks.begin_group(group)?;
             let counted = self.sum;
             spill.drain(likeness, &mut |path, first_name| {
                 self.entry(path, first_name)
+                    .map_err(unsteady::explain)
                     .with_context(|| format!("reading {}", show(path)))
             })?;
             if group == Group::EarlyDirs {
@@ -68,15 +79,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 self.sum = counted;
             }
         }
-        self.chunks.write(&END)
+        Ok(())
     }
 
     fn entry(&mut self, path: &[u8], first_name: &[u8]) -> Result<()> {
         let (dir, name) = split(path);
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
-        let stat = fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let meta = Meta::from_stat(&stat).context("it has become a socket")?;
+        let stat = fstatat(dir.as_fd(), name, NO_FOLLOW)?;
+        let meta = Meta::from_stat(&stat).ok_or(Unsteady::Changed)?;
         let member = NewMember {
             path,
             meta: &meta,
@@ -88,15 +99,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
         if member.is_hard_link {
             self.write_header(&member)?;
             let inode = (stat.st_dev, stat.st_ino);
-            let digest = self.linked.get(&inode).context("it has been replaced")?;
+            let digest = self.linked.get(&inode).ok_or(Unsteady::Changed)?;
             self.sum.add(path, digest);
             return Ok(());
         }
         let hasher = match meta.kind {
             Kind::File => {
                 let file = open_file(&dir, name)?;
-                let stat = fstat(&file)?;
-                self.file(path, &file, &stat)?
+                check_same(&stat, &fstat(&file)?)?;
+                self.file(path, &file, &stat, &meta)?
             }
             kind => {
                 let link_end = match kind {
@@ -104,6 +115,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
                     _ => Vec::new(),
                 };
                 let xattrs = xattrs::read_at(dir.as_fd(), name.as_bytes())?;
+                check_same(&stat, &fstatat(dir.as_fd(), name, NO_FOLLOW)?)?;
                 self.write_header(&NewMember {
                     link_end: &link_end,
                     xattrs: &xattrs,
@@ -121,21 +133,24 @@ impl<'a, 'b> Emitter<'a, 'b> {
         Ok(())
     }
 
-    fn file(&mut self, path: &[u8], file: &File, stat: &FileStat) -> Result<InodeHasher> {
-        let meta = Meta::from_stat(stat)
-            .filter(|meta| meta.kind == Kind::File)
-            .context("it is no longer a file")?;
+    fn file(
+        &mut self,
+        path: &[u8],
+        file: &File,
+        stat: &FileStat,
+        meta: &Meta,
+    ) -> Result<InodeHasher> {
         let xattrs: Vec<Xattr> = xattrs::read_open(file)?;
         let extents = data_extents(file, stat)?;
         self.write_header(&NewMember {
             path,
-            meta: &meta,
+            meta,
             link_end: b"",
             is_hard_link: false,
             xattrs: &xattrs,
             extents: &extents,
         })?;
-        let mut hasher = InodeHasher::new(&meta, &xattrs, b"");
+        let mut hasher = InodeHasher::new(meta, &xattrs, b"");
         let mut at = 0;
         for extent in &extents {
             hasher.hole(extent.offset - at);
@@ -144,6 +159,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 .write_file(file, extent.offset, extent.length, &mut look)?;
             at = extent.end();
         }
+        check_same(stat, &fstat(file)?)?;
         hasher.hole(meta.size_bytes - at);
         let stored: u64 = extents.iter().map(|e: &Extent| e.length).sum();
         self.chunks.write(&END[..padding(stored)])?;

@@ -14,6 +14,7 @@ use crate::bundle::archive::block::BLOCK;
 use crate::progress::Progress;
 use crate::tree::meta::Kind;
 use crate::tree::path::show;
+use crate::tree::unsteady;
 use crate::tree::walk::{Found, LeftOut, walk};
 use crate::tree::{acl, xattrs};
 
@@ -55,6 +56,7 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
         tar_bytes += stored.next_multiple_of(BLOCK as u64);
         spills[Group::of(found)? as usize].push(found.path, b"")
     })
+    .map_err(unsteady::refuse)
     .with_context(|| format!("listing {}", root.display()))?;
     Ok(Listing {
         spills,
