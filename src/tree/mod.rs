@@ -9,6 +9,7 @@ pub mod file_hasher;
 pub mod glob;
 pub mod holes;
 pub mod meta;
+pub mod owners;
 pub mod path;
 pub mod resolve;
 pub mod unsteady;

@@ -118,6 +118,33 @@ fn a_revoked_key_is_refused_by_its_id() {
 }
 
 #[test]
+fn owners_that_a_user_namespace_hides_are_not_packed() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let build = [
+        "build",
+        "tree",
+        "-o",
+        "x.vab",
+        "--release",
+        "release.yaml",
+        "--unsigned",
+    ];
+    let namespace = ["unshare", "--user", "--map-root-user"];
+    let made = desk.run_by(&namespace, &build);
+    assert_eq!(made.status, 0, "{made:?}");
+    std::os::unix::fs::chown(desk.at("tree/etc/os-release"), Some(0), Some(7)).unwrap();
+    let words = ["etc/os-release", "group 65534", "user namespace", "as root"];
+    desk.refuses_by(&namespace, 3, &words, &build);
+    std::os::unix::fs::chown(desk.at("tree/boot"), Some(5), None).unwrap();
+    let words = ["reading boot:", "user 65534"];
+    desk.refuses_by(&namespace, 3, &words, &build);
+    // Whoever sees all ids takes that one for what it is.
+    std::os::unix::fs::chown(desk.at("tree/boot"), Some(65534), None).unwrap();
+    desk.does(&build);
+}
+
+#[test]
 fn keys_that_are_none_are_refused_and_never_shown() {
     let desk = Desk::with_bundle();
     desk.refuses(

@@ -13,6 +13,7 @@ use super::spill::Spill;
 use crate::bundle::archive::block::BLOCK;
 use crate::progress::Progress;
 use crate::tree::meta::Kind;
+use crate::tree::owners::Overflow;
 use crate::tree::path::show;
 use crate::tree::unsteady;
 use crate::tree::walk::{Found, LeftOut, walk};
@@ -31,7 +32,8 @@ pub struct Listing {
 /// the file system of `out`.
 ///
 /// # Errors
-/// When a directory cannot be read.
+/// When a directory cannot be read. Class `Refused` when an owner cannot be
+/// known.
 pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     let mut spills = Vec::new();
     for group in Group::ALL {
@@ -39,9 +41,11 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     }
     let mut first_names: HashMap<(u64, u64), Box<[u8]>> = HashMap::new();
     let mut tar_bytes = 0;
+    let overflow = Overflow::of_this_process()?;
     let left_out = walk(root, &release.globs()?, &mut |found: &Found| {
         // Nearly every entry has a pax header of two blocks before its own.
         tar_bytes += 3 * BLOCK as u64;
+        overflow.check(&found.stat)?;
         if found.meta.kind == Kind::Dir && has_default_acl(found)? {
             spills[Group::EarlyDirs as usize].push(found.path, b"")?;
         }
