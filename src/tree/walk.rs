@@ -75,6 +75,8 @@ pub struct LeftOut {
     pub swap_files: Vec<Vec<u8>>,
     /// How many sockets.
     pub sockets: u64,
+    /// The numbers of the patterns that left out nothing.
+    pub idle_patterns: Vec<usize>,
 }
 
 /// Visits every entry of the tree at `root` that is packed, directories after
@@ -90,7 +92,10 @@ pub fn walk(
         visit,
         path: Vec::new(),
         frames: Vec::new(),
-        left_out: LeftOut::default(),
+        left_out: LeftOut {
+            idle_patterns: (0..exclude.len()).collect(),
+            ..LeftOut::default()
+        },
     };
     walker.run()?;
     Ok(walker.left_out)
@@ -183,12 +188,24 @@ impl Walker<'_> {
         })
     }
 
-    fn is_left_out(&self, meta: &Meta) -> bool {
+    fn is_left_out(&mut self, meta: &Meta) -> bool {
         let at_mount_root = self.frames.last().is_some_and(|f| f.is_mount_root);
         let name = self.path.rsplit(|b| *b == b'/').next();
         (meta.kind == Kind::Dir && at_mount_root && name == Some(LOST_FOUND))
             || LVM.contains(&self.path.as_slice())
-            || self.exclude.iter().any(|glob| glob.matches(&self.path))
+            || self.is_excluded()
+    }
+
+    /// Tells whether a pattern matches; those that never did are tried on every
+    /// match, so that none is called idle that has only come second.
+    fn is_excluded(&mut self) -> bool {
+        let (exclude, path) = (self.exclude, &self.path);
+        let is_excluded = exclude.iter().any(|glob| glob.matches(path));
+        if is_excluded {
+            let idle = &mut self.left_out.idle_patterns;
+            idle.retain(|number| !exclude[*number].matches(path));
+        }
+        is_excluded
     }
 
     fn enter(&mut self, fd: &OwnedFd, stat: FileStat, is_mount_root: bool) -> Result<()> {
@@ -272,7 +289,8 @@ mod tests {
         fs::write(at("swapfile"), &swap).unwrap();
         fs::write(at("notswap"), &swap[..40_000]).unwrap();
         let _socket = UnixListener::bind(at("srv/socket")).unwrap();
-        let (seen, left_out) = paths(root.path(), &["/var/cache/*"]);
+        let exclude = ["/var/cache/*", "apt", "/var/log/*"];
+        let (seen, left_out) = paths(root.path(), &exclude);
         let expected = [
             "dev",
             "etc/lvm/profile",
@@ -292,5 +310,6 @@ mod tests {
         assert_eq!(seen, expected);
         assert_eq!(left_out.swap_files, [b"swapfile"]);
         assert_eq!(left_out.sockets, 1);
+        assert_eq!(left_out.idle_patterns, [2]);
     }
 }

@@ -24,6 +24,8 @@ pub struct Listing {
     /// The paths, by group.
     pub spills: Vec<Spill>,
     left_out: LeftOut,
+    /// Patterns that match nothing.
+    idle_patterns: Vec<String>,
     /// About how long the tar stream will be.
     pub tar_bytes: u64,
 }
@@ -62,8 +64,10 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     })
     .map_err(unsteady::refuse)
     .with_context(|| format!("listing {}", root.display()))?;
+    let pattern = |number: &usize| release.exclude[*number].clone();
     Ok(Listing {
         spills,
+        idle_patterns: left_out.idle_patterns.iter().map(pattern).collect(),
         left_out,
         tar_bytes,
     })
@@ -75,8 +79,13 @@ fn has_default_acl(found: &Found) -> Result<bool> {
 }
 
 impl Listing {
-    /// Tells what is not packed.
+    /// Tells what is not packed, and which patterns did nothing about that.
     pub fn tell_left_out(&self, progress: &dyn Progress) {
+        for pattern in &self.idle_patterns {
+            progress.note(&format!(
+                "exclude pattern {pattern:?} of release.yaml leaves out nothing"
+            ));
+        }
         for path in &self.left_out.swap_files {
             progress.note(&format!("left out swap file /{}", show(path)));
         }
