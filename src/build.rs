@@ -4,11 +4,14 @@
 //!    release.yaml.
 //! 2. [`source::open`] shows the image as one read-only tree.
 //! 3. [`bootable::inspect`] finds the kernel, GRUB and the CPU level, and refuses
-//!    a tree that would not boot.
+//!    a tree that would not boot; [`needed::check`] one that would not boot
+//!    without what release.yaml excludes.
 //! 4. [`bundle::pack`] writes the bundle and puts it in the output's place.
 //! 5. [`source::Opened::close`] unmounts the tree.
 //!
 //! Changes nothing but the output, and that only in step 4, whole.
+
+mod needed;
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -66,6 +69,10 @@ pub fn build(
     };
     let opened = source::open(sys, &options.source, &source_options, progress)?;
     let found = bootable::inspect(opened.root())
+        .and_then(|found| {
+            needed::check(opened.root(), &found, &release)?;
+            Ok(found)
+        })
         .with_context(|| format!("inspecting {}", options.source.display()))?;
     progress.note(&format!(
         "{} with kernel {}, for {} processors",

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -10,6 +10,7 @@ use crate::appliance::Appliance;
 use crate::paths::PROGRAM;
 use crate::system::{Chroot, Cmd, files};
 use crate::tree::resolve;
+use crate::version;
 
 /// Our units, and the unit that wants each of them.
 const UNITS: [(&str, &str, &str); 2] = [
@@ -25,56 +26,193 @@ const UNITS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Puts our program where the tree at `root` has none or an older one.
+/// Puts our program and its units where the tree at `root` has no program or
+/// an older one. A newer one keeps its own units.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When something cannot be written.
 pub fn install(appliance: &Appliance, root: &Path) -> Result<()> {
     let to = resolve::place(root, Path::new(PROGRAM))?;
     let chroot = Chroot::enter(appliance.sys, root, &[])?;
     let there = chroot.run(Cmd::new(PROGRAM).arg("--version")).ok();
     chroot.leave()?;
-    if there.as_deref().and_then(parse_version) >= parse_version(env!("CARGO_PKG_VERSION")) {
+    if there.is_some_and(|output| is_up_to_date(&output, env!("CARGO_PKG_VERSION"))) {
         return Ok(());
+    }
+    for (name, _, content) in UNITS {
+        write_unit(&resolve::place(root, &unit_path(name))?, content)?;
     }
     let own = appliance.at("/proc/self/exe");
     let program = fs::read(&own).with_context(|| format!("reading {}", own.display()))?;
     files::write_atomic(&to, &program, 0o755)
 }
 
-/// Reads `1.2.3` out of what a program prints of its version.
-fn parse_version(text: &str) -> Option<Vec<u32>> {
-    let word = text.split_whitespace().last()?;
-    word.split('.').map(|part| part.parse().ok()).collect()
+/// Tells whether the program that printed `output` as its version is no older
+/// than `own`.
+fn is_up_to_date(output: &str, own: &str) -> bool {
+    parse_version(output).is_some_and(|there| {
+        let own = parse_version(own).unwrap_or_default();
+        version::compare(&there, &own).is_ge()
+    })
 }
 
-/// Puts our units into the tree at `root` and enables them.
+/// Reads `1.2.3` or `1.2.3-rc1` out of what a program prints of its version, in
+/// the form that is compared: `~` comes before everything.
+fn parse_version(text: &str) -> Option<String> {
+    let word = text.split_whitespace().last()?;
+    // What follows a plus tells builds of one version apart.
+    let word = word.split('+').next()?;
+    let is_of_version = |c: char| c.is_ascii_alphanumeric() || ".-~".contains(c);
+    let is_version =
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(is_of_version);
+    is_version.then(|| word.replacen('-', "~", 1))
+}
+
+/// Puts our units into the tree at `root` where they are missing, and enables
+/// them.
 ///
 /// # Errors
 /// When one cannot be written.
 pub fn install_units(root: &Path) -> Result<()> {
     for (name, wanted_by, content) in UNITS {
-        let unit = Path::new("/usr/lib/systemd/system").join(name);
-        let file = resolve::place(root, &unit)?;
-        fs::create_dir_all(file.parent().unwrap_or(root))?;
-        files::write_atomic(&file, content.as_bytes(), 0o644)?;
+        let file = resolve::place(root, &unit_path(name))?;
+        if !file.exists() {
+            write_unit(&file, content)?;
+        }
         let wants = resolve::place(root, &Path::new("/etc/systemd/system").join(wanted_by))?;
         fs::create_dir_all(&wants).with_context(|| format!("making {}", wants.display()))?;
         let link = wants.join(name);
         if !link.is_symlink() {
-            symlink(&unit, &link).with_context(|| format!("enabling {name}"))?;
+            symlink(unit_path(name), &link).with_context(|| format!("enabling {name}"))?;
         }
     }
     Ok(())
 }
 
+fn unit_path(name: &str) -> PathBuf {
+    Path::new("/usr/lib/systemd/system").join(name)
+}
+
+fn write_unit(file: &Path, content: &str) -> Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    files::write_atomic(file, content.as_bytes(), 0o644)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    use crate::config::Config;
+    use crate::progress::Silent;
+    use crate::system::{Mount, Restart, System};
+
+    /// A machine with a program in its slot, which only answers for its version.
+    struct Machine {
+        dir: tempfile::TempDir,
+        version: Option<&'static str>,
+    }
+
+    impl System for Machine {
+        fn root(&self) -> &Path {
+            self.dir.path()
+        }
+
+        fn run(&self, cmd: &Cmd) -> Result<String> {
+            assert_eq!(cmd.program(), PROGRAM);
+            assert_eq!(cmd.arguments(), ["--version"]);
+            self.version.map(str::to_owned).context("not there")
+        }
+
+        fn mount(&self, _: &Mount) -> Result<()> {
+            unreachable!("nothing is mounted")
+        }
+
+        fn unmount(&self, _: &Path) -> Result<()> {
+            unreachable!("nothing is unmounted")
+        }
+
+        fn reboot(&self, _: Restart) -> Result<()> {
+            unreachable!("nothing is restarted")
+        }
+
+        fn wait(&self, _: Duration) {}
+    }
+
+    /// Installs into a tree that has a program of `version` with a unit of its
+    /// own; returns the program and both units.
+    fn installed_over(version: Option<&'static str>) -> [String; 3] {
+        let machine = Machine {
+            dir: tempfile::tempdir().unwrap(),
+            version,
+        };
+        let slot = machine.dir.path().join("slot");
+        let boot_unit = slot.join("usr/lib/systemd/system/va-upgrade-boot.service");
+        for (path, text) in [
+            (&machine.dir.path().join("proc/self/exe"), "ours"),
+            (&slot.join("usr/sbin/va-upgrade"), "theirs"),
+            (&boot_unit, "their unit"),
+        ] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let appliance = Appliance {
+            sys: &machine,
+            config: &Config::parse("product: acme\n").unwrap(),
+            progress: &Silent,
+        };
+        install(&appliance, &slot).unwrap();
+        install_units(&slot).unwrap();
+        let wants = slot.join("etc/systemd/system");
+        assert!(
+            wants
+                .join("multi-user.target.wants/va-upgrade-boot.service")
+                .is_symlink()
+        );
+        let deadline = boot_unit.with_file_name("va-upgrade-deadline.service");
+        [slot.join("usr/sbin/va-upgrade"), boot_unit, deadline]
+            .map(|path| fs::read_to_string(path).unwrap())
+    }
 
     #[test]
-    fn the_newer_program_stays() {
-        assert!(parse_version("va-upgrade 0.10.0") > parse_version("0.9.3"));
-        assert_eq!(parse_version("garbage"), None);
+    fn a_newer_program_keeps_its_units_and_an_older_one_gets_ours() {
+        let [(.., boot), (.., deadline)] = UNITS;
+        for kept in [
+            "va-upgrade 999.0.0",
+            concat!("va-upgrade ", env!("CARGO_PKG_VERSION")),
+        ] {
+            assert_eq!(
+                installed_over(Some(kept)),
+                ["theirs", "their unit", deadline]
+            );
+        }
+        for replaced in [None, Some("va-upgrade 0.0.9"), Some("garbage")] {
+            assert_eq!(installed_over(replaced), ["ours", boot, deadline]);
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_and_candidates_come_before_their_release() {
+        let ascending = [
+            "0.9.3",
+            "0.10.0",
+            "1.0.0-rc1",
+            "1.0.0-rc2",
+            "1.0.0-rc10",
+            "1.0.0",
+            "1.0.1-rc1",
+        ];
+        for (i, there) in ascending.iter().enumerate() {
+            for (j, own) in ascending.iter().enumerate() {
+                let output = format!("va-upgrade {there}\n");
+                assert_eq!(is_up_to_date(&output, own), i >= j, "{there} {own}");
+            }
+        }
+        assert!(is_up_to_date("va-upgrade 1.0.0+build.7", "1.0.0"));
+        for garbage in ["", "garbage", "va-upgrade 1.0,0", "va-upgrade v1"] {
+            assert!(!is_up_to_date(garbage, "0.0.1"), "{garbage}");
+        }
     }
 }

@@ -25,6 +25,7 @@ use super::dirs::{Dirs, Missing};
 use super::holes::{Piece, data_extents, read_data};
 use super::meta::{Kind, Meta};
 use super::path::{show, split};
+use super::unsteady;
 use super::walk::{Found, open_file, walk};
 use super::xattrs::{self, SELINUX, Xattr};
 use crate::progress::Progress;
@@ -272,6 +273,7 @@ fn digest_batches(
         };
         for path in batch {
             let inode = digest_entry(&mut dirs, &path, shared, &mut buffer)
+                .map_err(unsteady::explain)
                 .with_context(|| format!("reading back {}", show(&path)))?;
             sum.add(&path, &inode);
         }

@@ -10,12 +10,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::path::show;
+use super::unsteady::{self, Unsteady};
 use crate::failure::{Class, with_class};
 
 /// How directories are opened: to read, never through a link.
@@ -123,10 +124,11 @@ impl Dirs {
                 let error = anyhow!("{} is not a directory", show(path));
                 Err(match self.missing {
                     Missing::Make => with_class(Class::BadBundle, error),
-                    Missing::Fail => error,
+                    Missing::Fail => Error::from(Unsteady::Changed).context(error),
                 })
             }
-            Err(errno) => Err(errno).with_context(|| format!("opening {}", show(path))),
+            Err(errno) => Err(unsteady::explain(errno.into()))
+                .with_context(|| format!("opening {}", show(path))),
         }
     }
 }

@@ -19,6 +19,15 @@ const MAX_LINKS: usize = 40;
 /// # Errors
 /// When a directory cannot be read or links lead in a circle.
 pub fn resolve(root: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
+    trace(root, path, &mut |_| {})
+}
+
+/// Like [`resolve`], and shows every name on the way, links and what is in the
+/// way to their ends included.
+///
+/// # Errors
+/// Like [`resolve`].
+pub fn trace(root: &Path, path: &Path, see: &mut dyn FnMut(&Path)) -> io::Result<Option<PathBuf>> {
     let mut todo: VecDeque<OsString> = names(path).collect();
     let mut done = PathBuf::new();
     let mut links = 0;
@@ -40,6 +49,7 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
             }
             Err(error) => return Err(error),
         };
+        see(&next);
         if !meta.is_symlink() {
             done = next;
             continue;
@@ -125,6 +135,20 @@ mod tests {
         assert_eq!(found("etc/abs"), None);
         assert_eq!(found("etc/init/below-a-file"), None);
         assert!(resolve(root, Path::new("a")).is_err());
+    }
+
+    #[test]
+    fn every_name_on_the_way_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("usr/lib/x")).unwrap();
+        symlink("usr/lib", root.join("lib")).unwrap();
+        let mut seen = Vec::new();
+        let end = trace(root, Path::new("/lib/x"), &mut |step| {
+            seen.push(step.display().to_string());
+        });
+        assert_eq!(end.unwrap(), Some(PathBuf::from("usr/lib/x")));
+        assert_eq!(seen, ["lib", "usr", "usr/lib", "usr/lib/x"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::dirs::{Dirs, Missing, OPEN_DIR};
 use super::glob::Glob;
 use super::meta::{Kind, Meta};
 use super::path::{show, split};
+use super::unsteady;
 use crate::signals;
 
 /// Directories of the root whose contents belong to the running system.
@@ -74,6 +75,8 @@ pub struct LeftOut {
     pub swap_files: Vec<Vec<u8>>,
     /// How many sockets.
     pub sockets: u64,
+    /// The numbers of the patterns that left out nothing.
+    pub idle_patterns: Vec<usize>,
 }
 
 /// Visits every entry of the tree at `root` that is packed, directories after
@@ -89,7 +92,10 @@ pub fn walk(
         visit,
         path: Vec::new(),
         frames: Vec::new(),
-        left_out: LeftOut::default(),
+        left_out: LeftOut {
+            idle_patterns: (0..exclude.len()).collect(),
+            ..LeftOut::default()
+        },
     };
     walker.run()?;
     Ok(walker.left_out)
@@ -122,6 +128,7 @@ impl Walker<'_> {
             self.path.truncate(frame.path_length);
             let Some(name) = frame.names.pop() else {
                 self.leave()
+                    .map_err(unsteady::explain)
                     .with_context(|| format!("reading {}", show(&self.path)))?;
                 continue;
             };
@@ -131,6 +138,7 @@ impl Walker<'_> {
             }
             self.path.extend_from_slice(name.as_bytes());
             self.entry(&dir, OsStr::from_bytes(name.as_bytes()))
+                .map_err(unsteady::explain)
                 .with_context(|| format!("reading {}", show(&self.path)))?;
         }
         Ok(())
@@ -180,12 +188,24 @@ impl Walker<'_> {
         })
     }
 
-    fn is_left_out(&self, meta: &Meta) -> bool {
+    fn is_left_out(&mut self, meta: &Meta) -> bool {
         let at_mount_root = self.frames.last().is_some_and(|f| f.is_mount_root);
         let name = self.path.rsplit(|b| *b == b'/').next();
         (meta.kind == Kind::Dir && at_mount_root && name == Some(LOST_FOUND))
             || LVM.contains(&self.path.as_slice())
-            || self.exclude.iter().any(|glob| glob.matches(&self.path))
+            || self.is_excluded()
+    }
+
+    /// Tells whether a pattern matches; those that never did are tried on every
+    /// match, so that none is called idle that has only come second.
+    fn is_excluded(&mut self) -> bool {
+        let (exclude, path) = (self.exclude, &self.path);
+        let is_excluded = exclude.iter().any(|glob| glob.matches(path));
+        if is_excluded {
+            let idle = &mut self.left_out.idle_patterns;
+            idle.retain(|number| !exclude[*number].matches(path));
+        }
+        is_excluded
     }
 
     fn enter(&mut self, fd: &OwnedFd, stat: FileStat, is_mount_root: bool) -> Result<()> {
@@ -214,7 +234,10 @@ impl Walker<'_> {
 /// swapped for a link or a fifo from being followed or waited for.
 pub fn open_file(dir: &OwnedFd, name: &OsStr) -> Result<std::fs::File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    Ok(openat(dir.as_fd(), name, flags, Mode::empty())?.into())
+    let opened = openat(dir.as_fd(), name, flags, Mode::empty());
+    Ok(opened
+        .map_err(|errno| unsteady::explain(errno.into()))?
+        .into())
 }
 
 fn is_swap(dir: &OwnedFd, name: &OsStr, meta: &Meta) -> Result<bool> {
@@ -266,7 +289,8 @@ mod tests {
         fs::write(at("swapfile"), &swap).unwrap();
         fs::write(at("notswap"), &swap[..40_000]).unwrap();
         let _socket = UnixListener::bind(at("srv/socket")).unwrap();
-        let (seen, left_out) = paths(root.path(), &["/var/cache/*"]);
+        let exclude = ["/var/cache/*", "apt", "/var/log/*"];
+        let (seen, left_out) = paths(root.path(), &exclude);
         let expected = [
             "dev",
             "etc/lvm/profile",
@@ -286,5 +310,6 @@ mod tests {
         assert_eq!(seen, expected);
         assert_eq!(left_out.swap_files, [b"swapfile"]);
         assert_eq!(left_out.sockets, 1);
+        assert_eq!(left_out.idle_patterns, [2]);
     }
 }

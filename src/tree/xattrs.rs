@@ -18,6 +18,8 @@ pub const CAPABILITY: &[u8] = b"security.capability";
 pub const SELINUX: &[u8] = b"security.selinux";
 /// The machine's own seal over the others; worthless anywhere else.
 const EVM: &[u8] = b"security.evm";
+/// What XFS also calls the ACLs of a file; no other file system knows the names.
+const XFS_ACLS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +35,8 @@ pub struct Xattr {
 pub fn is_kept(name: &[u8]) -> bool {
     let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     let in_space = spaces.iter().any(|space| name.starts_with(space));
-    name == acl::ACCESS || name == acl::DEFAULT || (in_space && name != EVM)
+    let is_own = name == EVM || XFS_ACLS.contains(&name);
+    name == acl::ACCESS || name == acl::DEFAULT || (in_space && !is_own)
 }
 
 /// Reads the kept attributes of an open file or directory, sorted by name.
@@ -101,6 +104,8 @@ mod tests {
             (b"security.ima", true),
             (b"system.posix_acl_default", true),
             (b"security.evm", false),
+            (b"trusted.SGI_ACL_FILE", false),
+            (b"trusted.SGI_ACL_DEFAULT", false),
             (b"system.nfs4_acl", false),
             (b"btrfs.compression", false),
         ] {

@@ -1,11 +1,13 @@
 //! Whole bundles: trees there and back, stock tools, damage, hostile archives.
-//! Needs root, GNU tar, bsdtar, xz, openssl, setfacl, setcap and rsync.
+//! Needs root, GNU tar, bsdtar, xz, openssl, setfacl, getfattr,
+//! setcap, rsync, mkfs.ext4, mkfs.xfs and loop devices.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 mod compare;
 mod damage;
 mod deep;
+mod file_systems;
 mod foreign;
 mod forge;
 mod hostile;
@@ -18,3 +20,4 @@ mod random;
 mod round_trip;
 mod signatures;
 mod stock;
+mod unsteady;

@@ -118,6 +118,83 @@ fn a_revoked_key_is_refused_by_its_id() {
 }
 
 #[test]
+fn nothing_is_excluded_that_the_system_boots_with() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let build = [
+        "build",
+        "tree",
+        "-o",
+        "x.vab",
+        "--release",
+        "release.yaml",
+        "--unsigned",
+    ];
+    let exclude = |pattern: &str| {
+        let text = format!("product: gateway\nversion: 9.4.1\nexclude: ['{pattern}']\n");
+        desk.write("release.yaml", text);
+    };
+    for (pattern, lost) in [
+        ("/boot", "boot"),
+        ("vmlinuz-*", "boot/vmlinuz-6.1.0-10-amd64"),
+        ("/boot/init*", "boot/initrd.img-6.1.0-10-amd64"),
+        ("/lib", "lib"),
+        ("modules.dep", "usr/lib/modules/6.1.0-10-amd64/modules.dep"),
+        ("ext2.mod", "usr/lib/grub/i386-pc/ext2.mod"),
+        ("/usr/lib/grub/**", "usr/lib/grub/i386-pc"),
+        ("grub-mkimage", "usr/bin/grub-mkimage"),
+        ("/usr/lib/systemd", "usr/lib/systemd"),
+        ("/sbin/init", "sbin/init"),
+        ("os-release", "etc/os-release"),
+    ] {
+        exclude(pattern);
+        let words = [
+            format!("{pattern:?}"),
+            format!("leaves out {lost},"),
+            "narrow".into(),
+        ];
+        desk.refuses(3, &words.each_ref().map(String::as_str), &build);
+    }
+    exclude("/usr/share/doc/*");
+    let run = desk.run(&build);
+    assert_eq!(run.status, 0, "{run:?}");
+    let note = "exclude pattern \"/usr/share/doc/*\" of release.yaml leaves out nothing";
+    assert!(run.stderr.contains(note), "{run:?}");
+    desk.write("tree/usr/lib/notes", "");
+    exclude("/usr/lib/notes");
+    let run = desk.run(&build);
+    assert_eq!(run.status, 0, "{run:?}");
+    assert!(!run.stderr.contains("exclude"), "{run:?}");
+}
+
+#[test]
+fn owners_that_a_user_namespace_hides_are_not_packed() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let build = [
+        "build",
+        "tree",
+        "-o",
+        "x.vab",
+        "--release",
+        "release.yaml",
+        "--unsigned",
+    ];
+    let namespace = ["unshare", "--user", "--map-root-user"];
+    let made = desk.run_by(&namespace, &build);
+    assert_eq!(made.status, 0, "{made:?}");
+    std::os::unix::fs::chown(desk.at("tree/etc/os-release"), Some(0), Some(7)).unwrap();
+    let words = ["etc/os-release", "group 65534", "user namespace", "as root"];
+    desk.refuses_by(&namespace, 3, &words, &build);
+    std::os::unix::fs::chown(desk.at("tree/boot"), Some(5), None).unwrap();
+    let words = ["reading boot:", "user 65534"];
+    desk.refuses_by(&namespace, 3, &words, &build);
+    // Whoever sees all ids takes that one for what it is.
+    std::os::unix::fs::chown(desk.at("tree/boot"), Some(65534), None).unwrap();
+    desk.does(&build);
+}
+
+#[test]
 fn keys_that_are_none_are_refused_and_never_shown() {
     let desk = Desk::with_bundle();
     desk.refuses(

@@ -26,11 +26,13 @@ use crate::tree::dirs::{Dirs, Missing};
 use crate::tree::holes::{Extent, data_extents};
 use crate::tree::meta::{Kind, Meta};
 use crate::tree::path::{show, split};
+use crate::tree::unsteady::{self, Unsteady, check_same};
 use crate::tree::walk::{OPEN_DIRS, open_file};
 use crate::tree::xattrs::{self, Xattr};
 
 /// What a file's data is rounded up to in a slot.
 const SLOT_BLOCK: u64 = 4096;
+const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// Writes the tar stream.
 pub struct Emitter<'a, 'b> {
@@ -44,13 +46,6 @@ pub struct Emitter<'a, 'b> {
     files: FilesWriter,
     /// The directories that come early and again; they are listed once.
     early: HashSet<Box<[u8]>>,
-}
-
-/// A file that has been written.
-struct Written {
-    meta: Meta,
-    hasher: InodeHasher,
-    content: Option<Sha>,
 }
 
 impl<'a, 'b> Emitter<'a, 'b> {
@@ -69,7 +64,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     /// Writes all members, group by group, and the end of the archive.
+    ///
+    /// # Errors
+    /// When the tree cannot be read. Class `Refused` when it changes meanwhile.
     pub fn emit(&mut self, spills: Vec<Spill>, likeness: &mut Likeness) -> Result<()> {
+        self.groups(spills, likeness).map_err(unsteady::refuse)?;
+        self.chunks.write(&END)
+    }
+
+    fn groups(&mut self, spills: Vec<Spill>, likeness: &mut Likeness) -> Result<()> {
         for (group, spill) in Group::ALL.into_iter().zip(spills) {
             self.chunks.begin_group(group)?;
             let counted = self.sum;
@@ -80,6 +83,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 let is_listed = group != Group::Dirs || !self.early.contains(path);
                 let line = self
                     .entry(path, first_name)
+                    .map_err(unsteady::explain)
                     .with_context(|| format!("reading {}", show(path)))?;
                 match is_listed {
                     true => self.files.add(&line),
@@ -91,7 +95,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 self.sum = counted;
             }
         }
-        self.chunks.write(&END)
+        Ok(())
     }
 
     /// Writes a member; returns what is listed of it.
@@ -99,8 +103,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let (dir, name) = split(path);
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
-        let stat = fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let meta = Meta::from_stat(&stat).context("it has become a socket")?;
+        let stat = fstatat(dir.as_fd(), name, NO_FOLLOW)?;
+        let meta = Meta::from_stat(&stat).ok_or(Unsteady::Changed)?;
         let member = NewMember {
             path,
             meta: &meta,
@@ -112,17 +116,17 @@ impl<'a, 'b> Emitter<'a, 'b> {
         if member.is_hard_link {
             self.write_header(&member)?;
             let inode = (stat.st_dev, stat.st_ino);
-            let digest = self.linked.get(&inode).context("it has been replaced")?;
+            let digest = self.linked.get(&inode).ok_or(Unsteady::Changed)?;
             self.sum.add(path, digest);
             return Ok(FileLine::new(path, &meta, true, first_name, None));
         }
         let (hasher, line) = match meta.kind {
             Kind::File => {
                 let file = open_file(&dir, name)?;
-                let stat = fstat(&file)?;
-                let written = self.file(path, &file, &stat)?;
-                let line = FileLine::new(path, &written.meta, false, b"", written.content);
-                (written.hasher, line)
+                check_same(&stat, &fstat(&file)?)?;
+                let (hasher, content) = self.file(path, &file, &stat, &meta)?;
+                let line = FileLine::new(path, &meta, false, b"", content);
+                (hasher, line)
             }
             kind => {
                 let link_end = match kind {
@@ -130,6 +134,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
                     _ => Vec::new(),
                 };
                 let xattrs = xattrs::read_at(dir.as_fd(), name.as_bytes())?;
+                check_same(&stat, &fstatat(dir.as_fd(), name, NO_FOLLOW)?)?;
                 self.write_header(&NewMember {
                     link_end: &link_end,
                     xattrs: &xattrs,
@@ -148,21 +153,24 @@ impl<'a, 'b> Emitter<'a, 'b> {
         Ok(line)
     }
 
-    fn file(&mut self, path: &[u8], file: &File, stat: &FileStat) -> Result<Written> {
-        let meta = Meta::from_stat(stat)
-            .filter(|meta| meta.kind == Kind::File)
-            .context("it is no longer a file")?;
+    fn file(
+        &mut self,
+        path: &[u8],
+        file: &File,
+        stat: &FileStat,
+        meta: &Meta,
+    ) -> Result<(InodeHasher, Option<Sha>)> {
         let xattrs: Vec<Xattr> = xattrs::read_open(file)?;
         let extents = data_extents(file, stat)?;
         self.write_header(&NewMember {
             path,
-            meta: &meta,
+            meta,
             link_end: b"",
             is_hard_link: false,
             xattrs: &xattrs,
             extents: &extents,
         })?;
-        let mut hasher = InodeHasher::new(&meta, &xattrs, b"");
+        let mut hasher = InodeHasher::new(meta, &xattrs, b"");
         let mut content = ContentHasher::new(meta.size_bytes);
         let mut at = 0;
         for extent in &extents {
@@ -176,15 +184,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
             self.chunks
                 .write_file(file, extent.offset, extent.length, &mut look)?;
         }
+        check_same(stat, &fstat(file)?)?;
         hasher.hole(meta.size_bytes - at);
         let stored: u64 = extents.iter().map(|e: &Extent| e.length).sum();
         self.chunks.write(&END[..padding(stored)])?;
         self.data_bytes += stored.next_multiple_of(SLOT_BLOCK);
-        Ok(Written {
-            meta,
-            hasher,
-            content: content.finish(),
-        })
+        Ok((hasher, content.finish()))
     }
 
     fn write_header(&mut self, member: &NewMember) -> Result<()> {

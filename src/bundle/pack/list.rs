@@ -13,7 +13,9 @@ use super::spill::Spill;
 use crate::bundle::archive::block::BLOCK;
 use crate::progress::Progress;
 use crate::tree::meta::Kind;
+use crate::tree::owners::Overflow;
 use crate::tree::path::show;
+use crate::tree::unsteady;
 use crate::tree::walk::{Found, LeftOut, walk};
 use crate::tree::{acl, xattrs};
 
@@ -22,6 +24,8 @@ pub struct Listing {
     /// The paths, by group.
     pub spills: Vec<Spill>,
     left_out: LeftOut,
+    /// Patterns that match nothing.
+    idle_patterns: Vec<String>,
     /// About how long the tar stream will be.
     pub tar_bytes: u64,
 }
@@ -30,7 +34,8 @@ pub struct Listing {
 /// the file system of `out`.
 ///
 /// # Errors
-/// When a directory cannot be read.
+/// When a directory cannot be read. Class `Refused` when an owner cannot be
+/// known.
 pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     let mut spills = Vec::new();
     for group in Group::ALL {
@@ -38,9 +43,11 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     }
     let mut first_names: HashMap<(u64, u64), Box<[u8]>> = HashMap::new();
     let mut tar_bytes = 0;
+    let overflow = Overflow::of_this_process()?;
     let left_out = walk(root, &release.globs()?, &mut |found: &Found| {
         // Nearly every entry has a pax header of two blocks before its own.
         tar_bytes += 3 * BLOCK as u64;
+        overflow.check(&found.stat)?;
         if found.meta.kind == Kind::Dir && has_default_acl(found)? {
             spills[Group::EarlyDirs as usize].push(found.path, b"")?;
         }
@@ -55,9 +62,12 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
         tar_bytes += stored.next_multiple_of(BLOCK as u64);
         spills[Group::of(found)? as usize].push(found.path, b"")
     })
+    .map_err(unsteady::refuse)
     .with_context(|| format!("listing {}", root.display()))?;
+    let pattern = |number: &usize| release.exclude[*number].clone();
     Ok(Listing {
         spills,
+        idle_patterns: left_out.idle_patterns.iter().map(pattern).collect(),
         left_out,
         tar_bytes,
     })
@@ -69,8 +79,13 @@ fn has_default_acl(found: &Found) -> Result<bool> {
 }
 
 impl Listing {
-    /// Tells what is not packed.
+    /// Tells what is not packed, and which patterns did nothing about that.
     pub fn tell_left_out(&self, progress: &dyn Progress) {
+        for pattern in &self.idle_patterns {
+            progress.note(&format!(
+                "exclude pattern {pattern:?} of release.yaml leaves out nothing"
+            ));
+        }
         for path in &self.left_out.swap_files {
             progress.note(&format!("left out swap file /{}", show(path)));
         }
