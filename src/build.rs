@@ -47,6 +47,8 @@ pub struct BuildOptions {
     pub plan: PackPlan,
     /// How many threads pack.
     pub threads: usize,
+    /// Fields of release.yaml that are set, by name and value.
+    pub settings: Vec<(String, String)>,
 }
 
 /// Builds a bundle. The caller has entered a private mount namespace.
@@ -60,7 +62,7 @@ pub fn build(
     progress: &dyn Progress,
 ) -> Result<Manifest> {
     let epoch = source_date_epoch(env::var("SOURCE_DATE_EPOCH").ok().as_deref())?;
-    let release = Release::load(&options.release)?;
+    let release = Release::load(&options.release, &options.settings)?;
     let output = check_output(&options.output, &options.source)?;
     let source_options = SourceOptions {
         root: options.root.clone(),

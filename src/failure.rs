@@ -26,6 +26,21 @@ pub enum Class {
     Stuck = 7,
 }
 
+impl Class {
+    /// Returns the word that programs know the class by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Unexpected => "unexpected",
+            Class::Usage => "usage",
+            Class::Refused => "refused",
+            Class::BadBundle => "bad-bundle",
+            Class::Undone => "undone",
+            Class::Locked => "locked",
+            Class::Stuck => "stuck",
+        }
+    }
+}
+
 /// An error with a [`Class`]; displays and chains exactly as the error inside.
 #[derive(Debug)]
 pub struct Failure {

@@ -1,6 +1,7 @@
 //! How long work tells how far it is; never prints by itself.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use crate::slot::Slot;
 
@@ -107,6 +108,49 @@ pub trait Progress: Sync {
     fn finish(&self);
     /// Tells the user something worth a line of its own.
     fn note(&self, text: &str);
+}
+
+/// Passes everything on, and keeps what was told in lines of their own.
+pub struct Recorder<'a> {
+    to: &'a dyn Progress,
+    notes: Mutex<Vec<String>>,
+}
+
+impl<'a> Recorder<'a> {
+    /// Passes on to `to`.
+    pub fn new(to: &'a dyn Progress) -> Recorder<'a> {
+        Recorder {
+            to,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// Returns what was told.
+    pub fn into_notes(self) -> Vec<String> {
+        self.notes
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Recorder<'_> {
+    fn start(&self, step: Step, total_bytes: Option<u64>) {
+        self.to.start(step, total_bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.to.advance(bytes);
+    }
+
+    fn finish(&self) {
+        self.to.finish();
+    }
+
+    fn note(&self, text: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(text.to_owned());
+        self.to.note(text);
+    }
 }
 
 /// Reports nothing.

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::failure::{Class, Classify};
@@ -19,7 +20,7 @@ const MAX_PEM_BYTES: u64 = 64 << 10;
 const MAX_REVOKED_BYTES: u64 = 1 << 20;
 
 /// Names a key: the first 16 hex digits of SHA-256 over its DER public key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct KeyId(String);
 
 impl KeyId {
@@ -131,6 +132,25 @@ impl Keyring {
     pub fn trusted(&self) -> impl Iterator<Item = &KeyId> {
         let ids = self.keys.iter().map(|(id, _)| id);
         ids.filter(|id| !self.revoked.contains(id))
+    }
+
+    /// Lists the trusted keys that signed `message`, each once.
+    pub fn signers_of(&self, message: &[u8], signatures: &[Vec<u8>]) -> Vec<KeyId> {
+        let is_by = |key: &VerifyingKey| {
+            let mut signatures = signatures.iter();
+            signatures.any(|bytes| {
+                let signature = Signature::from_slice(bytes);
+                signature.is_ok_and(|s| key.verify_strict(message, &s).is_ok())
+            })
+        };
+        let trusted = self
+            .keys
+            .iter()
+            .filter(|(id, _)| !self.revoked.contains(id));
+        trusted
+            .filter(|(_, key)| is_by(key))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// Tells who signed `message`; one signature by a trusted key suffices.

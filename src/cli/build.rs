@@ -1,15 +1,18 @@
 //! `build`: packs a root file system into a bundle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use clap::{ArgGroup, ValueEnum};
 
 use super::output::print;
+use super::result::BuildResult;
+use super::size::Size;
 use super::{Session, threads, title};
 use crate::build::{self as build_flow, BuildOptions};
-use crate::bundle::{Codec, PackMode, PackPlan, load_signing_key};
-use crate::progress::Progress;
+use crate::bundle::{Codec, Manifest, PackMode, PackPlan, SigningKey, load_signing_key};
+use crate::failure::{Class, Classify};
+use crate::progress::{Progress, Recorder};
 
 /// The one that clap would make is one line, wider than the help.
 const USAGE: &str = "\
@@ -49,9 +52,27 @@ pub struct Args {
     /// Pack as small as can be; takes about twice the time and three times the memory
     #[arg(long)]
     best: bool,
+    /// Pack fast, for a bundle nobody keeps: a fraction of the time, a fifth larger
+    #[arg(long, conflicts_with = "best")]
+    fast: bool,
     /// Threads that pack [default: one for each processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "memory")]
     threads: Option<usize>,
+    /// As many threads as this much memory is enough for, such as 512M or 2G
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Set a field of release.yaml, such as version=9.4.1 or meta.commit=1a2b3c
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Write what was made to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+}
+
+/// Takes `NAME=VALUE` apart.
+fn setting(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').context("give it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// The codecs a bundle may have.
@@ -67,35 +88,78 @@ impl Args {
             CodecArg::Xz => Codec::Xz,
             CodecArg::Zstd => Codec::Zstd,
         };
-        let mode = match self.best {
-            true => PackMode::Best,
-            false => PackMode::Default,
+        let mode = match (self.best, self.fast) {
+            (true, _) => PackMode::Best,
+            (_, true) => PackMode::Fast,
+            _ => PackMode::Default,
         };
         PackPlan::new(codec, mode)
+    }
+
+    /// Returns how many threads pack by `plan`.
+    fn threads(&self, plan: &PackPlan) -> Result<usize> {
+        let Some(Size(memory)) = self.memory else {
+            return threads(self.threads);
+        };
+        let each = plan.thread_bytes();
+        if memory < each {
+            let error = anyhow!(
+                "--memory {} MiB is not enough: one thread takes {} MiB in this mode",
+                memory >> 20,
+                each >> 20
+            );
+            return Err(error).class(Class::Usage);
+        }
+        Ok(usize::try_from(memory / each)?.min(threads(None)?))
     }
 }
 
 /// Runs `build`.
 pub fn run(session: &Session, args: Args) -> Result<()> {
-    let threads = threads(args.threads)?;
+    let plan = args.plan();
+    let threads = args.threads(&plan)?;
     session.start_changing("build")?;
     let volumes = &session.config.volumes;
     let options = BuildOptions {
         key: args.key.as_deref().map(load_signing_key).transpose()?,
-        plan: args.plan(),
+        plan,
         source: args.source,
         output: args.output,
         release: args.release,
         root: args.root,
         data_volumes: vec![volumes.data.clone(), volumes.image.clone()],
         threads,
+        settings: args.set,
     };
-    let manifest = build_flow::build(&session.host, &options, &session.ui)?;
+    let recorder = Recorder::new(&session.ui);
+    let manifest = build_flow::build(&session.host, &options, &recorder)?;
     session.ui.finish();
-    let size = options.output.metadata().map_or(0, |meta| meta.len());
+    let notes = recorder.into_notes();
+    tell(session, &options, &manifest, &notes, args.result.as_deref())
+}
+
+/// Tells what was made: a line, and for programs all of it.
+fn tell(
+    session: &Session,
+    options: &BuildOptions,
+    manifest: &Manifest,
+    notes: &[String],
+    result_file: Option<&Path>,
+) -> Result<()> {
+    let (output, source) = (&options.output, &options.source);
+    if result_file.is_some() || session.ui.is_json() {
+        let signer = options.key.as_ref().map(SigningKey::id).transpose()?;
+        let signers = signer.into_iter().collect();
+        let result = BuildResult::new(output, source, manifest, signers, notes)?;
+        if let Some(path) = result_file {
+            result.write(path)?;
+        }
+        session.ui.tell_json("result", &result);
+    }
+    let size = output.metadata().map_or(0, |meta| meta.len());
     print(&format!(
         "{}: {}, {size} bytes\n",
-        options.output.display(),
-        title(&manifest),
+        output.display(),
+        title(manifest),
     ))
 }

@@ -9,8 +9,10 @@ mod confirm;
 mod info;
 mod man;
 mod output;
+mod result;
 mod rollback;
 mod sign;
+mod size;
 mod status;
 mod trust;
 mod ui;
@@ -60,10 +62,11 @@ const NOTES: &str = "\
 Progress, on standard error:
   auto   a bar on a terminal, plain lines elsewhere
   bar    a bar
-  plain  one line per step, at most one a second
+  plain  one line per step, and one each tenth or half minute of it
   json   one JSON object a line: {\"step\", \"title\", \"done\", \"total\", \"rate\", \"left\"}; step is
          a word for programs, title a sentence; the rest is in bytes, bytes a second
-         and seconds, null where unknown; or {\"note\"}
+         and seconds, null where unknown; or {\"note\"}; last of `build` {\"result\"},
+         of whatever fails {\"error\": {\"class\", \"message\"}}
   none   nothing
 
 Exit status:
@@ -163,11 +166,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    let is_json = cli.common.progress == ProgressMode::Json;
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", printable(&format!("{error:#}")));
-            ExitCode::from(class_of(&error) as u8)
+            let class = class_of(&error);
+            let message = printable(&format!("{error:#}"));
+            if is_json {
+                let error = serde_json::json!({ "class": class.name(), "message": message });
+                eprintln!("{}", serde_json::json!({ "error": error }));
+            } else {
+                eprintln!("error: {message}");
+            }
+            ExitCode::from(class as u8)
         }
     }
 }

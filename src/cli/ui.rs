@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::output::printable;
 use crate::progress::{Progress, Step};
@@ -18,7 +19,7 @@ pub enum ProgressMode {
     Auto,
     /// A bar
     Bar,
-    /// One line per step, at most one a second
+    /// Lines: one per step, and one each tenth or half minute of it
     Plain,
     /// JSON Lines
     Json,
@@ -41,10 +42,16 @@ struct Shown {
     done: u64,
     started: Instant,
     shown: Instant,
+    /// How much was done then.
+    shown_done: u64,
     bar: Option<ProgressBar>,
 }
 
-const PLAIN_PAUSE: Duration = Duration::from_secs(1);
+/// The least between two lines of one step for a program.
+const JSON_PAUSE: Duration = Duration::from_secs(1);
+
+/// The most between two lines of one step in a log, unless a tenth is done sooner.
+const PLAIN_PAUSE: Duration = Duration::from_secs(30);
 
 impl Ui {
     /// Makes the display; `quiet` shows nothing.
@@ -63,11 +70,25 @@ impl Ui {
             done: 0,
             started: now,
             shown: now,
+            shown_done: 0,
             bar: None,
         };
         Ui {
             mode,
             state: Mutex::new(state),
+        }
+    }
+
+    /// Tells whether progress is for programs.
+    pub fn is_json(&self) -> bool {
+        self.mode == ProgressMode::Json
+    }
+
+    /// Tells a program `value` under the name `key`, in a line of its own; for
+    /// people nothing.
+    pub fn tell_json(&self, key: &str, value: &impl Serialize) {
+        if self.is_json() {
+            say(&serde_json::json!({ key: value }).to_string());
         }
     }
 
@@ -124,6 +145,18 @@ impl Shown {
             line.push_str(&format!(", {seconds:.0} s left"));
         }
         line
+    }
+
+    /// Tells whether another line is due: in a log one each tenth, or when nothing
+    /// was said for long.
+    fn is_due(&self, mode: ProgressMode) -> bool {
+        let elapsed = self.shown.elapsed();
+        if mode != ProgressMode::Plain {
+            return elapsed >= JSON_PAUSE;
+        }
+        let tenth = self.total.map_or(u64::MAX, |total| total / 10);
+        let is_tenth = self.done - self.shown_done >= tenth;
+        elapsed >= PLAIN_PAUSE || (elapsed >= JSON_PAUSE && is_tenth)
     }
 
     /// Returns the bytes in a second so far.
@@ -202,6 +235,7 @@ impl Progress for Ui {
             done: 0,
             started: now,
             shown: now,
+            shown_done: 0,
             bar: (self.mode == ProgressMode::Bar).then(|| bar(&title, total_bytes)),
         };
         match self.mode {
@@ -219,8 +253,9 @@ impl Progress for Ui {
         if let Some(bar) = &state.bar {
             bar.set_position(state.done);
         }
-        if state.shown.elapsed() >= PLAIN_PAUSE {
+        if state.is_due(self.mode) {
             state.shown = Instant::now();
+            state.shown_done = state.done;
             match self.mode {
                 ProgressMode::Plain => say(&state.plain()),
                 ProgressMode::Json => say(&state.json()),

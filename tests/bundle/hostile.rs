@@ -260,6 +260,7 @@ fn chunk_tables_that_overlap_lie_or_run_past_the_end_are_refused() {
     };
     let index = Index {
         chunks: opened.chunks().to_vec(),
+        ..Index::default()
     };
     let body = String::from_utf8(index.render().unwrap()).unwrap();
     let whole = fs::read(&bundle).unwrap();

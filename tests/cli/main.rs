@@ -10,6 +10,7 @@ mod desk;
 mod help;
 mod inside;
 mod output;
+mod shapes;
 mod signing;
 mod source;
 mod terminal;

@@ -79,6 +79,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
         data_volumes: vec!["data".into(), "image".into()],
         plan: PackPlan::new(Codec::Xz, PackMode::Default),
         threads: 2,
+        settings: Vec::new(),
     };
     let host = Host::new(false);
     host.enter_private_mounts().unwrap();

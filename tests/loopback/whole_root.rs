@@ -64,6 +64,7 @@ fn build_from(tree: &Path, dir: &Path) -> PathBuf {
             ..PackPlan::new(Codec::Xz, PackMode::Default)
         },
         threads: 2,
+        settings: Vec::new(),
     };
     build(&Host::new(false), &options, &Silent).unwrap_or_else(|e| panic!("{e:#}"));
     options.output

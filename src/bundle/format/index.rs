@@ -1,5 +1,7 @@
 //! index.json: which chunk of the payload is where, and what it holds.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,12 @@ const MAX_PACKING_LOSS: u64 = 1 << 20;
 /// The content of index.json.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
+    /// What the release is, in its makers' words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What else they say of it, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
     /// The payload piece by piece.
     pub chunks: Vec<Chunk>,
 }
@@ -110,6 +118,8 @@ mod tests {
             landmarks: Some(Landmarks::default()),
         };
         let index = Index {
+            description: Some("a release".into()),
+            meta: BTreeMap::from([("commit".into(), "1a2b".into())]),
             chunks: vec![chunk(0, 10, 1024), chunk(10, 20, 2048)],
         };
         let payload = Payload {

@@ -89,6 +89,11 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
+    /// Returns the index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Returns the chunks of the payload.
     pub fn chunks(&self) -> &[Chunk] {
         &self.index.chunks

@@ -132,7 +132,11 @@ pub fn pack(
     })
     .with_context(|| format!("packing {}", root.display()))?;
 
-    let index = Index { chunks };
+    let index = Index {
+        description: release.description.clone(),
+        meta: release.meta.clone(),
+        chunks,
+    };
     let members = [(INDEX, index.render()?), (FILES, files)];
     let manifest = describe(release, facts, options, tree, &index, &members);
     write_bundle(&manifest, &members, release, options, scratch, out)?;

@@ -1,10 +1,11 @@
 //! release.yaml: what a release engineer says about a bundle.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::bundle::format::manifest::{check_product, check_version};
@@ -14,14 +15,18 @@ use crate::tree::glob::Glob;
 
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_PATTERNS: usize = 1000;
+const MAX_TEXT_BYTES: usize = 4096;
+const MAX_META: usize = 64;
 
 /// The content of release.yaml.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
     /// The product; an appliance refuses bundles of another one.
+    #[serde(default)]
     pub product: String,
     /// The version of this release.
+    #[serde(default)]
     pub version: String,
     /// The oldest version that may be upgraded to this one.
     #[serde(default)]
@@ -35,21 +40,28 @@ pub struct Release {
     /// The largest bundle that may come out, in bytes.
     #[serde(default)]
     pub size_limit: Option<u64>,
+    /// What the release is, for people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// What else is to be said of it, by name.
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
 }
 
 impl Release {
-    /// Loads a release.yaml.
+    /// Loads a release.yaml; each of `settings`, a name and a value, replaces or
+    /// adds a field.
     ///
     /// # Errors
     /// Class [`Class::Usage`] when it cannot be read or says something unusable.
-    pub fn load(path: &Path) -> Result<Release> {
+    pub fn load(path: &Path, settings: &[(String, String)]) -> Result<Release> {
         let read = || -> Result<Release> {
             let mut text = String::new();
             File::open(path)?
                 .take(MAX_BYTES + 1)
                 .read_to_string(&mut text)?;
             ensure!(text.len() as u64 <= MAX_BYTES, "it is larger than 1 MiB");
-            Release::parse(&text)
+            Release::parse_with(&text, settings)
         };
         read()
             .with_context(|| format!("reading {}", path.display()))
@@ -61,6 +73,10 @@ impl Release {
     /// # Errors
     /// When a field is missing, unknown or out of its bounds.
     pub fn parse(text: &str) -> Result<Release> {
+        Release::parse_with(text, &[])
+    }
+
+    fn parse_with(text: &str, settings: &[(String, String)]) -> Result<Release> {
         // The parser quotes what it did not expect, and a key given by mistake
         // must not be quoted.
         let any: serde_yaml::Value = serde_yaml::from_str(text).context("it is not YAML")?;
@@ -68,23 +84,65 @@ impl Release {
             any.is_mapping(),
             "it holds no settings; it needs lines such as `product: acme` and `version: 9.4.1`"
         );
-        let release: Release = serde_yaml::from_str(text)?;
-        check_product(&release.product)?;
-        check_version("version", &release.version)?;
-        if let Some(version) = &release.min_version {
+        let mut release: Release = serde_yaml::from_str(text)?;
+        for (name, value) in settings {
+            release
+                .set(name, value)
+                .with_context(|| format!("setting {name}"))?;
+        }
+        release.check()?;
+        Ok(release)
+    }
+
+    /// Sets a field of one value.
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "product" => self.product = value.to_owned(),
+            "version" => self.version = value.to_owned(),
+            "min_version" => self.min_version = Some(value.to_owned()),
+            "cpu_level" => self.cpu_level = Some(value.parse()?),
+            "size_limit" => self.size_limit = Some(value.parse()?),
+            "description" => self.description = Some(value.to_owned()),
+            _ => match name.strip_prefix("meta.") {
+                Some(name) => drop(self.meta.insert(name.to_owned(), value.to_owned())),
+                None => bail!(
+                    "it is none of product, version, min_version, cpu_level, size_limit, \
+                     description and meta.NAME"
+                ),
+            },
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        check_product(&self.product)?;
+        check_version("version", &self.version)?;
+        if let Some(version) = &self.min_version {
             check_version("min_version", version)?;
         }
         ensure!(
-            release.exclude.len() <= MAX_PATTERNS,
+            self.exclude.len() <= MAX_PATTERNS,
             "exclude has {} patterns, more than {MAX_PATTERNS}",
-            release.exclude.len()
+            self.exclude.len()
         );
-        release.globs()?;
+        self.globs()?;
         ensure!(
-            release.size_limit != Some(0),
+            self.size_limit != Some(0),
             "size_limit is 0; leave it out for no limit"
         );
-        Ok(release)
+        let description = self.description.as_deref().unwrap_or_default();
+        ensure!(
+            description.len() <= MAX_TEXT_BYTES && self.meta.len() <= MAX_META,
+            "description has more than {MAX_TEXT_BYTES} bytes, or meta more than {MAX_META} names"
+        );
+        for (name, value) in &self.meta {
+            check_version("a name in meta", name)?;
+            ensure!(
+                value.len() <= MAX_TEXT_BYTES,
+                "meta {name} has more than {MAX_TEXT_BYTES} bytes"
+            );
+        }
+        Ok(())
     }
 
     /// Compiles the exclude patterns.
@@ -141,6 +199,31 @@ mod tests {
         ] {
             let error = format!("{:#}", Release::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pipeline_sets_fields_and_meta_by_name() {
+        let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let settings = [
+            set("version", "7.10"),
+            set("cpu_level", "x86-64-v3"),
+            set("meta.commit", "1a2b"),
+        ];
+        let text = "product: A\ndescription: two lines\nmeta: {pipeline: '12'}\n";
+        let release = Release::parse_with(text, &settings).unwrap();
+        assert_eq!(release.version, "7.10");
+        assert_eq!(release.cpu_level, Some(CpuLevel::V3));
+        assert_eq!(release.meta["commit"], "1a2b");
+        assert_eq!(release.meta["pipeline"], "12");
+        for (name, value, word) in [
+            ("colour", "red", "none of product"),
+            ("size_limit", "many", "size_limit"),
+            ("version", "", "version"),
+        ] {
+            let error = Release::parse_with("{product: A, version: '1'}", &[set(name, value)]);
+            let text = format!("{:#}", error.unwrap_err());
+            assert!(text.contains(word), "{text}");
         }
     }
 }

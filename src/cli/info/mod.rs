@@ -4,6 +4,7 @@ mod changes;
 mod listing;
 mod name;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::Session;
 use super::output::{print, print_json};
 use super::trust::keyring;
-use crate::bundle::{Bundle, Manifest, Sealed, Trust};
+use crate::bundle::{Bundle, KeyId, Manifest, Sealed, Trust};
 use crate::compare::By;
 
 /// Show what a bundle is, what is in it, or what changed since another one
@@ -54,9 +55,15 @@ pub struct Args {
 struct Info<'a> {
     #[serde(flatten)]
     manifest: &'a Manifest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    meta: &'a BTreeMap<String, String>,
     chunks: usize,
     signatures: usize,
+    /// Whether a trusted key signed it.
     trusted: bool,
+    /// The trusted keys that did.
+    signers: Vec<KeyId>,
 }
 
 /// Runs `info`.
@@ -80,17 +87,19 @@ fn open(path: &Path) -> Result<Bundle<'static>> {
 
 fn describe(session: &Session, args: &Args) -> Result<()> {
     let keyring = keyring(session, args.trusted.as_deref())?;
-    let trusted = Sealed::open(&args.file)?
-        .authenticate(Trust::Signed(&keyring))
-        .is_ok();
     let sealed = Sealed::open(&args.file)?;
     let signatures = sealed.signatures().len();
+    let signers = keyring.signers_of(sealed.signed_bytes(), sealed.signatures());
     let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
+    let index = bundle.index();
     let info = Info {
         manifest: bundle.manifest(),
-        chunks: bundle.chunks().len(),
+        description: index.description.as_deref(),
+        meta: &index.meta,
+        chunks: index.chunks.len(),
         signatures,
-        trusted,
+        trusted: !signers.is_empty(),
+        signers,
     };
     if args.json {
         print_json(&info)
@@ -107,7 +116,10 @@ impl Info<'_> {
         let packed_bytes = manifest.payload.packed_bytes;
         let signed = match (self.signatures, self.trusted) {
             (0, _) => "no".to_owned(),
-            (count, true) => format!("{count}, trusted"),
+            (count, true) => {
+                let names: Vec<&str> = self.signers.iter().map(KeyId::as_str).collect();
+                format!("{count}, trusted ({})", names.join(", "))
+            }
             (count, false) => format!("{count}, by nobody this machine trusts"),
         };
         let mib = manifest.tree.data_bytes.div_ceil(1 << 20);
@@ -123,7 +135,17 @@ impl Info<'_> {
             ("packed", format!("{packed_bytes} bytes in {chunks} chunks")),
             ("signatures", signed),
         ];
-        rows.map(|(name, value)| format!("{name:<14} {value}\n"))
-            .concat()
+        let meta = self
+            .meta
+            .iter()
+            .map(|(name, value)| (&**name, value.clone()));
+        let description = self
+            .description
+            .map(|text| ("description", text.to_owned()));
+        rows.into_iter()
+            .chain(description)
+            .chain(meta)
+            .map(|(name, value)| format!("{name:<14} {value}\n"))
+            .collect()
     }
 }

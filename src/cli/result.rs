@@ -1,0 +1,98 @@
+//! What `build` made, for the pipeline that called it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::bundle::{KeyId, Manifest};
+use crate::failure::{Class, Classify};
+use crate::sha::Sha;
+use crate::system::draft::Draft;
+
+/// The content of the file that `build --result` writes, and of the last line of
+/// JSON progress. Its shape is docs/schemas/result.json.
+#[derive(Debug, Serialize)]
+pub struct BuildResult<'a> {
+    /// The version of this shape.
+    format: u32,
+    /// The bundle, as it was named.
+    file: String,
+    /// Its digest.
+    sha256: Sha,
+    /// Its size.
+    bytes: u64,
+    product: &'a str,
+    version: &'a str,
+    /// The digest of the tree in it.
+    tree_digest: Sha,
+    /// What of the source is not in it, and why.
+    left_out: Vec<&'a str>,
+    warnings: Vec<&'a str>,
+    /// What else was told on the way.
+    notes: Vec<&'a str>,
+    /// The source, as it was named.
+    source: String,
+    /// Its digest; absent of a directory.
+    source_sha256: Option<Sha>,
+    /// The keys that signed it.
+    signers: Vec<KeyId>,
+    /// The program that made it.
+    tool: &'static str,
+}
+
+impl<'a> BuildResult<'a> {
+    /// Describes the bundle in `output`, made from `source`; `notes` were told
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When one of the files cannot be read.
+    pub fn new(
+        output: &Path,
+        source: &Path,
+        manifest: &'a Manifest,
+        signers: Vec<KeyId>,
+        notes: &'a [String],
+    ) -> Result<BuildResult<'a>> {
+        let starting = |prefix| -> Vec<&str> {
+            let notes = notes.iter().map(String::as_str);
+            notes.filter(|note| note.starts_with(prefix)).collect()
+        };
+        let (left_out, warnings) = (starting("left out "), starting("warning: "));
+        let is_else = |note: &&str| !left_out.contains(note) && !warnings.contains(note);
+        let meta = output.metadata();
+        Ok(BuildResult {
+            format: 1,
+            file: output.display().to_string(),
+            sha256: Sha::of_file(output)?,
+            bytes: meta
+                .with_context(|| format!("looking at {}", output.display()))?
+                .len(),
+            product: &manifest.product,
+            version: &manifest.version,
+            tree_digest: manifest.tree.digest,
+            notes: notes.iter().map(String::as_str).filter(is_else).collect(),
+            left_out,
+            warnings,
+            source: source.display().to_string(),
+            source_sha256: source.is_file().then(|| Sha::of_file(source)).transpose()?,
+            signers,
+            tool: concat!("va-upgrade ", env!("CARGO_PKG_VERSION")),
+        })
+    }
+
+    /// Writes it to the file `path`, whole.
+    ///
+    /// # Errors
+    /// Class `Refused` when it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let write = || -> Result<()> {
+            let mut draft = Draft::create(path)?;
+            serde_json::to_writer_pretty(draft.file(), self)?;
+            draft.commit()
+        };
+        write()
+            .with_context(|| format!("writing {}", path.display()))
+            .class(Class::Refused)
+    }
+}
