@@ -12,6 +12,7 @@ pub struct Cmd {
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
     has_own_environment: bool,
+    dies_with_us: bool,
     chroot: Option<PathBuf>,
     limit: Duration,
     interruptible: bool,
@@ -28,6 +29,7 @@ impl Cmd {
             args: Vec::new(),
             envs: Vec::new(),
             has_own_environment: false,
+            dies_with_us: false,
             chroot: None,
             limit: Cmd::DEFAULT_LIMIT,
             interruptible: false,
@@ -84,6 +86,19 @@ impl Cmd {
     pub fn interruptible(mut self) -> Cmd {
         self.interruptible = true;
         self
+    }
+
+    /// Has the kernel kill the program when this process is killed, where setpriv(1)
+    /// can ask for that; for long programs that leave files behind.
+    #[must_use]
+    pub fn dies_with_us(mut self) -> Cmd {
+        self.dies_with_us = true;
+        self
+    }
+
+    /// Tells whether the program is to be killed with this process.
+    pub fn is_to_die_with_us(&self) -> bool {
+        self.dies_with_us
     }
 
     /// Returns the program as given, without the chroot.

@@ -3,15 +3,17 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::libc;
 use nix::unistd::mkdtemp;
+
+use crate::signals;
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
@@ -132,6 +134,29 @@ pub fn unnamed_file(dir: &Path) -> Result<File> {
     nameless_at_once(dir).with_context(context)
 }
 
+/// Moves `length` bytes from the beginning of `from` to where `to` stands. What has
+/// been moved takes no room in `from` any more, where the file system can do that.
+///
+/// # Errors
+/// When `from` is shorter, or either fails.
+pub fn move_bytes(from: &File, to: &mut File, length: u64) -> Result<()> {
+    const STEP_BYTES: u64 = 64 << 20;
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let mut from = from;
+    from.seek(SeekFrom::Start(0))?;
+    let mut done = 0;
+    while done < length {
+        signals::check()?;
+        let step = STEP_BYTES.min(length - done);
+        let moved = io::copy(&mut from.take(step), to)?;
+        ensure!(moved == step, "it has become shorter meanwhile");
+        // Twice the room is what it takes where this is not known.
+        let _ = fallocate(from, mode, i64::try_from(done)?, i64::try_from(step)?);
+        done += step;
+    }
+    Ok(())
+}
+
 /// Makes a file and removes its name in the next moment.
 fn nameless_at_once(dir: &Path) -> io::Result<File> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -188,6 +213,21 @@ mod tests {
         fs::write(path.join("a/b"), "x").unwrap();
         drop(scratch);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_has_been_moved_takes_no_room_any_more() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let mut from = unnamed_file(dir.path()).unwrap();
+        from.write_all(&vec![7; 3 << 20]).unwrap();
+        from.sync_all().unwrap();
+        let before = from.metadata().unwrap().blocks();
+        let to = dir.path().join("to");
+        move_bytes(&from, &mut File::create(&to).unwrap(), 3 << 20).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), vec![7; 3 << 20]);
+        assert!(from.metadata().unwrap().blocks() < before);
+        assert!(move_bytes(&from, &mut File::create(&to).unwrap(), 4 << 20).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The real machine.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,10 @@ impl System for Host {
         if self.verbose {
             eprintln!("+ {cmd}");
         }
-        let words = cmd.argv();
+        let mut words = cmd.argv();
+        if cmd.is_to_die_with_us() && can_tie_programs() {
+            words.splice(0..0, TIE.map(OsStr::new));
+        }
         let mut command = Command::new(words[0]);
         if cmd.has_own_environment() {
             command.env_clear();
@@ -143,6 +147,21 @@ impl System for Host {
     fn wait(&self, time: Duration) {
         thread::sleep(time);
     }
+}
+
+/// What has the kernel kill a program with the thread that started it.
+const TIE: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
+
+/// Tells whether this machine's setpriv(1) can do that.
+#[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
+fn can_tie_programs() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let mut command = Command::new(TIE[0]);
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
+        let asked = quiet.stderr(Stdio::null()).args(&TIE[1..]).arg("true");
+        asked.status().is_ok_and(|status| status.success())
+    })
 }
 
 /// Waits for `child` and gathers both its streams; kills it, and what it

@@ -2,12 +2,13 @@
 //! any byte of it that is not as we would write it is damage.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use anyhow::{Context, Result, ensure};
 
 use super::manifest::Manifest;
 use crate::bundle::archive::block::{BLOCK, END, padding};
+use crate::system::files;
 
 /// The member that holds the manifest.
 pub const MANIFEST: &str = "manifest.yaml";
@@ -104,12 +105,11 @@ pub fn write_front(
     Ok(())
 }
 
-/// Writes the payload member and the end; `payload` stands at its first byte.
-pub fn write_payload(out: &mut File, manifest: &Manifest, payload: impl Read) -> Result<()> {
+/// Writes the payload member and the end; moves the payload out of `payload`.
+pub fn write_payload(out: &mut File, manifest: &Manifest, payload: &File) -> Result<()> {
     let size = manifest.payload.packed_bytes;
     out.write_all(&header(&manifest.payload.member, size, manifest.created))?;
-    let copied = io::copy(&mut payload.take(size), out)?;
-    ensure!(copied == size, "the payload has become shorter meanwhile");
+    files::move_bytes(payload, out, size).context("moving the payload")?;
     out.write_all(&END[..padding(size)])?;
     out.write_all(&END)?;
     Ok(())

@@ -20,10 +20,10 @@ pub mod release;
 pub mod spill;
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::statvfs::fstatvfs;
 
 use super::archive::block::BLOCK;
 use super::codec::Codec;
@@ -46,6 +46,9 @@ use likeness::Likeness;
 use list::list;
 use plan::{PackMode, PackPlan};
 use release::Release;
+
+/// No root file system becomes smaller than one in so many.
+const LARGEST_GAIN: u64 = 20;
 
 /// What the packer is told about a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +122,7 @@ pub fn pack(
 
     progress.start(Step::Pack, Some(listing.tar_bytes));
     let scratch = draft::scratch(out)?;
+    require_space(&scratch, listing.tar_bytes, out)?;
     let packing = Packing {
         threads: options.threads,
         plan: options.plan,
@@ -142,6 +146,24 @@ pub fn pack(
     write_bundle(&manifest, &members, release, options, scratch, out)?;
     progress.finish();
     Ok(manifest)
+}
+
+/// Refuses when there is less room than any codec needs.
+fn require_space(scratch: &File, tar_bytes: u64, out: &Path) -> Result<()> {
+    let space =
+        fstatvfs(scratch).with_context(|| format!("asking for space for {}", out.display()))?;
+    let free = space.blocks_available() * space.fragment_size();
+    let least = tar_bytes / LARGEST_GAIN;
+    if free < least {
+        refuse!(
+            "there are {} MiB free for {}, which will have at least {} MiB; make room or name \
+             another place",
+            free >> 20,
+            out.display(),
+            least.div_ceil(1 << 20)
+        );
+    }
+    Ok(())
 }
 
 fn describe(
@@ -199,7 +221,7 @@ fn write_bundle(
     members: &[(&str, Vec<u8>)],
     release: &Release,
     options: &PackOptions,
-    mut payload: File,
+    payload: File,
     out: &Path,
 ) -> Result<()> {
     let text = manifest.render()?;
@@ -208,14 +230,13 @@ fn write_bundle(
         .iter()
         .map(|key| key.sign(text.as_bytes()).to_vec())
         .collect();
-    payload.seek(SeekFrom::Start(0))?;
     let mut draft = Draft::create(out)?;
-    let mut write = |file: &mut File| -> Result<()> {
+    let write = |file: &mut File| -> Result<()> {
         container::write_front(file, text.as_bytes(), &signatures, manifest.created)?;
         for (name, content) in members {
             container::write_member(file, name, content, manifest.created)?;
         }
-        container::write_payload(file, manifest, &mut payload)
+        container::write_payload(file, manifest, &payload)
     };
     write(draft.file()).with_context(|| format!("writing {}", out.display()))?;
     let size = draft.file().metadata()?.len();
