@@ -16,13 +16,16 @@ use super::group::Group;
 use super::likeness::Likeness;
 use super::spill::Spill;
 use crate::bundle::archive::block::{BLOCK, END, padding};
+use crate::bundle::archive::proof::check_readable;
 use crate::bundle::archive::write::NewMember;
 use crate::bundle::format::manifest::TreeSummary;
+use crate::refuse;
 use crate::sha::Sha;
 use crate::tree::digest::{InodeHasher, TreeSum};
 use crate::tree::dirs::{Dirs, Missing};
 use crate::tree::holes::{Extent, data_extents};
 use crate::tree::meta::{Kind, Meta};
+use crate::tree::owners;
 use crate::tree::path::{show, split};
 use crate::tree::unsteady::{self, Unsteady, check_same};
 use crate::tree::walk::{OPEN_DIRS, open_file};
@@ -169,7 +172,11 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
     fn write_header(&mut self, member: &NewMember) -> Result<()> {
         self.header.clear();
+        owners::check_acls(member.xattrs)?;
         member.write(&mut self.header);
+        if let Err(error) = check_readable(member, &self.header) {
+            refuse!("it could not be unpacked again: {error:#}; change or exclude it");
+        }
         let data: u64 = member.extents.iter().map(|e| e.length).sum();
         let bytes = self.header.len() as u64 + data.next_multiple_of(BLOCK as u64);
         self.chunks.begin_member(member.path, bytes)?;
