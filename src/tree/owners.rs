@@ -41,6 +41,11 @@ impl Overflow {
         })
     }
 
+    /// Tells whether this is a user namespace of its own, as far as its maps show.
+    pub fn is_in_namespace(&self) -> bool {
+        self.uid.or(self.gid).is_some()
+    }
+
     /// Checks that an entry's owner and group are known to be its own.
     ///
     /// # Errors
