@@ -96,6 +96,7 @@ pub fn build(
         created,
         plan: options.plan,
         key: options.key.clone(),
+        clamp: None,
     };
     let manifest = bundle::pack(
         opened.root(),

@@ -49,6 +49,18 @@ pub fn to_text(blob: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// Tells whether an attribute is an ACL with an entry for somebody that the
+/// kernel could not name: such an entry has the id that stands for none.
+pub fn names_nobody(blob: &[u8]) -> bool {
+    let entries = blob.strip_prefix(&VERSION.to_le_bytes());
+    entries.unwrap_or_default().as_chunks().0.iter().any(
+        |[tag @ .., _, _, a, b, c, d]: &[u8; 8]| {
+            let tag = u16::from_le_bytes(*tag);
+            matches!(tag, USER | GROUP) && u32::from_le_bytes([*a, *b, *c, *d]) == NO_ID
+        },
+    )
+}
+
 /// Reads the text of an ACL: entries parted by commas or newlines, ids
 /// numeric, either in the name's place or in a fourth field.
 pub fn from_text(text: &[u8]) -> Result<Vec<u8>> {
@@ -129,6 +141,24 @@ mod tests {
         ] {
             assert_eq!(from_text(dialect.as_bytes()).unwrap(), blob, "{dialect}");
         }
+    }
+
+    #[test]
+    fn an_entry_for_nobody_is_found() {
+        for (text, expected) in [
+            (TEXT, false),
+            (
+                "user::rwx,user:4294967295:r--,group::r-x,mask::r-x,other::---",
+                true,
+            ),
+            (
+                "user::rwx,group:4294967295:r--,group::r-x,mask::r-x,other::---",
+                true,
+            ),
+        ] {
+            assert_eq!(names_nobody(&from_text(text.as_bytes()).unwrap()), expected);
+        }
+        assert!(!names_nobody(b"something else"));
     }
 
     #[test]

@@ -40,12 +40,22 @@ pub struct Meta {
 }
 
 /// A point in time; the nanoseconds always count forwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mtime {
     /// Seconds since 1970.
     pub seconds: i64,
     /// Nanoseconds of the second.
     pub nanoseconds: u32,
+}
+
+impl Mtime {
+    /// Returns the beginning of a second.
+    pub fn of_second(seconds: i64) -> Mtime {
+        Mtime {
+            seconds,
+            nanoseconds: 0,
+        }
+    }
 }
 
 impl Meta {

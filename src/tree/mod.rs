@@ -13,6 +13,7 @@ pub mod meta;
 pub mod owners;
 pub mod path;
 pub mod resolve;
+pub mod swap;
 pub mod unsteady;
 pub mod walk;
 pub mod xattrs;

@@ -6,12 +6,16 @@ use std::io;
 use anyhow::{Context, Result};
 use nix::sys::stat::FileStat;
 
+use super::acl;
+use super::xattrs::Xattr;
 use crate::refuse;
 
 /// What kernels without the setting show.
 const DEFAULT_OVERFLOW: u32 = 65534;
 /// All ids but the last, which stands for none.
 const ALL_IDS: u64 = u32::MAX as u64;
+
+const WAY_OUT: &str = "build as root outside of it, or in one that maps all ids";
 
 /// The ids that may stand for any owner, none where every id is mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,11 @@ impl Overflow {
         })
     }
 
+    /// Tells whether this is a user namespace of its own, as far as its maps show.
+    pub fn is_in_namespace(&self) -> bool {
+        self.uid.or(self.gid).is_some()
+    }
+
     /// Checks that an entry's owner and group are known to be its own.
     ///
     /// # Errors
@@ -49,9 +58,25 @@ impl Overflow {
         };
         refuse!(
             "it seems to belong to {word} {id}, as everything does whose owner this user namespace \
-             does not map; build as root outside of it, or in one that maps all ids"
+             does not map; {WAY_OUT}"
         )
     }
+}
+
+/// Checks that whoever ACLs name is known.
+///
+/// # Errors
+/// Class `Refused`, with the way out, when somebody is not.
+pub fn check_acls(xattrs: &[Xattr]) -> Result<()> {
+    let is_acl = |x: &&Xattr| x.name == acl::ACCESS || x.name == acl::DEFAULT;
+    if xattrs
+        .iter()
+        .filter(is_acl)
+        .any(|x| acl::names_nobody(&x.value))
+    {
+        refuse!("its ACL names somebody whom this user namespace does not map; {WAY_OUT}");
+    }
+    Ok(())
 }
 
 fn read(path: &str) -> Result<Option<String>> {

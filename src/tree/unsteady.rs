@@ -75,7 +75,25 @@ pub fn refuse(error: Error) -> Error {
 mod tests {
     use super::*;
     use crate::failure::class_of;
+    use crate::tree::walk::walk;
     use anyhow::Context;
+    use std::fs;
+
+    #[test]
+    fn what_vanishes_while_a_tree_is_walked_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::write(at("a"), "").unwrap();
+        fs::write(at("b"), "").unwrap();
+        let walked = walk(root.path(), &[], &mut |found| {
+            if found.path == b"a" {
+                fs::remove_file(at("b"))?;
+            }
+            Ok(())
+        });
+        let error = walked.unwrap_err();
+        assert_eq!(format!("{error:#}"), "reading b: it has vanished meanwhile");
+    }
 
     #[test]
     fn only_what_changed_is_refused() {

@@ -4,7 +4,6 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -17,6 +16,7 @@ use super::dirs::{Dirs, Missing, OPEN_DIR};
 use super::glob::Glob;
 use super::meta::{Kind, Meta};
 use super::path::{show, split};
+use super::swap;
 use super::unsteady;
 use crate::signals;
 
@@ -30,11 +30,6 @@ const LVM: [&[u8]; 4] = [
     b"etc/lvm/cache",
 ];
 const LOST_FOUND: &[u8] = b"lost+found";
-/// mkswap writes one of these at the end of the first page.
-const SWAP_MAGIC: [&[u8; 10]; 2] = [b"SWAPSPACE2", b"SWAP-SPACE"];
-const SWAP_MAGIC_AT: u64 = 4086;
-/// mkswap refuses anything smaller than ten pages.
-const SWAP_MIN_BYTES: u64 = 40960;
 
 /// How many directories a walk keeps open.
 pub const OPEN_DIRS: usize = 64;
@@ -154,7 +149,8 @@ impl Walker<'_> {
         if self.is_left_out(&meta) {
             return Ok(());
         }
-        if meta.kind == Kind::File && is_swap(dir, name, &meta)? {
+        let may_be_swap = meta.kind == Kind::File && meta.size_bytes >= swap::MIN_BYTES;
+        if may_be_swap && swap::is_swap(&open_file(dir, name)?)? {
             self.left_out.swap_files.push(self.path.clone());
             return Ok(());
         }
@@ -238,15 +234,6 @@ pub fn open_file(dir: &OwnedFd, name: &OsStr) -> Result<std::fs::File> {
     Ok(opened
         .map_err(|errno| unsteady::explain(errno.into()))?
         .into())
-}
-
-fn is_swap(dir: &OwnedFd, name: &OsStr, meta: &Meta) -> Result<bool> {
-    if meta.size_bytes < SWAP_MIN_BYTES {
-        return Ok(false);
-    }
-    let mut magic = [0; 10];
-    open_file(dir, name)?.read_exact_at(&mut magic, SWAP_MAGIC_AT)?;
-    Ok(SWAP_MAGIC.contains(&&magic))
 }
 
 #[cfg(test)]

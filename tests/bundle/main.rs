@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod clamp;
 mod compare;
 mod damage;
 mod deep;

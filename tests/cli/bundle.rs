@@ -183,6 +183,11 @@ fn owners_that_a_user_namespace_hides_are_not_packed() {
     let namespace = ["unshare", "--user", "--map-root-user"];
     let made = desk.run_by(&namespace, &build);
     assert_eq!(made.status, 0, "{made:?}");
+    assert!(made.stderr.contains("trusted.* attributes"), "{made:?}");
+    let kernel = desk.at("tree/boot/vmlinuz-6.1.0-10-amd64");
+    desk.shell(&format!("setfacl -m u:7:r '{}'", kernel.display()));
+    let words = ["boot/vmlinuz-6.1.0-10-amd64", "ACL", "user namespace"];
+    desk.refuses_by(&namespace, 3, &words, &build);
     std::os::unix::fs::chown(desk.at("tree/etc/os-release"), Some(0), Some(7)).unwrap();
     let words = ["etc/os-release", "group 65534", "user namespace", "as root"];
     desk.refuses_by(&namespace, 3, &words, &build);
@@ -191,7 +196,9 @@ fn owners_that_a_user_namespace_hides_are_not_packed() {
     desk.refuses_by(&namespace, 3, &words, &build);
     // Whoever sees all ids takes that one for what it is.
     std::os::unix::fs::chown(desk.at("tree/boot"), Some(65534), None).unwrap();
-    desk.does(&build);
+    let made = desk.run(&build);
+    assert_eq!(made.status, 0, "{made:?}");
+    assert!(!made.stderr.contains("trusted.*"), "{made:?}");
 }
 
 #[test]

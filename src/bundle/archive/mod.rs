@@ -6,6 +6,7 @@ pub mod block;
 pub mod fuzzing;
 pub mod header;
 pub mod parse;
+pub mod proof;
 pub mod records;
 pub mod sparse;
 pub mod write;

@@ -185,20 +185,15 @@ impl NewMember<'_> {
                 _ => None,
             }
             .and_then(|key| Some((key, acl::to_text(&xattr.value)?)));
-            match text {
-                Some((key, text)) => records.text(key, &text),
-                None => {
-                    let mut key = b"SCHILY.xattr.".to_vec();
-                    // A key ends at the first `=`; GNU tar escapes it like this.
-                    for byte in &xattr.name {
-                        match byte {
-                            b'%' => key.extend(b"%25"),
-                            b'=' => key.extend(b"%3D"),
-                            byte => key.push(*byte),
-                        }
-                    }
-                    records.bytes(&key, &xattr.value);
-                }
+            let is_whole =
+                |text: &str| acl::from_text(text.as_bytes()).is_ok_and(|blob| blob == xattr.value);
+            // An ACL whose text is too long or has another order also stands
+            // there as it is, before the text, which stock tools go by.
+            if !text.as_ref().is_some_and(|(_, text)| is_whole(text)) {
+                records.xattr(xattr);
+            }
+            if let Some((key, text)) = text {
+                records.text(key, &text);
             }
         }
     }
@@ -211,6 +206,19 @@ struct Records(Vec<u8>);
 impl Records {
     fn text(&mut self, key: &str, value: &str) {
         self.bytes(key.as_bytes(), value.as_bytes());
+    }
+
+    fn xattr(&mut self, xattr: &Xattr) {
+        let mut key = b"SCHILY.xattr.".to_vec();
+        // A key ends at the first `=`; GNU tar escapes it like this.
+        for byte in &xattr.name {
+            match byte {
+                b'%' => key.extend(b"%25"),
+                b'=' => key.extend(b"%3D"),
+                byte => key.push(*byte),
+            }
+        }
+        self.bytes(&key, &xattr.value);
     }
 
     fn path(&mut self, key: &str, path: &[u8]) {

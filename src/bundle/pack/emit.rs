@@ -16,15 +16,18 @@ use super::group::Group;
 use super::likeness::Likeness;
 use super::spill::Spill;
 use crate::bundle::archive::block::{BLOCK, END, padding};
+use crate::bundle::archive::proof::check_readable;
 use crate::bundle::archive::write::NewMember;
 use crate::bundle::format::files::{FileLine, FilesWriter};
 use crate::bundle::format::manifest::TreeSummary;
+use crate::refuse;
 use crate::sha::Sha;
 use crate::tree::content::ContentHasher;
 use crate::tree::digest::{InodeHasher, TreeSum};
 use crate::tree::dirs::{Dirs, Missing};
 use crate::tree::holes::{Extent, data_extents};
-use crate::tree::meta::{Kind, Meta};
+use crate::tree::meta::{Kind, Meta, Mtime};
+use crate::tree::owners;
 use crate::tree::path::{show, split};
 use crate::tree::unsteady::{self, Unsteady, check_same};
 use crate::tree::walk::{OPEN_DIRS, open_file};
@@ -37,6 +40,8 @@ const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 /// Writes the tar stream.
 pub struct Emitter<'a, 'b> {
     dirs: Dirs,
+    /// The latest time that is written.
+    clamp: Option<Mtime>,
     chunks: &'a mut ChunkWriter<'b>,
     header: Vec<u8>,
     sum: TreeSum,
@@ -49,10 +54,16 @@ pub struct Emitter<'a, 'b> {
 }
 
 impl<'a, 'b> Emitter<'a, 'b> {
-    /// Writes what it reads below `root` to `chunks`.
-    pub fn new(root: &Path, chunks: &'a mut ChunkWriter<'b>) -> Result<Emitter<'a, 'b>> {
+    /// Writes what it reads below `root` to `chunks`, times after the second
+    /// `clamp` as that.
+    pub fn new(
+        root: &Path,
+        clamp: Option<i64>,
+        chunks: &'a mut ChunkWriter<'b>,
+    ) -> Result<Emitter<'a, 'b>> {
         Ok(Emitter {
             dirs: Dirs::new(root, OPEN_DIRS, Missing::Fail)?,
+            clamp: clamp.map(Mtime::of_second),
             chunks,
             header: Vec::new(),
             sum: TreeSum::default(),
@@ -104,7 +115,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
         let stat = fstatat(dir.as_fd(), name, NO_FOLLOW)?;
-        let meta = Meta::from_stat(&stat).ok_or(Unsteady::Changed)?;
+        let mut meta = Meta::from_stat(&stat).ok_or(Unsteady::Changed)?;
+        if let Some(clamp) = self.clamp {
+            meta.mtime = meta.mtime.min(clamp);
+        }
         let member = NewMember {
             path,
             meta: &meta,
@@ -194,7 +208,11 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
     fn write_header(&mut self, member: &NewMember) -> Result<()> {
         self.header.clear();
+        owners::check_acls(member.xattrs)?;
         member.write(&mut self.header);
+        if let Err(error) = check_readable(member, &self.header) {
+            refuse!("it could not be unpacked again: {error:#}; change or exclude it");
+        }
         let data: u64 = member.extents.iter().map(|e| e.length).sum();
         let bytes = self.header.len() as u64 + data.next_multiple_of(BLOCK as u64);
         self.chunks.begin_member(member.path, bytes)?;

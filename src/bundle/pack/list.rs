@@ -24,6 +24,8 @@ pub struct Listing {
     /// The paths, by group.
     pub spills: Vec<Spill>,
     left_out: LeftOut,
+    /// The kernel shows `trusted.*` to nobody in a user namespace.
+    hides_trusted: bool,
     /// Patterns that match nothing.
     idle_patterns: Vec<String>,
     /// About how long the tar stream will be.
@@ -67,6 +69,7 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
     let pattern = |number: &usize| release.exclude[*number].clone();
     Ok(Listing {
         spills,
+        hides_trusted: overflow.is_in_namespace(),
         idle_patterns: left_out.idle_patterns.iter().map(pattern).collect(),
         left_out,
         tar_bytes,
@@ -81,6 +84,12 @@ fn has_default_acl(found: &Found) -> Result<bool> {
 impl Listing {
     /// Tells what is not packed, and which patterns did nothing about that.
     pub fn tell_left_out(&self, progress: &dyn Progress) {
+        if self.hides_trusted {
+            progress.note(
+                "trusted.* attributes cannot be seen in a user namespace; if there are any, they \
+                 are left out",
+            );
+        }
         for pattern in &self.idle_patterns {
             progress.note(&format!(
                 "exclude pattern {pattern:?} of release.yaml leaves out nothing"

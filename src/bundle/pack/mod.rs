@@ -71,16 +71,21 @@ pub struct PackOptions {
     pub plan: PackPlan,
     /// The key to sign with; without one the bundle is unsigned.
     pub key: Option<SigningKey>,
+    /// The latest time that a file keeps, in seconds since 1970; later ones
+    /// become it.
+    pub clamp: Option<i64>,
 }
 
 impl PackOptions {
-    /// Gives the default mode of xz on `threads` threads, unsigned.
+    /// Gives the default mode of xz on `threads` threads, unsigned, with all
+    /// times as they are.
     pub fn new(threads: usize, created: u64) -> PackOptions {
         PackOptions {
             threads,
             created,
             plan: PackPlan::new(Codec::Xz, PackMode::Default),
             key: None,
+            clamp: None,
         }
     }
 }
@@ -129,7 +134,7 @@ pub fn pack(
         progress,
     };
     let ((tree, files), chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
-        let mut emitter = Emitter::new(root, chunks)?;
+        let mut emitter = Emitter::new(root, options.clamp, chunks)?;
         let mut likeness = Likeness::new(root, options.plan.window_bytes)?;
         emitter.emit(listing.spills, &mut likeness)?;
         emitter.finish()
