@@ -270,7 +270,7 @@ fn device_parts(device: &str) -> Option<(usize, Option<u32>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::content::FileSystem;
+    use super::content::{FileSystem, Health};
     use super::*;
 
     fn volume(name: Name) -> Volume {
@@ -281,7 +281,7 @@ mod tests {
                 kind: "ext4",
                 uuid: "0a1b-22".into(),
                 label: "boot".into(),
-                needs_replay: false,
+                health: Health::Sound,
             }),
             partition_uuid: "deadbeef-01".into(),
             partition_label: String::new(),

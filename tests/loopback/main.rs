@@ -6,6 +6,7 @@
 mod build;
 mod disk;
 mod opener;
+mod source_damage;
 mod source_formats;
 mod source_layouts;
 mod source_leftovers;
