@@ -9,7 +9,6 @@ use anyhow::{Context, Error, Result, anyhow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ova::PackedDisk;
 use super::raw::RawImage;
 use crate::failure::{Class, with_class};
 use crate::progress::{Progress, Step};
@@ -18,6 +17,10 @@ use crate::{refuse, signals};
 
 /// qemu's name of its own format.
 pub const QCOW2: &str = "qcow2";
+/// qemu's name of VMware's format.
+pub const VMDK: &str = "vmdk";
+/// qemu's name of plain bytes.
+pub const RAW: &str = "raw";
 
 /// Looking at an image takes a moment, however large it is.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
@@ -29,51 +32,33 @@ const CONVERT_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 pub struct Image {
     /// qemu's name of the format.
     pub driver: &'static str,
+    /// A short name, for messages.
+    pub name: String,
+    /// The full name, for messages.
+    pub shown: String,
     /// The file it is in.
     pub path: PathBuf,
-    /// The part of the file it is, if not all of it.
-    pub member: Option<PackedDisk>,
+    /// The offset and length of the part of the file it is, if not all of it.
+    pub part: Option<(u64, u64)>,
 }
 
 impl Image {
-    /// Returns a short name for messages.
-    fn name(&self) -> String {
-        match &self.member {
-            Some(member) => member.name.clone(),
-            None => self
-                .path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-        }
-    }
-
-    /// Returns the image's full name, for messages.
-    fn shown(&self) -> String {
-        let path = self.path.display();
-        match &self.member {
-            Some(member) => format!("{} in {path}", member.name),
-            None => path.to_string(),
-        }
-    }
-
     /// Returns what `qemu-img` opens. Every layer is named, so that it guesses
     /// none and takes no part of a path for a protocol.
     fn spec(&self) -> Result<String> {
         let Some(path) = self.path.to_str() else {
             refuse!(
                 "{} has a name that qemu-img cannot be given; rename it",
-                self.path.display()
+                self.shown
             );
         };
         let file = json!({ "driver": "file", "filename": path });
-        let file = match &self.member {
+        let file = match self.part {
             None => file,
-            Some(member) => json!({
+            Some((offset, size)) => json!({
                 "driver": "raw",
-                "offset": member.offset,
-                "size": member.size_bytes,
+                "offset": offset,
+                "size": size,
                 "file": file,
             }),
         };
@@ -83,20 +68,19 @@ impl Image {
 
     /// Returns the size of the image itself.
     fn size_bytes(&self) -> Result<u64> {
-        match &self.member {
-            Some(member) => Ok(member.size_bytes),
+        match self.part {
+            Some((_, size_bytes)) => Ok(size_bytes),
             None => {
                 let meta = fs::metadata(&self.path);
-                Ok(meta
-                    .with_context(|| format!("looking at {}", self.name()))?
-                    .len())
+                let meta = meta.with_context(|| format!("looking at {}", self.shown))?;
+                Ok(meta.len())
             }
         }
     }
 
     /// Says that the image is not what it should be.
     fn damage(&self, what: &str) -> Error {
-        anyhow!("opening {}: {what}; copy it again", self.shown())
+        anyhow!("opening {}: {what}; copy it again", self.shown)
     }
 
     /// Says what can be done about a failure of `qemu-img`, in the tool's own
@@ -111,7 +95,7 @@ impl Image {
             "qemu-img cannot read it; copy it again, or export the VM again"
         };
         let words = last_words(&text);
-        anyhow!("opening {}: {way_out}: {words}", self.shown())
+        anyhow!("opening {}: {way_out}: {words}", self.shown)
     }
 }
 
@@ -132,7 +116,7 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
     let data_bytes = map.data_bytes;
     let raw = RawImage::temporary(size_bytes, data_bytes)?;
     let cmd = convert_cmd(&spec, &raw.path());
-    progress.start(Step::Convert(image.name()), Some(data_bytes));
+    progress.start(Step::Convert(image.name.clone()), Some(data_bytes));
     let result = thread::scope(|scope| {
         let tool = scope.spawn(|| sys.run(&cmd));
         let mut done = 0;
@@ -260,12 +244,10 @@ mod tests {
     fn commands_name_every_layer_of_an_image() {
         let image = Image {
             driver: "vmdk",
+            name: "d.vmdk".into(),
+            shown: "d.vmdk in /tmp/a, b.ova".into(),
             path: "/tmp/a, b.ova".into(),
-            member: Some(PackedDisk {
-                name: "d.vmdk".into(),
-                offset: 1536,
-                size_bytes: 1000,
-            }),
+            part: Some((1536, 1000)),
         };
         assert_eq!(
             convert_cmd(&image.spec().unwrap(), Path::new("/proc/7/fd/9")).to_string(),
@@ -273,7 +255,7 @@ mod tests {
         );
         let whole = Image {
             driver: "qcow2",
-            member: None,
+            part: None,
             ..image
         };
         assert_eq!(

@@ -239,6 +239,12 @@ impl Volume {
     }
 }
 
+/// Tells whether `device` is the kernel's name of a disk that `volume` is not on.
+pub fn is_on_another_disk(device: &str, volume: &Volume) -> bool {
+    let named = device_parts(device).map(|(disk, _)| disk);
+    named.is_some_and(|disk| volume.extents.iter().all(|extent| extent.disk != disk))
+}
+
 /// Lists the names of `volumes`, for messages.
 pub fn list_names<'v>(volumes: impl Iterator<Item = &'v Volume>) -> String {
     let names: Vec<String> = volumes.map(|volume| volume.name.to_string()).collect();

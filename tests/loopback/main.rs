@@ -10,4 +10,5 @@ mod source_damage;
 mod source_formats;
 mod source_layouts;
 mod source_leftovers;
+mod source_ova;
 mod whole_root;

@@ -27,7 +27,8 @@ pub fn is_vmdk(head: &[u8]) -> bool {
     has_header(head) || is_descriptor(head)
 }
 
-fn has_header(head: &[u8]) -> bool {
+/// Tells whether a file that starts with `head` is a VMDK with a binary header.
+pub fn has_header(head: &[u8]) -> bool {
     head.starts_with(b"KDMV") || head.starts_with(b"COWD")
 }
 
