@@ -27,8 +27,21 @@ pub struct FileSystem {
     pub uuid: String,
     /// As fstab writes it after `LABEL=`.
     pub label: String,
+    /// Whether it is fit to be read.
+    pub health: Health,
+}
+
+/// What a superblock says of the state its file system is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing is known against it.
+    Sound,
     /// The journal holds changes that are not in place yet.
-    pub needs_replay: bool,
+    NeedsReplay,
+    /// The kernel found it damaged while it was in use.
+    HasErrors,
+    /// It is longer than the volume it is on.
+    CutOff,
 }
 
 /// Recognises the content of something `size_bytes` long.
@@ -80,19 +93,34 @@ impl Probe<'_> {
     }
 
     fn ext(&self) -> io::Result<Option<FileSystem>> {
+        const HAS_ERRORS: u16 = 0x2;
         const RECOVER: u32 = 0x4;
         const JOURNAL_DEVICE: u32 = 0x8;
-        let block: [u8; 256] = self.bytes(1024)?;
-        let features = u32::from_le_bytes([block[96], block[97], block[98], block[99]]);
+        const WIDE: u32 = 0x80;
+        let block: [u8; 1024] = self.bytes(1024)?;
+        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| block[at + i]));
+        let features = word(96);
         if block[56..58] != [0x53, 0xef] || features & JOURNAL_DEVICE != 0 {
             return Ok(None);
         }
+        let high = if features & WIDE != 0 { word(336) } else { 0 };
+        let blocks = u64::from(high) << 32 | u64::from(word(4));
+        let state = u16::from_le_bytes([block[58], block[59]]);
+        let health = if self.is_shorter_than(blocks, 1024_u64 << word(24).min(16)) {
+            Health::CutOff
+        } else if state & HAS_ERRORS != 0 {
+            Health::HasErrors
+        } else if features & RECOVER != 0 {
+            Health::NeedsReplay
+        } else {
+            Health::Sound
+        };
         Ok(Some(FileSystem {
             // The ext4 driver mounts ext2 and ext3 too.
             kind: "ext4",
             uuid: uuid(&block[104..120]),
             label: text(&block[120..136]),
-            needs_replay: features & RECOVER != 0,
+            health,
         }))
     }
 
@@ -101,13 +129,25 @@ impl Probe<'_> {
         if !block.starts_with(b"XFSB") {
             return Ok(None);
         }
+        let number = |at: usize, length: usize| {
+            let bytes = block[at..at + length].iter();
+            bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let health = match self.is_shorter_than(number(8, 8), number(4, 4)) {
+            true => Health::CutOff,
+            // Of changes in the log only the log tells; mounting finds out.
+            false => Health::Sound,
+        };
         Ok(Some(FileSystem {
             kind: "xfs",
             uuid: uuid(&block[32..48]),
             label: text(&block[108..120]),
-            // Only the log tells; mounting finds out.
-            needs_replay: false,
+            health,
         }))
+    }
+
+    fn is_shorter_than(&self, blocks: u64, block_bytes: u64) -> bool {
+        blocks.saturating_mul(block_bytes) > self.size_bytes
     }
 
     fn fat(&self) -> io::Result<Option<FileSystem>> {
@@ -124,7 +164,7 @@ impl Probe<'_> {
             kind: "vfat",
             uuid: format!("{d:02X}{c:02X}-{b:02X}{a:02X}"),
             label: text(&block[ids + 4..ids + 15]),
-            needs_replay: false,
+            health: Health::Sound,
         }))
     }
 }
@@ -176,7 +216,7 @@ mod tests {
                 kind: "ext4",
                 uuid: "00010203-0405-0607-0809-0a0b0c0d0e0f".into(),
                 label: "boot".into(),
-                needs_replay: true,
+                health: Health::NeedsReplay,
             })
         );
         assert_eq!(
@@ -185,7 +225,7 @@ mod tests {
                 kind: "xfs",
                 uuid: "00010203-0405-0607-0809-0a0b0c0d0e0f".into(),
                 label: "rootrootroot".into(),
-                needs_replay: false,
+                health: Health::Sound,
             })
         );
         assert_eq!(
@@ -198,7 +238,7 @@ mod tests {
                 kind: "vfat",
                 uuid: "1234-5678".into(),
                 label: "ESP".into(),
-                needs_replay: false,
+                health: Health::Sound,
             })
         );
         assert_eq!(
@@ -211,6 +251,25 @@ mod tests {
         assert_eq!(closed, Content::Closed("a btrfs file system".into()));
         assert_eq!(probed(&[(4086, b"SWAPSPACE2")]), Content::Other);
         assert_eq!(probed(&[]), Content::Other);
+    }
+
+    #[test]
+    fn a_file_system_in_a_bad_state_is_known() {
+        let ext = |at: usize, bytes: &[u8]| probed(&[(1080, b"\x53\xef"), (at, bytes)]);
+        let xfs = |blocks: u8| probed(&[(0, b"XFSB\0\0\x10\0\0\0\0\0\0\0\0"), (15, &[blocks])]);
+        for (content, wanted) in [
+            (ext(1082, &[1]), Health::Sound),
+            (ext(1082, &[3]), Health::HasErrors),
+            (ext(1028, &[129]), Health::CutOff),
+            (ext(1028, &[128]), Health::Sound),
+            (xfs(32), Health::Sound),
+            (xfs(33), Health::CutOff),
+        ] {
+            let Content::FileSystem(found) = content else {
+                panic!("{content:?}");
+            };
+            assert_eq!(found.health, wanted);
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
 
-use super::content::{Content, FileSystem};
+use super::content::{Content, FileSystem, Health};
 use super::opened::SourceOptions;
 use super::raw::RawImage;
 use super::volume::{Name, Volume};
-use crate::failure::{Class, Classify};
+use crate::failure::{Class, Classify, with_class};
 use crate::progress::{Progress, Step};
 use crate::refuse;
 use crate::system::{Mount, Mounted, System};
@@ -33,8 +33,11 @@ impl<'a> Disks<'a, '_> {
         let Content::FileSystem(file_system) = &volume.content else {
             refuse!("{} holds no file system", volume.name);
         };
-        if file_system.needs_replay {
-            return Err(unclean(volume));
+        if let Some(error) = unfit(volume, file_system.health) {
+            return Err(with_class(
+                Class::Refused,
+                error.context(format!("opening {}", self.source.display())),
+            ));
         }
         let assembled;
         let (disk, offset, size_bytes) = match volume.extents.as_slice() {
@@ -82,6 +85,22 @@ impl<'a> Disks<'a, '_> {
     /// Tells whether `volume` is the customer's.
     pub fn is_data(&self, volume: &Volume) -> bool {
         matches!(&volume.name, Name::Logical(_, name) if self.options.data_volumes.contains(name))
+    }
+}
+
+/// Says why a file system in this state is not read, and what can be done.
+fn unfit(volume: &Volume, health: Health) -> Option<Error> {
+    let name = &volume.name;
+    match health {
+        Health::Sound => None,
+        Health::NeedsReplay => Some(unclean(volume)),
+        Health::HasErrors => Some(anyhow!(
+            "{name} has recorded errors, so its files may be damaged; check it with `e2fsck -f` \
+             in the VM, see that nothing is missing, and export it again"
+        )),
+        Health::CutOff => Some(anyhow!(
+            "the file system on {name} ends beyond {name}: the image was cut off; copy it again"
+        )),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::magic::compression;
-use super::ova::{self, PackedDisk};
+use super::qemu::{QCOW2, RAW, VMDK};
 use super::vmdk;
 use crate::refuse;
 
@@ -26,8 +26,8 @@ pub enum Kind {
     Vmdk,
     /// A qcow2 image.
     Qcow2,
-    /// A tar with VMDKs in it.
-    Ova(Vec<PackedDisk>),
+    /// A tar with the description and the disks of a machine in it.
+    Ova,
 }
 
 /// Looks at `path` and refuses what could not be opened safely.
@@ -61,11 +61,11 @@ pub fn detect(path: &Path) -> Result<Kind> {
         return Ok(Kind::Vmdk);
     }
     if head.starts_with(b"QFI\xfb") {
-        check_qcow2(path, &file)?;
+        check_qcow2(path, &file, 0)?;
         return Ok(Kind::Qcow2);
     }
     if head.get(257..262) == Some(b"ustar") {
-        return Ok(Kind::Ova(ova::list_disks(path, file)?));
+        return Ok(Kind::Ova);
     }
     if let Some(compression) = compression(&head) {
         refuse!("{shown} is compressed with {compression}; unpack it first");
@@ -82,13 +82,43 @@ pub fn detect(path: &Path) -> Result<Kind> {
     Ok(Kind::Raw)
 }
 
+/// Returns qemu's name of the format of an image that fills `size` bytes of
+/// `file` from `offset` on.
+///
+/// # Errors
+/// Class `Refused` when it could not be read safely or is not all there.
+pub fn driver(shown: &Path, file: &File, offset: u64, size: u64) -> Result<&'static str> {
+    let mut head = vec![0; usize::try_from(size.min(512))?];
+    file.read_exact_at(&mut head, offset)
+        .with_context(|| format!("reading {}", shown.display()))?;
+    if vmdk::has_header(&head) {
+        vmdk::check_header(shown, file, offset, size)?;
+        return Ok(VMDK);
+    }
+    let shown_name = shown.display();
+    if vmdk::is_vmdk(&head) {
+        refuse!("{shown_name} is a VMDK in several files; unpack the OVA and give this file");
+    }
+    if head.starts_with(b"QFI\xfb") {
+        check_qcow2(shown, file, offset)?;
+        return Ok(QCOW2);
+    }
+    if let Some(compression) = compression(&head) {
+        refuse!(
+            "{shown_name} is compressed with {compression}, of which the description (OVF) does \
+             not speak; unpack the OVA and the disk, and give the disk"
+        );
+    }
+    Ok(RAW)
+}
+
 /// Refuses a qcow2 image whose data are not all in the one file.
-fn check_qcow2(path: &Path, file: &File) -> Result<()> {
+fn check_qcow2(path: &Path, file: &File, offset: u64) -> Result<()> {
     const EXTERNAL_DATA: u64 = 1 << 2;
     let shown = path.display();
     let mut header = [0; 80];
-    if file.read_exact_at(&mut header, 0).is_err() {
-        refuse!("{shown} is a qcow2 image that was cut off");
+    if file.read_exact_at(&mut header, offset).is_err() {
+        refuse!("{shown} is a qcow2 image that was cut off; copy it again");
     }
     let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|i| header[at + i]));
     let long = |at: usize| u64::from(word(at)) << 32 | u64::from(word(at + 4));

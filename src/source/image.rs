@@ -70,7 +70,9 @@ impl<'a, 'i> Disks<'a, 'i> {
         self.progress
             .note(&format!("the root file system is {}", root.name));
         mounts.push(self.mount(root, &tree)?);
-        let lines = read_fstab(&tree)?;
+        let fstab = read_fstab(&tree)?;
+        self.check_root(root, &fstab)?;
+        let lines = below_root(fstab);
         if let Some(reason) = self.out_of_reach(&lines) {
             if let Some(root_mount) = mounts.pop() {
                 root_mount.unmount()?;
@@ -79,9 +81,39 @@ impl<'a, 'i> Disks<'a, 'i> {
             return Ok(tree);
         }
         for line in &lines {
-            mounts.extend(self.mount_line(line, &tree)?);
+            mounts.extend(self.mount_line(line, root, &tree)?);
         }
         Ok(tree)
+    }
+
+    /// Compares what was found with what the root's own fstab says of it.
+    ///
+    /// # Errors
+    /// Class `Refused` when that is another volume.
+    fn check_root(&self, root: &Volume, lines: &[Line]) -> Result<()> {
+        let own = lines
+            .iter()
+            .filter(|line| line.mount_point == Path::new("/") && line.is_on_disk())
+            .find(|line| !root.is_named_by(&line.source));
+        let Some(line) = own else {
+            return Ok(());
+        };
+        let (shown, named) = (self.source.display(), self.volume_of(line));
+        let is_elsewhere = named.is_some() || volume::is_on_another_disk(&line.source, root);
+        let what = match named {
+            Some(other) => format!("{} ({})", line.source, other.name),
+            None => format!("{}, which is not in the image", line.source),
+        };
+        if is_elsewhere && self.options.root.is_none() {
+            refuse!(
+                "the root file system found in {shown} is {}, but its fstab mounts {what} on /; \
+                 give all disks of the VM in their order, or choose a root with --root",
+                root.name
+            );
+        }
+        self.progress
+            .note(&format!("the root's own fstab mounts {what} on /"));
+        Ok(())
     }
 
     /// Tells why the system needs something that can only be opened in a guest.
@@ -103,7 +135,7 @@ impl<'a, 'i> Disks<'a, 'i> {
     }
 
     /// Mounts what one line of fstab names, if it belongs to the system.
-    fn mount_line(&self, line: &Line, tree: &Path) -> Result<Option<Mounted<'a>>> {
+    fn mount_line(&self, line: &Line, root: &Volume, tree: &Path) -> Result<Option<Mounted<'a>>> {
         let mount_point = line.mount_point.display();
         let leave_out = |reason: &str| {
             self.progress.note(&format!(
@@ -134,6 +166,14 @@ impl<'a, 'i> Disks<'a, 'i> {
         }
         if !belongs_to_system(line) {
             return leave_out("not a part of the system");
+        }
+        if volume.name == root.name {
+            refuse!(
+                "the fstab in {} mounts {} on {mount_point}, and that is the root file system \
+                 itself; give all disks of the VM in their order",
+                self.source.display(),
+                line.source
+            );
         }
         let beneath = resolve::resolve(tree, &line.mount_point)
             .with_context(|| format!("looking up {mount_point} in the image"))?;
@@ -198,7 +238,7 @@ impl<'a, 'i> Disks<'a, 'i> {
         guest::mount(self.sys, self.disks, at, mounts)
             .with_context(|| format!("opening {shown} with guestmount"))
             .class(Class::Refused)?;
-        let covered = read_fstab(at)?;
+        let covered = below_root(read_fstab(at)?);
         for line in covered.iter().filter(|line| !belongs_to_system(line)) {
             mounts.extend(guest::cover(self.sys, at, &line.mount_point)?);
         }
@@ -234,9 +274,12 @@ fn read_fstab(tree: &Path) -> Result<Vec<Line>> {
         refuse!("the image's /etc/fstab has more than {MAX_BYTES} bytes");
     }
     let bytes = fs::read(&file).context("reading the image's /etc/fstab")?;
-    let mut lines = fstab::parse(&String::from_utf8_lossy(&bytes));
+    Ok(fstab::parse(&String::from_utf8_lossy(&bytes)))
+}
+
+/// Returns what is mounted below the root, parents before children.
+fn below_root(mut lines: Vec<Line>) -> Vec<Line> {
     lines.retain(Line::is_below_root);
-    // Parents before children.
     lines.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
-    Ok(lines)
+    lines
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. [`format`] tells what the source is, and refuses what would have other
 //!    programs open files of its choice.
-//! 2. [`qemu`] turns a disk image into plain bytes, in a file without a name.
+//! 2. [`ova`] checks an archive of a machine and finds its disks; [`qemu`] turns
+//!    a disk image into plain bytes, in a file without a name.
 //! 3. [`volume`] finds partitions ([`table`]) and linear logical volumes
 //!    ([`lvm`]) and what they hold ([`content`]).
 //! 4. [`image`] finds the [`root`] among the [`disks`] and mounts it and what its
@@ -30,17 +31,19 @@ mod table;
 mod vmdk;
 mod volume;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::progress::Progress;
+use crate::refuse;
 use crate::system::System;
 
 pub use opened::{Opened, SourceOptions};
 
 use format::Kind;
+use ova::Place;
 use qemu::Image;
 use raw::RawImage;
 
@@ -58,30 +61,59 @@ pub fn open<'a>(
     let kind = format::detect(source)?;
     let path =
         fs::canonicalize(source).with_context(|| format!("looking up {}", source.display()))?;
-    let whole = |driver| Image {
-        driver,
-        path: path.clone(),
-        member: None,
-    };
-    let images = match kind {
+    let disks = match kind {
         Kind::Directory => return directory::open(sys, &path, options, progress),
-        Kind::Raw => {
-            let disks = vec![RawImage::open(&path)?];
-            return image::open(sys, &path, disks, options, progress);
-        }
-        Kind::Vmdk => vec![whole("vmdk")],
-        Kind::Qcow2 => vec![whole("qcow2")],
-        Kind::Ova(members) => members
+        Kind::Raw => vec![RawImage::open(&path)?],
+        Kind::Vmdk => vec![qemu::convert(sys, &whole(&path, qemu::VMDK), progress)?],
+        Kind::Qcow2 => vec![qemu::convert(sys, &whole(&path, qemu::QCOW2), progress)?],
+        Kind::Ova => ova::open(&path, progress)?
             .into_iter()
-            .map(|member| Image {
-                member: Some(member),
-                ..whole("vmdk")
-            })
-            .collect(),
+            .map(|disk| plain_disk(sys, &path, disk, progress))
+            .collect::<Result<_>>()?,
     };
-    let disks = images
-        .iter()
-        .map(|image| qemu::convert(sys, image, progress))
-        .collect::<Result<Vec<_>>>()?;
     image::open(sys, &path, disks, options, progress)
+}
+
+fn whole(path: &Path, driver: &'static str) -> Image {
+    let name = path.file_name().unwrap_or_default();
+    Image {
+        driver,
+        name: name.to_string_lossy().into_owned(),
+        shown: path.display().to_string(),
+        path: path.to_owned(),
+        part: None,
+    }
+}
+
+/// Turns a disk of the OVA at `path` into plain bytes.
+fn plain_disk(
+    sys: &dyn System,
+    path: &Path,
+    disk: ova::Disk,
+    progress: &dyn Progress,
+) -> Result<RawImage> {
+    let shown = format!("{} in {}", disk.name, path.display());
+    let (file, path, part) = match &disk.place {
+        Place::Nowhere => return RawImage::temporary(1 << 20, 0),
+        Place::InArchive(offset, size) => {
+            (&File::open(path)?, path.to_owned(), Some((*offset, *size)))
+        }
+        Place::Unpacked(image) => (image.file(), image.path(), None),
+    };
+    let (offset, size) = part.unwrap_or((0, file.metadata()?.len()));
+    let driver = format::driver(Path::new(&shown), file, offset, size)?;
+    if driver == qemu::RAW && disk.name.to_ascii_lowercase().contains(".vmdk") {
+        refuse!("{shown} is not a VMDK: it has not a VMDK's header; export the VM again");
+    }
+    let image = Image {
+        driver,
+        name: disk.name.clone(),
+        shown,
+        path,
+        part,
+    };
+    match disk.place {
+        Place::Unpacked(plain) if driver == qemu::RAW => Ok(plain),
+        _ => qemu::convert(sys, &image, progress),
+    }
 }

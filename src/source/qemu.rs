@@ -1,19 +1,26 @@
-//! `qemu-img`: turns any disk image into plain bytes.
+//! `qemu-img`: turns any disk image into plain bytes, once it finds no fault in it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ova::PackedDisk;
 use super::raw::RawImage;
-use crate::failure::{Class, Classify};
+use crate::failure::{Class, with_class};
 use crate::progress::{Progress, Step};
 use crate::system::{Cmd, System};
 use crate::{refuse, signals};
+
+/// qemu's name of its own format.
+pub const QCOW2: &str = "qcow2";
+/// qemu's name of VMware's format.
+pub const VMDK: &str = "vmdk";
+/// qemu's name of plain bytes.
+pub const RAW: &str = "raw";
 
 /// Looking at an image takes a moment, however large it is.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
@@ -25,68 +32,91 @@ const CONVERT_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 pub struct Image {
     /// qemu's name of the format.
     pub driver: &'static str,
+    /// A short name, for messages.
+    pub name: String,
+    /// The full name, for messages.
+    pub shown: String,
     /// The file it is in.
     pub path: PathBuf,
-    /// The part of the file it is, if not all of it.
-    pub member: Option<PackedDisk>,
+    /// The offset and length of the part of the file it is, if not all of it.
+    pub part: Option<(u64, u64)>,
 }
 
 impl Image {
-    /// Returns a short name for messages.
-    fn name(&self) -> String {
-        match &self.member {
-            Some(member) => member.name.clone(),
-            None => self
-                .path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-        }
-    }
-
     /// Returns what `qemu-img` opens. Every layer is named, so that it guesses
     /// none and takes no part of a path for a protocol.
     fn spec(&self) -> Result<String> {
         let Some(path) = self.path.to_str() else {
             refuse!(
                 "{} has a name that qemu-img cannot be given; rename it",
-                self.path.display()
+                self.shown
             );
         };
         let file = json!({ "driver": "file", "filename": path });
-        let file = match &self.member {
+        let file = match self.part {
             None => file,
-            Some(member) => json!({
+            Some((offset, size)) => json!({
                 "driver": "raw",
-                "offset": member.offset,
-                "size": member.size_bytes,
+                "offset": offset,
+                "size": size,
                 "file": file,
             }),
         };
         let image: Value = json!({ "driver": self.driver, "file": file });
         Ok(format!("json:{image}"))
     }
+
+    /// Returns the size of the image itself.
+    fn size_bytes(&self) -> Result<u64> {
+        match self.part {
+            Some((_, size_bytes)) => Ok(size_bytes),
+            None => {
+                let meta = fs::metadata(&self.path);
+                let meta = meta.with_context(|| format!("looking at {}", self.shown))?;
+                Ok(meta.len())
+            }
+        }
+    }
+
+    /// Says that the image is not what it should be.
+    fn damage(&self, what: &str) -> Error {
+        anyhow!("opening {}: {what}; copy it again", self.shown)
+    }
+
+    /// Says what can be done about a failure of `qemu-img`, in the tool's own
+    /// words but without the paths that only this process knows.
+    fn failure(&self, error: &Error) -> Error {
+        let text = format!("{error:#}");
+        let way_out = if text.contains("No space left") {
+            "the directory for temporary files is full; set TMPDIR to a larger one"
+        } else if is_missing(&text) {
+            "qemu-img is needed; install it (package qemu-utils or qemu-img)"
+        } else {
+            "qemu-img cannot read it; copy it again, or export the VM again"
+        };
+        let words = last_words(&text);
+        anyhow!("opening {}: {way_out}: {words}", self.shown)
+    }
 }
 
 /// Writes the bytes of `image` to a temporary file without a name.
 ///
 /// # Errors
-/// Class `Refused` when `qemu-img` rejects the image or there is no room.
+/// Class `Refused` when `qemu-img` rejects the image, finds a fault in it, or
+/// there is no room.
 pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Result<RawImage> {
     let spec = image.spec()?;
-    let context = || format!("opening {}", image.path.display());
-    let size_bytes = virtual_size(sys, &spec)
-        .map_err(with_way_out)
-        .with_context(context)
-        .class(Class::Refused)?;
-    let data_bytes = data_size(sys, &spec)
-        .map_err(with_way_out)
-        .with_context(context)
-        .class(Class::Refused)?;
+    let refused = |error: Error| with_class(Class::Refused, image.failure(&error));
+    let size_bytes = virtual_size(sys, &spec).map_err(refused)?;
+    check(sys, image, &spec)?;
+    let map = data_map(sys, &spec).map_err(refused)?;
+    if image.driver == QCOW2 && map.end_in_file > image.size_bytes()? {
+        return Err(with_class(Class::Refused, image.damage("it was cut off")));
+    }
+    let data_bytes = map.data_bytes;
     let raw = RawImage::temporary(size_bytes, data_bytes)?;
     let cmd = convert_cmd(&spec, &raw.path());
-    progress.start(Step::Convert(image.name()), Some(data_bytes));
+    progress.start(Step::Convert(image.name.clone()), Some(data_bytes));
     let result = thread::scope(|scope| {
         let tool = scope.spawn(|| sys.run(&cmd));
         let mut done = 0;
@@ -103,25 +133,37 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
     });
     // A terminal's Ctrl-C ends the tool as well; that is no fault of the image.
     signals::check()?;
-    result
-        .map_err(with_way_out)
-        .with_context(context)
-        .class(Class::Refused)?;
+    result.map_err(refused)?;
     progress.finish();
     Ok(raw)
 }
 
-/// Says what can be done about a failure of `qemu-img`.
-fn with_way_out(error: Error) -> Error {
-    let text = format!("{error:#}");
-    let way_out = if text.contains("No space left") {
-        "the directory for temporary files is full; set TMPDIR to a larger one"
-    } else if text.starts_with("starting ") {
-        "qemu-img is needed; install it (package qemu-utils or qemu-img)"
-    } else {
-        "qemu-img cannot read it; export the VM again"
+/// Refuses an image in which `qemu-img check` finds more than wasted room.
+fn check(sys: &dyn System, image: &Image, spec: &str) -> Result<()> {
+    const LEAKS_ONLY: &str = "exit status: 3";
+    const NO_CHECKS: &str = "exit status: 63";
+    let cmd = look_cmd("check", spec).limit(CONVERT_LIMIT);
+    let Err(error) = sys.run(&cmd) else {
+        return Ok(());
     };
-    error.context(way_out)
+    signals::check()?;
+    let text = format!("{error:#}");
+    if text.contains(LEAKS_ONLY) || text.contains(NO_CHECKS) {
+        return Ok(());
+    }
+    if is_missing(&text) {
+        return Err(with_class(Class::Refused, image.failure(&error)));
+    }
+    let found = format!(
+        "qemu-img finds it damaged or cut off ({})",
+        last_words(&text)
+    );
+    Err(with_class(Class::Refused, image.damage(&found)))
+}
+
+/// Tells whether a program could not even be started.
+fn is_missing(text: &str) -> bool {
+    text.starts_with("starting ")
 }
 
 fn convert_cmd(spec: &str, out: &Path) -> Cmd {
@@ -154,24 +196,44 @@ fn parse_info(text: &str) -> Result<u64> {
     Ok(info.virtual_size)
 }
 
-/// Asks how many bytes of the disk hold data.
-fn data_size(sys: &dyn System, spec: &str) -> Result<u64> {
+/// Where the data of a disk are.
+#[derive(Debug, PartialEq, Eq)]
+struct DataMap {
+    /// How many bytes of the disk hold data.
+    data_bytes: u64,
+    /// Where in the file the last cluster ends that is not compressed.
+    end_in_file: u64,
+}
+
+/// Asks which parts of the disk hold data.
+fn data_map(sys: &dyn System, spec: &str) -> Result<DataMap> {
     parse_map(&sys.run(&look_cmd("map", spec))?)
 }
 
-fn parse_map(text: &str) -> Result<u64> {
+fn parse_map(text: &str) -> Result<DataMap> {
     #[derive(Deserialize)]
     struct Stretch {
         length: u64,
         data: bool,
         zero: bool,
+        offset: Option<u64>,
     }
     let map: Vec<Stretch> = serde_json::from_str(text).context("reading qemu-img's answer")?;
-    Ok(map
-        .iter()
-        .filter(|stretch| stretch.data && !stretch.zero)
-        .map(|stretch| stretch.length)
-        .sum())
+    let data = || map.iter().filter(|stretch| stretch.data && !stretch.zero);
+    let end = |stretch: &Stretch| Some(stretch.offset?.saturating_add(stretch.length));
+    Ok(DataMap {
+        data_bytes: data().map(|stretch| stretch.length).sum(),
+        // Also what `qemu-img` takes for zeros because the file ends before it.
+        end_in_file: map.iter().filter_map(end).max().unwrap_or(0),
+    })
+}
+
+/// Returns what a program said at last, after its command and exit status.
+fn last_words(text: &str) -> &str {
+    let said = text
+        .split_once("exit status: ")
+        .map_or(text, |(_, said)| said);
+    said.split_once(": ").map_or(said, |(_, words)| words)
 }
 
 #[cfg(test)]
@@ -182,12 +244,10 @@ mod tests {
     fn commands_name_every_layer_of_an_image() {
         let image = Image {
             driver: "vmdk",
+            name: "d.vmdk".into(),
+            shown: "d.vmdk in /tmp/a, b.ova".into(),
             path: "/tmp/a, b.ova".into(),
-            member: Some(PackedDisk {
-                name: "d.vmdk".into(),
-                offset: 1536,
-                size_bytes: 1000,
-            }),
+            part: Some((1536, 1000)),
         };
         assert_eq!(
             convert_cmd(&image.spec().unwrap(), Path::new("/proc/7/fd/9")).to_string(),
@@ -195,7 +255,7 @@ mod tests {
         );
         let whole = Image {
             driver: "qcow2",
-            member: None,
+            part: None,
             ..image
         };
         assert_eq!(
@@ -209,10 +269,11 @@ mod tests {
         let info = r#"{ "virtual-size": 83886080, "filename": "a.vmdk", "cluster-size": 65536,
             "format": "vmdk", "actual-size": 102400, "dirty-flag": false }"#;
         assert_eq!(parse_info(info).unwrap(), 83_886_080);
-        let map = r#"[{ "start": 0, "length": 327680, "depth": 0, "present": true, "zero": false, "data": true},
+        let map = r#"[{ "start": 0, "length": 327680, "depth": 0, "present": true, "zero": false, "data": true, "offset": 65536},
             { "start": 327680, "length": 5177344, "depth": 0, "present": false, "zero": true, "data": false},
             { "start": 5505024, "length": 65536, "depth": 0, "present": true, "zero": true, "data": true}]"#;
-        assert_eq!(parse_map(map).unwrap(), 327_680);
+        let map = parse_map(map).unwrap();
+        assert_eq!((map.data_bytes, map.end_in_file), (327_680, 393_216));
         assert!(parse_info("{}").is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! removed afterwards.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ use crate::{refuse, signals};
 
 /// Larger disks than this are not taken for real: 16 TiB is ext4's largest file.
 const MAX_BYTES: u64 = 16 << 40;
+
+/// Read at once.
+const BLOCK: u64 = 1 << 20;
 
 /// Left free on the file system that holds temporary files.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -64,6 +67,35 @@ impl RawImage {
             .with_context(|| format!("making a temporary file of {size_bytes} bytes"))
             .class(Class::Refused)?;
         Ok(RawImage { file, size_bytes })
+    }
+
+    /// Writes all that `reader` gives to a temporary file, holes for zeros.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end, or there is no room.
+    pub fn from_reader(mut reader: impl Read, progress: &dyn Progress) -> Result<RawImage> {
+        let mut image = RawImage::temporary(0, 0)?;
+        let mut block = Vec::new();
+        loop {
+            signals::check()?;
+            block.clear();
+            let read = reader.by_ref().take(BLOCK).read_to_end(&mut block);
+            let count = u64::try_from(read.context("it is damaged or cut off; copy it again")?)?;
+            if count == 0 {
+                break;
+            }
+            if image.size_bytes + count > MAX_BYTES {
+                refuse!("it is larger than the {MAX_BYTES} bytes that can be read");
+            }
+            if block.iter().any(|byte| *byte != 0) {
+                let written = image.file.write_all_at(&block, image.size_bytes);
+                written.context("writing a temporary file; TMPDIR may name a larger directory")?;
+            }
+            image.size_bytes += count;
+            progress.advance(count);
+        }
+        image.file.set_len(image.size_bytes)?;
+        Ok(image)
     }
 
     /// Returns the size of the disk.

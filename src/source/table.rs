@@ -60,7 +60,8 @@ pub fn read(disk: &File, size_bytes: u64) -> Result<Option<Vec<Partition>>> {
         let end = partition.offset.checked_add(partition.size_bytes);
         if end.is_none_or(|end| end > size_bytes) {
             refuse!(
-                "partition {} ends beyond the disk of {size_bytes} bytes; the image was cut off",
+                "partition {} ends beyond the disk of {size_bytes} bytes; the image was cut off: \
+                 copy it again",
                 partition.number
             );
         }
@@ -193,7 +194,9 @@ fn read_logical(
     for number in 5..5 + MAX_LOGICAL {
         let mut sector = [0; 512];
         disk.read_exact_at(&mut sector, at * SECTOR)
-            .context("reading the table of logical partitions; the image was cut off")
+            .context(
+                "reading the table of logical partitions; the image was cut off, copy it again",
+            )
             .class(Class::Refused)?;
         let Some([own, next, ..]) = mbr_entries(&sector) else {
             return Ok(());

@@ -239,6 +239,12 @@ impl Volume {
     }
 }
 
+/// Tells whether `device` is the kernel's name of a disk that `volume` is not on.
+pub fn is_on_another_disk(device: &str, volume: &Volume) -> bool {
+    let named = device_parts(device).map(|(disk, _)| disk);
+    named.is_some_and(|disk| volume.extents.iter().all(|extent| extent.disk != disk))
+}
+
 /// Lists the names of `volumes`, for messages.
 pub fn list_names<'v>(volumes: impl Iterator<Item = &'v Volume>) -> String {
     let names: Vec<String> = volumes.map(|volume| volume.name.to_string()).collect();
@@ -270,7 +276,7 @@ fn device_parts(device: &str) -> Option<(usize, Option<u32>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::content::FileSystem;
+    use super::content::{FileSystem, Health};
     use super::*;
 
     fn volume(name: Name) -> Volume {
@@ -281,7 +287,7 @@ mod tests {
                 kind: "ext4",
                 uuid: "0a1b-22".into(),
                 label: "boot".into(),
-                needs_replay: false,
+                health: Health::Sound,
             }),
             partition_uuid: "deadbeef-01".into(),
             partition_label: String::new(),

@@ -6,7 +6,9 @@
 mod build;
 mod disk;
 mod opener;
+mod source_damage;
 mod source_formats;
 mod source_layouts;
 mod source_leftovers;
+mod source_ova;
 mod whole_root;

@@ -7,7 +7,7 @@ use super::disk::{Disk, FileSystem, run, text};
 use super::opener::open;
 
 /// A disk with one root partition.
-fn plain_disk(dir: &Path) -> PathBuf {
+pub fn plain_disk(dir: &Path) -> PathBuf {
     let root = FileSystem::make(
         dir,
         "ext4",
@@ -27,19 +27,11 @@ fn plain_disk(dir: &Path) -> PathBuf {
     disk.path
 }
 
-fn convert(raw: &Path, format: &str, options: &[&str], to: &Path) {
+pub fn convert(raw: &Path, format: &str, options: &[&str], to: &Path) {
     let mut args = vec!["convert", "-f", "raw", "-O", format];
     args.extend(options);
     args.extend([text(raw), text(to)]);
     run("qemu-img", &args);
-}
-
-fn ova(dir: &Path, name: &str, members: &[&str]) -> PathBuf {
-    let path = dir.join(name);
-    let mut args = vec!["--format=ustar", "-C", text(dir), "-cf", text(&path)];
-    args.extend(members);
-    run("tar", &args);
-    path
 }
 
 #[test]
@@ -70,8 +62,6 @@ fn every_format_gives_the_same_tree() {
         );
         sources.push(path);
     }
-    fs::write(dir.join("a.ovf"), "<Envelope/>").unwrap();
-    sources.push(ova(dir, "a.ova", &["a.ovf", "streamOptimized.vmdk"]));
     // Names that qemu-img would take for a protocol or for options.
     let odd = dir.join("json:{nbd:x,y=z}.vmdk");
     fs::copy(dir.join("streamOptimized.vmdk"), &odd).unwrap();
@@ -81,34 +71,6 @@ fn every_format_gives_the_same_tree() {
         seen.assert_opened();
         assert_eq!(seen.tree, expected.tree, "{}", source.display());
     }
-}
-
-#[test]
-fn the_root_is_found_on_whichever_disk_of_an_ova_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let raw = plain_disk(dir);
-    convert(
-        &raw,
-        "vmdk",
-        &["-o", "subformat=streamOptimized"],
-        &dir.join("b.vmdk"),
-    );
-    let data = FileSystem::make(dir, "ext4", "data", 16, &[("customer", "x")]);
-    convert(
-        &data.path,
-        "vmdk",
-        &["-o", "subformat=streamOptimized"],
-        &dir.join("a.vmdk"),
-    );
-    fs::write(dir.join("a.ovf"), "<Envelope/>").unwrap();
-    let seen = open(&ova(dir, "a.ova", &["a.ovf", "a.vmdk", "b.vmdk"]), None);
-    seen.assert_opened();
-    assert_eq!(seen.tree["etc/greeting"], "hello");
-    assert_eq!(
-        seen.notes,
-        ["the root file system is partition 1 of disk 2"]
-    );
 }
 
 #[test]
@@ -123,7 +85,6 @@ fn what_is_no_usable_image_is_refused_in_one_sentence() {
     let mut rejected = vec![0; 4096];
     rejected[..4].copy_from_slice(b"KDMV");
     rejected[4..20].fill(7);
-    write("a.ovf", b"<Envelope/>");
     let empty_dir = dir.join("empty");
     fs::create_dir(&empty_dir).unwrap();
     let zeros = write("zeros.raw", &[0; 8192]);
@@ -145,7 +106,6 @@ fn what_is_no_usable_image_is_refused_in_one_sentence() {
             ),
             "\"/etc/shadow\"",
         ),
-        (ova(dir, "none.ova", &["a.ovf"]), "holds no disk"),
         (dir.join("missing.vmdk"), "there is no file"),
         (empty_dir, "empty directory"),
         (zeros, "holds no root file system"),

@@ -223,7 +223,12 @@ fn layout(
                 size_bytes,
             })
         })()
-        .with_context(|| format!("segment {i} ends beyond {}", pvs[*pv].place))?;
+        .with_context(|| {
+            format!(
+                "segment {i} ends beyond {}: the image was cut off, copy it again",
+                pvs[*pv].place
+            )
+        })?;
         next_extent += length;
         match stretches.last_mut() {
             Some(last) if last.pv == *pv && last.offset + last.size_bytes == stretch.offset => {

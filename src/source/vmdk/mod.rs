@@ -1,6 +1,11 @@
-//! What a VMDK says about other files, checked before `qemu-img` believes it.
+//! What a VMDK says about itself, checked before `qemu-img` believes it.
 //!
-//! `qemu-img` opens whatever files and devices a descriptor names.
+//! `qemu-img` opens whatever files and devices a [`descriptor`] names, and takes
+//! what a file lacks for zeros: each part must be as long as the descriptor says
+//! and hold every one of its [`grains`].
+
+mod descriptor;
+mod grains;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,6 +14,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::refuse;
+use descriptor::Extent;
+use grains::Flaw;
 
 /// Descriptors are a few hundred bytes; qemu takes at most this.
 const MAX_DESCRIPTOR: u64 = 1 << 20;
@@ -20,7 +27,8 @@ pub fn is_vmdk(head: &[u8]) -> bool {
     has_header(head) || is_descriptor(head)
 }
 
-fn has_header(head: &[u8]) -> bool {
+/// Tells whether a file that starts with `head` is a VMDK with a binary header.
+pub fn has_header(head: &[u8]) -> bool {
     head.starts_with(b"KDMV") || head.starts_with(b"COWD")
 }
 
@@ -57,8 +65,8 @@ pub fn check(path: &Path, file: &File) -> Result<()> {
     let text = String::from_utf8_lossy(&bytes);
     check_parent(path, &text)?;
     let dir = path.parent().unwrap_or(Path::new("/"));
-    for name in extent_names(&text) {
-        check_extent(path, dir, name)?;
+    for extent in descriptor::extents(&text) {
+        check_extent(path, dir, &extent)?;
     }
     Ok(())
 }
@@ -66,27 +74,43 @@ pub fn check(path: &Path, file: &File) -> Result<()> {
 /// Checks a VMDK with a header that fills `size` bytes of `file` from `offset` on.
 ///
 /// # Errors
-/// Class `Refused` when its data are in other files.
+/// Class `Refused` when its data are in other files, or not all there.
 pub fn check_header(path: &Path, file: &File, offset: u64, size: u64) -> Result<()> {
+    check_sparse(path, file, offset, size, 0)
+}
+
+/// Checks a file with a header that should hold `sectors` sectors of the disk.
+fn check_sparse(path: &Path, file: &File, offset: u64, size: u64, sectors: u64) -> Result<()> {
+    let shown = path.display();
     let mut start = vec![0; usize::try_from(size.min(EMBEDDED_DESCRIPTOR.end))?];
     file.read_exact_at(&mut start, offset)
-        .with_context(|| format!("reading {}", path.display()))?;
+        .with_context(|| format!("reading {shown}"))?;
     let capacity = start.get(12..20);
     // qemu then takes the embedded descriptor for one that names extents.
     if start.starts_with(b"KDMV") && capacity == Some(&[0; 8]) {
         refuse!(
-            "{} is a VMDK without capacity whose data would be in other files; \
-             `qemu-img convert -O vmdk` makes one that stands alone",
-            path.display()
+            "{shown} is a VMDK without capacity whose data would be in other files; \
+             `qemu-img convert -O vmdk` makes one that stands alone"
         );
     }
     let descriptor = usize::try_from(EMBEDDED_DESCRIPTOR.start)?;
     let descriptor = start.get(descriptor..).unwrap_or_default();
-    check_parent(path, &String::from_utf8_lossy(descriptor))
+    check_parent(path, &String::from_utf8_lossy(descriptor))?;
+    let flaw = grains::check(file, offset, size, sectors);
+    match flaw.with_context(|| format!("reading {shown}"))? {
+        None => Ok(()),
+        Some(Flaw::CutOff) => refuse!(
+            "{shown} was cut off: it ends before data that its own tables name; copy it again"
+        ),
+        Some(Flaw::Short) => refuse!(
+            "{shown} is shorter than the {sectors} sectors that the disk's descriptor gives it; \
+             copy the disk again"
+        ),
+    }
 }
 
-fn check_parent(path: &Path, descriptor: &str) -> Result<()> {
-    if descriptor.contains("parentFileNameHint") {
+fn check_parent(path: &Path, text: &str) -> Result<()> {
+    if descriptor::has_parent(text) {
         refuse!(
             "{} is a snapshot that needs its parent disk; consolidate the VM's snapshots \
              and export it again",
@@ -96,26 +120,8 @@ fn check_parent(path: &Path, descriptor: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the file names in the lines that describe extents.
-fn extent_names(descriptor: &str) -> impl Iterator<Item = &str> {
-    descriptor.split('\n').filter_map(|line| {
-        let access = line.split_ascii_whitespace().next()?;
-        let is_extent = ["RW", "RDONLY", "NOACCESS"]
-            .iter()
-            .any(|word| access.eq_ignore_ascii_case(word));
-        let (_, quoted) = line.split_once('"')?;
-        is_extent.then(|| {
-            quoted
-                .split('"')
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches('\r')
-        })
-    })
-}
-
-fn check_extent(path: &Path, dir: &Path, name: &str) -> Result<()> {
-    let shown = path.display();
+fn check_extent(path: &Path, dir: &Path, extent: &Extent<'_>) -> Result<()> {
+    let (shown, name) = (path.display(), extent.file);
     // A colon would make it one of qemu's protocols.
     if name.is_empty() || name.contains(['/', ':']) || name == ".." || name == "." {
         refuse!(
@@ -123,15 +129,26 @@ fn check_extent(path: &Path, dir: &Path, name: &str) -> Result<()> {
              copy the parts together and correct the descriptor"
         );
     }
-    let extent = dir.join(name);
-    let is_plain_file = fs::symlink_metadata(&extent).is_ok_and(|meta| meta.is_file());
-    if !is_plain_file {
+    let part = dir.join(name);
+    let Some(meta) = fs::symlink_metadata(&part).ok().filter(|m| m.is_file()) else {
         refuse!("{shown} names {name:?} as a part of the disk, and beside it is no such file");
+    };
+    let file = File::open(&part).with_context(|| format!("opening {}", part.display()))?;
+    if extent.is_flat() {
+        let end = extent.offset.saturating_add(extent.sectors);
+        let wanted = end.saturating_mul(512);
+        if meta.len() < wanted {
+            refuse!(
+                "{} was cut off: it has {} bytes, and {shown} gives it {wanted}; copy it again",
+                part.display(),
+                meta.len()
+            );
+        }
     }
-    let file = File::open(&extent).with_context(|| format!("opening {}", extent.display()))?;
     let mut head = [0; 4];
     if file.read_exact_at(&mut head, 0).is_ok() && has_header(&head) {
-        check_header(&extent, &file, 0, file.metadata()?.len())?;
+        let sectors = if extent.is_flat() { 0 } else { extent.sectors };
+        check_sparse(&part, &file, 0, meta.len(), sectors)?;
     }
     Ok(())
 }
@@ -170,7 +187,7 @@ mod tests {
             let name = extent.split('"').nth(1).unwrap();
             assert!(error.contains(&format!("{name:?}")), "{extent}: {error}");
         }
-        fs::write(dir.path().join("x-flat.vmdk"), "data").unwrap();
+        fs::write(dir.path().join("x-flat.vmdk"), [0; 512]).unwrap();
         let good = "# Disk DescriptorFile\nversion=1\r\nRW 1 FLAT \"x-flat.vmdk\" 0\r\n\
                     ddb.adapterType = \"/dev/sda\"\n";
         let path = dir.path().join("disk.vmdk");
