@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use std::{env, fs, io};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::boot::bootable::{self, Bootable};
 use crate::bundle::{
@@ -47,6 +47,8 @@ pub struct BuildOptions {
     pub plan: PackPlan,
     /// How many threads pack.
     pub threads: usize,
+    /// Whether times in the tree are limited to the bundle's.
+    pub clamp: bool,
     /// Fields of release.yaml that are set, by name and value.
     pub settings: Vec<(String, String)>,
 }
@@ -62,6 +64,10 @@ pub fn build(
     progress: &dyn Progress,
 ) -> Result<Manifest> {
     let epoch = source_date_epoch(env::var("SOURCE_DATE_EPOCH").ok().as_deref())?;
+    if options.clamp && epoch.is_none() {
+        let error = anyhow!("--clamp limits times to SOURCE_DATE_EPOCH, which is not set");
+        return Err(error).class(Class::Usage);
+    }
     let release = Release::load(&options.release, &options.settings)?;
     let output = check_output(&options.output, &options.source)?;
     let source_options = SourceOptions {
@@ -96,7 +102,9 @@ pub fn build(
         created,
         plan: options.plan,
         key: options.key.clone(),
-        clamp: None,
+        clamp: options
+            .clamp
+            .then(|| i64::try_from(created).unwrap_or(i64::MAX)),
     };
     let manifest = bundle::pack(
         opened.root(),

@@ -162,6 +162,7 @@ fn describe(index: &[u8], packed_bytes: u64, size_bytes: u64) -> Manifest {
         architecture: "x86_64".into(),
         cpu_level: CpuLevel::V1,
         created: 0,
+        clamped: false,
         boot: BootFiles {
             kernel_release: "6".into(),
             kernel: "k".into(),

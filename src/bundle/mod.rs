@@ -38,7 +38,7 @@ pub use pack::plan::{PackMode, PackPlan};
 pub use pack::release::Release;
 pub use pack::{PackOptions, TreeFacts, pack};
 pub use sign::{Signed, attach_signature, export_signed_bytes, sign_bundle};
-pub use unpack::extract::Devices;
+pub use unpack::extract::{Devices, Rights};
 pub use unpack::only::unpack_only;
 pub use unpack::place::UnpackOptions;
 pub use unpack::unpack;

@@ -64,6 +64,9 @@ pub struct Args {
     /// Set a field of release.yaml, such as version=9.4.1 or meta.commit=1a2b3c
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Limit times in the tree to SOURCE_DATE_EPOCH
+    #[arg(long)]
+    clamp: bool,
     /// Write what was made to this file, as JSON
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
@@ -130,6 +133,7 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         data_volumes: vec![volumes.data.clone(), volumes.image.clone()],
         threads,
         settings: args.set,
+        clamp: args.clamp,
     };
     let recorder = Recorder::new(&session.ui);
     let manifest = build_flow::build(&session.host, &options, &recorder)?;

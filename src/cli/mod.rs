@@ -251,8 +251,12 @@ impl Session {
         signals::watch()
     }
 
+    fn is_root(&self) -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
     fn require_root(&self, what: &str) -> Result<()> {
-        if !nix::unistd::geteuid().is_root() {
+        if !self.is_root() {
             refuse!("`va-upgrade {what}` needs root rights; run it with sudo");
         }
         Ok(())

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, anyhow};
 
 use super::trust::{keyring, trust};
 use super::{Session, threads};
-use crate::bundle::{self, Sealed, UnpackOptions};
+use crate::bundle::{self, Rights, Sealed, UnpackOptions};
 use crate::failure::{Class, Classify, with_class};
 use crate::progress::Progress;
 use crate::refuse;
+use crate::signals;
 use crate::system::files::remove_tree;
 
 /// Restore a bundle's tree into a directory; for experts
@@ -22,7 +23,8 @@ pub struct Args {
     file: PathBuf,
     /// An empty directory
     dir: PathBuf,
-    /// Restore only this file or directory, and read only the chunks that hold it
+    /// Restore only this file or directory, and read only the chunks that hold it; needs
+    /// no root rights, and without them the files are yours
     #[arg(long, value_name = "PATH")]
     only: Vec<PathBuf>,
     /// Trust the *.pem keys in this directory [default: /etc/va-upgrade/trusted.d]
@@ -39,12 +41,21 @@ pub struct Args {
 /// Runs `unpack`.
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     let threads = threads(args.threads)?;
-    session.start_changing("unpack")?;
+    let rights = if args.only.is_empty() || session.is_root() {
+        session.start_changing("unpack")?;
+        Rights::All
+    } else {
+        signals::watch()?;
+        Rights::OfCaller
+    };
     require_empty(&args.dir)?;
     let keyring = keyring(session, args.trusted.as_deref())?;
     let sealed = Sealed::open(&args.file)?;
     let (bundle, _) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
-    let options = UnpackOptions::new(threads);
+    let options = UnpackOptions {
+        rights,
+        ..UnpackOptions::new(threads)
+    };
     let only = args.only.iter().map(|path| path.as_os_str().as_bytes());
     let only: Vec<&[u8]> = only.collect();
     let unpacked = match only[..] {

@@ -241,3 +241,28 @@ fn keys_that_are_none_are_refused_and_never_shown() {
     let secret = secret.lines().nth(1).unwrap();
     assert!(!desk.run(&build).stderr.contains(secret));
 }
+
+#[test]
+fn an_ordinary_user_looks_into_a_bundle_and_takes_single_files_out() {
+    let desk = Desk::with_bundle();
+    desk.shell(&format!(
+        "install -d -o 1000 '{}'",
+        desk.at("out").display()
+    ));
+    for args in [
+        &["info", "good.vab"][..],
+        &["verify", "good.vab", "--deep"],
+        &["unpack", "good.vab", "out", "--only", "etc/os-release"],
+    ] {
+        let run = desk.run_as(1000, args);
+        assert_eq!(run.status, 0, "{args:?}: {run:?}");
+    }
+    let restored = desk.at("out/etc/os-release");
+    let text = std::fs::read_to_string(&restored).unwrap();
+    assert!(text.contains("Debian 12"), "{text}");
+    let owner = desk.shell(&format!("stat -c %u '{}'", restored.display()));
+    assert_eq!(owner.trim(), "1000");
+    let whole = desk.run_as(1000, &["unpack", "good.vab", "empty"]);
+    assert_eq!(whole.status, 3, "{whole:?}");
+    assert!(whole.stderr.contains("root rights"), "{whole:?}");
+}

@@ -206,6 +206,28 @@ impl Desk {
         }
     }
 
+    /// Runs it as the user `uid`, who has no rights and no groups.
+    pub fn run_as(&self, uid: u32, args: &[&str]) -> Run {
+        // The program under test may lie where nobody else gets.
+        let program = self.at("va-upgrade");
+        if !program.exists() {
+            fs::copy(PROGRAM, &program).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let uid = format!("--reuid={uid}");
+        let through = [
+            "setpriv",
+            &uid,
+            "--clear-groups",
+            "sh",
+            "-c",
+            // The copy's own name comes before the one that is added here.
+            r#"p=$0; shift; exec "$p" "$@""#,
+            program.to_str().unwrap(),
+        ];
+        self.run_by(&through, args)
+    }
+
     /// Runs the program, which must succeed; returns its stdout.
     pub fn does(&self, args: &[&str]) -> String {
         let run = self.run(args);

@@ -115,3 +115,23 @@ fn memory_that_is_not_enough_and_settings_that_are_none_are_refused() {
         assert!(run.stderr.contains(words), "{words}: {run:?}");
     }
 }
+
+#[test]
+fn times_are_limited_where_a_pipeline_says_to_what() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let build = "build tree -o x.vab --release release.yaml --unsigned --clamp";
+    let words: Vec<&str> = build.split_whitespace().collect();
+    let run = desk.run(&words);
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("SOURCE_DATE_EPOCH"), "{run:?}");
+    let run = desk.run_by(&["env", "SOURCE_DATE_EPOCH=1000000000"], &words);
+    assert_eq!(run.status, 0, "{run:?}");
+    let info = json(&desk.does(&["info", "x.vab", "--json"]));
+    assert_shape("info", &info);
+    assert_eq!(info["clamped"], true);
+    let listed = desk.does(&["info", "x.vab", "--files"]);
+    for line in listed.lines() {
+        assert!(line.contains("2001-09-09T01:46:40Z"), "{line}");
+    }
+}

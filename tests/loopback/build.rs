@@ -80,6 +80,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
         plan: PackPlan::new(Codec::Xz, PackMode::Default),
         threads: 2,
         settings: Vec::new(),
+        clamp: false,
     };
     let host = Host::new(false);
     host.enter_private_mounts().unwrap();

@@ -65,6 +65,7 @@ fn build_from(tree: &Path, dir: &Path) -> PathBuf {
         },
         threads: 2,
         settings: Vec::new(),
+        clamp: false,
     };
     build(&Host::new(false), &options, &Silent).unwrap_or_else(|e| panic!("{e:#}"));
     options.output

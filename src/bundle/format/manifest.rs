@@ -45,6 +45,9 @@ pub struct Manifest {
     pub cpu_level: CpuLevel,
     /// When the bundle was made, in seconds since 1970.
     pub created: u64,
+    /// Whether times in the tree that were later have become that.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub clamped: bool,
     /// What GRUB loads.
     pub boot: BootFiles,
     /// What the payload unpacks to.
@@ -244,6 +247,14 @@ pub fn check_version(field: &str, version: &str) -> Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference over"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 fn check_path(field: &str, path: &str) -> Result<()> {
     const MAX_BYTES: usize = 255;
     let sane = |name: &str| !name.is_empty() && name != "." && name != "..";
@@ -267,6 +278,7 @@ pub mod tests {
             architecture: "x86_64".into(),
             cpu_level: CpuLevel::V2,
             created: 1_700_000_000,
+            clamped: false,
             boot: BootFiles {
                 kernel_release: "6.1.0-28-amd64".into(),
                 kernel: "boot/vmlinuz-6.1.0-28-amd64".into(),

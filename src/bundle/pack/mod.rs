@@ -192,6 +192,7 @@ fn describe(
         architecture: facts.architecture.clone(),
         cpu_level: release.cpu_level.unwrap_or(facts.cpu_level),
         created: options.created,
+        clamped: options.clamp.is_some(),
         boot: facts.boot.clone(),
         tree,
         payload: Payload {

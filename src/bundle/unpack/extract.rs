@@ -9,6 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -46,6 +47,25 @@ pub enum Devices {
     Refuse,
 }
 
+/// What is given back of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything, or unpacking fails.
+    All,
+    /// What an ordinary user may: files become the caller's, without setuid and
+    /// setgid, and attributes that only root may set are left out.
+    OfCaller,
+}
+
+/// What could not be given back, counted over all threads.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Labels the running kernel did not take.
+    pub labels: AtomicU64,
+    /// Owners and attributes that only root may set.
+    pub rights: AtomicU64,
+}
+
 /// Smaller files are written at once, and the file system sees their size.
 const MIN_RESERVED_BYTES: u64 = 1 << 20;
 
@@ -53,8 +73,8 @@ const MIN_RESERVED_BYTES: u64 = 1 << 20;
 pub struct Extractor<'a> {
     dirs: Dirs,
     devices: Devices,
-    /// Labels the running kernel did not take.
-    unlabelled: &'a AtomicU64,
+    rights: Rights,
+    lost: &'a Lost,
 }
 
 /// A file whose data comes in several pieces, for several threads to write.
@@ -81,12 +101,14 @@ impl<'a> Extractor<'a> {
         target: &Path,
         open_dirs: usize,
         devices: Devices,
-        unlabelled: &'a AtomicU64,
+        rights: Rights,
+        lost: &'a Lost,
     ) -> Result<Extractor<'a>> {
         Ok(Extractor {
             dirs: Dirs::new(target, open_dirs, Missing::Make)?,
             devices,
-            unlabelled,
+            rights,
+            lost,
         })
     }
 
@@ -103,7 +125,7 @@ impl<'a> Extractor<'a> {
                 }
             }
             let dir = File::from(self.dirs.get(path)?.try_clone()?);
-            set_owner_and_mode(&dir, &member.meta)?;
+            self.set_owner_and_mode(&dir, &member.meta)?;
             // A default ACL would be inherited by what comes into it.
             let is_default = |x: &&Xattr| x.name == acl::DEFAULT;
             for xattr in member.xattrs.iter().filter(|x| !is_default(x)) {
@@ -228,7 +250,7 @@ impl<'a> Extractor<'a> {
         let stat = fstat(file)?;
         let is_owned = (stat.st_uid, stat.st_gid) == (member.meta.uid, member.meta.gid);
         if !is_owned || stat.st_mode & 0o7777 != member.meta.mode & 0o7777 {
-            set_owner_and_mode(file, member.meta)?;
+            self.set_owner_and_mode(file, member.meta)?;
         }
         for xattr in capabilities_last(member.xattrs) {
             self.label(xattr, xattrs::set_open(file, &xattr.name, &xattr.value))?;
@@ -257,7 +279,8 @@ impl<'a> Extractor<'a> {
             mknodat(dir, name, kind, mode, device).map_err(explain)?;
         }
         let (uid, gid) = owner(meta);
-        fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let owned = fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW);
+        self.may_be_denied(owned.map_err(Into::into))?;
         if meta.kind != Kind::Symlink {
             fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink)?;
         }
@@ -294,16 +317,45 @@ impl<'a> Extractor<'a> {
 
     /// Lets a label pass that the running policy does not know: the target is
     /// relabelled by its own policy before it boots.
-    fn label(&self, xattr: &Xattr, set: std::io::Result<()>) -> Result<()> {
+    fn label(&self, xattr: &Xattr, set: io::Result<()>) -> Result<()> {
         let refused = [Some(Errno::EINVAL as i32), Some(Errno::ENOTSUP as i32)];
         match set {
             Err(error) if xattr.name == SELINUX && refused.contains(&error.raw_os_error()) => {
-                self.unlabelled.fetch_add(1, Ordering::Relaxed);
+                self.lost.labels.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
-            other => {
-                other.with_context(|| format!("setting attribute {}", xattr.name.escape_ascii()))
+            other => self
+                .may_be_denied(other)
+                .map(drop)
+                .with_context(|| format!("setting attribute {}", xattr.name.escape_ascii())),
+        }
+    }
+
+    /// Changing the owner drops setuid and setgid, so the mode comes second.
+    fn set_owner_and_mode(&self, file: &File, meta: &Meta) -> Result<()> {
+        let (uid, gid) = owner(meta);
+        let owned = fchown(file, uid, gid).map_err(Into::into);
+        let is_owned = self.may_be_denied(owned).context("setting the owner")?;
+        let bits = if is_owned {
+            meta.mode
+        } else {
+            meta.mode & 0o1777
+        };
+        fchmod(file, Mode::from_bits_truncate(bits)).context("setting the mode")
+    }
+
+    /// Lets pass what an ordinary user is denied, where no more was asked for;
+    /// tells whether it was done.
+    fn may_be_denied(&self, outcome: io::Result<()>) -> io::Result<bool> {
+        match outcome {
+            Err(error)
+                if self.rights == Rights::OfCaller
+                    && error.raw_os_error() == Some(Errno::EPERM as i32) =>
+            {
+                self.lost.rights.fetch_add(1, Ordering::Relaxed);
+                Ok(false)
             }
+            other => other.map(|()| true),
         }
     }
 }
@@ -344,13 +396,6 @@ fn capabilities_last(xattrs: &[Xattr]) -> impl Iterator<Item = &Xattr> {
 
 fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-}
-
-/// Changing the owner drops setuid and setgid, so the mode comes second.
-fn set_owner_and_mode(file: &File, meta: &Meta) -> Result<()> {
-    let (uid, gid) = owner(meta);
-    fchown(file, uid, gid).context("setting the owner")?;
-    fchmod(file, Mode::from_bits_truncate(meta.mode)).context("setting the mode")
 }
 
 fn time_spec(mtime: Mtime) -> TimeSpec {

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result};
 use nix::unistd::syncfs;
 
 use super::dir_ends::DirEnds;
-use super::extract::{Devices, Extractor};
+use super::extract::{Devices, Extractor, Lost, Rights};
 use crate::progress::Progress;
 
 /// Directories all threads together keep open; the usual limit is 1024 files.
@@ -23,6 +22,8 @@ pub struct UnpackOptions {
     pub threads: usize,
     /// What to do with device nodes.
     pub devices: Devices,
+    /// What is given back of the tree.
+    pub rights: Rights,
 }
 
 impl UnpackOptions {
@@ -31,6 +32,7 @@ impl UnpackOptions {
         UnpackOptions {
             threads,
             devices: Devices::Make,
+            rights: Rights::All,
         }
     }
 }
@@ -44,7 +46,8 @@ pub struct Place<'a> {
     /// Who is told.
     pub progress: &'a dyn Progress,
     devices: Devices,
-    unlabelled: AtomicU64,
+    rights: Rights,
+    lost: Lost,
 }
 
 impl<'a> Place<'a> {
@@ -55,7 +58,8 @@ impl<'a> Place<'a> {
             threads: options.threads.max(1),
             progress,
             devices: options.devices,
-            unlabelled: AtomicU64::new(0),
+            rights: options.rights,
+            lost: Lost::default(),
         }
     }
 
@@ -65,7 +69,13 @@ impl<'a> Place<'a> {
     /// When the directory cannot be opened.
     pub fn extractor(&self) -> Result<Extractor<'_>> {
         let open_dirs = (OPEN_DIRS / self.threads).max(MIN_OPEN_DIRS);
-        Extractor::new(self.target, open_dirs, self.devices, &self.unlabelled)
+        Extractor::new(
+            self.target,
+            open_dirs,
+            self.devices,
+            self.rights,
+            &self.lost,
+        )
     }
 
     /// Finishes directories and makes everything durable.
@@ -80,7 +90,14 @@ impl<'a> Place<'a> {
         let dir = File::open(self.target)?;
         sync(&dir, self.target)?;
         drop(extractor);
-        let unlabelled = self.unlabelled.into_inner();
+        let Lost { labels, rights } = self.lost;
+        let (unlabelled, denied) = (labels.into_inner(), rights.into_inner());
+        if denied > 0 {
+            self.progress.note(&format!(
+                "{denied} owners and attributes were left out, which only root may set; \
+                 the files are yours"
+            ));
+        }
         if unlabelled > 0 {
             self.progress.note(&format!(
                 "{unlabelled} SELinux labels are unknown to the running kernel's policy; \
