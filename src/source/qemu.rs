@@ -172,6 +172,7 @@ fn convert_cmd(spec: &str, out: &Path) -> Cmd {
         .arg(out)
         .limit(CONVERT_LIMIT)
         .interruptible()
+        .dies_with_us()
 }
 
 fn look_cmd(verb: &str, spec: &str) -> Cmd {
@@ -179,6 +180,7 @@ fn look_cmd(verb: &str, spec: &str) -> Cmd {
         .args([verb, "--output=json", spec])
         .limit(LOOK_LIMIT)
         .interruptible()
+        .dies_with_us()
 }
 
 /// Asks for the size of the disk as its machine sees it.
