@@ -196,15 +196,20 @@ impl<'a> Job<'a> {
             self.manifest.version, self.to.slot
         ));
         self.appliance.progress.start(Step::Undo, None);
-        // The boot state first, and both whatever becomes of the other.
-        let undone = [
-            self.undo_boot_files(),
-            switch.as_ref().map_or(Ok(()), Switch::undo),
-        ];
-        match undone.into_iter().find_map(Result::err) {
-            None => Err(with_class(Class::Undone, error)),
-            Some(undo_error) => Err(stuck(&error, &undo_error)),
+        match self.undo(switch.as_ref()) {
+            Ok(()) => Err(with_class(Class::Undone, error)),
+            Err(undo_error) => Err(stuck(&error, &undo_error)),
         }
+    }
+
+    /// Puts everything back. In this order, so that the machine boots at any moment:
+    /// the boot state, by which either GRUB starts the old slot; the old GRUB; and
+    /// what nothing starts any more.
+    fn undo(&self, switch: Option<&Switch>) -> Result<()> {
+        let disarmed = self.disarm();
+        switch.map_or(Ok(()), Switch::undo)?;
+        disarmed?;
+        self.remove_boot_files()
     }
 
     fn write(&self, bundle: Bundle, threads: usize, switch: &mut Option<Switch<'a>>) -> Result<()> {
@@ -308,23 +313,25 @@ impl<'a> Job<'a> {
         prepared.finish(&plan)
     }
 
-    /// Puts `/boot/va` back: away where there was none, else to the state of
-    /// before, without the slot whose content is gone.
-    fn undo_boot_files(&self) -> Result<()> {
-        let appliance = self.appliance;
-        let boot_dir = appliance.at(BOOT_DIR);
-        if self.first_time {
-            files::remove_tree(&boot_dir)?;
-        } else {
-            let mut state = self.machine.state();
-            if state.trial().is_some() {
-                state.cancel_trial()?;
-            }
-            state.clear(self.to.slot)?;
-            state.save(&boot_dir, &self.lock)?;
-            boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
+    /// Writes the boot state of before, without the slot whose content is gone.
+    fn disarm(&self) -> Result<()> {
+        let mut state = self.machine.state();
+        if state.trial().is_some() {
+            state.cancel_trial()?;
         }
-        appliance.flush_boot()
+        state.clear(self.to.slot)?;
+        state.save(&self.appliance.at(BOOT_DIR), &self.lock)?;
+        self.appliance.flush_boot()
+    }
+
+    /// Removes what was made on `/boot`; the boot sector starts none of it.
+    fn remove_boot_files(&self) -> Result<()> {
+        if self.first_time {
+            files::remove_tree(&self.appliance.at(BOOT_DIR))?;
+        } else {
+            boot_files::remove(self.appliance.sys, self.to.slot, &self.lock)?;
+        }
+        self.appliance.flush_boot()
     }
 
     /// Writes down how it ended.

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::boots;
 use anyhow::{Context, Result, bail};
 use va_upgrade::appliance::Appliance;
 use va_upgrade::config::Config;
@@ -29,6 +30,8 @@ pub struct Machine {
 #[derive(Default)]
 struct Calls {
     count: usize,
+    /// A test has made it unbootable.
+    is_damaged: bool,
     fail_at: Option<usize>,
     fail_on: Option<&'static str>,
     failed: Option<String>,
@@ -157,6 +160,11 @@ impl Machine {
             .insert(name, text.to_owned());
     }
 
+    /// Says that the test itself makes this machine unbootable.
+    pub fn be_damaged(&self) {
+        self.state.lock().unwrap().is_damaged = true;
+    }
+
     /// Makes the call number `step`, counted from now, fail.
     pub fn fail_at(&self, step: usize) {
         let mut state = self.state.lock().unwrap();
@@ -214,6 +222,11 @@ impl Machine {
     }
 
     fn step(&self, what: String) -> Result<()> {
+        let is_watched = !self.state.lock().unwrap().is_damaged;
+        if is_watched && let Some(fault) = boots::fault(self) {
+            let log = self.log();
+            panic!("before `{what}` this machine would not boot: {fault}\n{log}");
+        }
         let mut state = self.state.lock().unwrap();
         let count = state.count;
         state.count += 1;

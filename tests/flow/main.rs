@@ -7,6 +7,7 @@
 )]
 
 mod apply;
+mod boots;
 mod machine;
 mod release;
 mod rollback;

@@ -67,6 +67,7 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
     ];
     for (words, damage) in cases {
         let (_dir, machine) = upgraded();
+        machine.be_damaged();
         damage(&machine);
         let error = run(&machine).unwrap_err();
         assert_eq!(class_of(&error), Class::Refused);
