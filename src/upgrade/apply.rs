@@ -26,7 +26,7 @@ use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
-use crate::boot::bios::installed;
+use crate::boot::bios::installed::{self, Pruned};
 use crate::boot::bios::switch::{Plan, Switch};
 use crate::boot::state::State;
 use crate::boot::{bootable, files as boot_files};
@@ -266,7 +266,12 @@ impl<'a> Job<'a> {
         state.start_writing(self.to.slot)?;
         state.save(&appliance.at(BOOT_DIR), &self.lock)?;
         boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
-        installed::prune(appliance.sys, &self.facts.disk)?;
+        if installed::prune(appliance.sys, &self.facts.disk)? == Pruned::Unsure {
+            appliance.progress.note(
+                "no GRUB in /boot/va is known to be the one that the boot sector starts, \
+                 so the old ones stay",
+            );
+        }
         appliance.flush_boot()
     }
 

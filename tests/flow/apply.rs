@@ -356,3 +356,45 @@ fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
         }
     }
 }
+
+#[test]
+fn a_grub_that_nothing_tells_from_the_one_in_use_is_never_removed() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    let menu = machine.read("/boot/va/grub-1/grub/grub.cfg");
+    machine.be_damaged();
+    machine.write("/boot/va/grub-1/core", "2048 of another time");
+    machine.write("/boot/va/grub-1/grub/i386-pc/core.img", "damaged");
+    let bundle = make_bundle(dir.path(), "9.4.2");
+    machine.fail_on("mkfs.ext4 -q");
+    assert!(run(&machine, &bundle).is_err());
+    assert_eq!(machine.read("/boot/va/grub-1/grub/grub.cfg"), menu);
+    run(&machine, &bundle).unwrap();
+    assert_eq!(machine.read("/boot/va/grub-1/grub/grub.cfg"), menu);
+    assert!(machine.at("/boot/va/grub-2/core").exists());
+    // The next one knows again which is in use.
+    machine.boot("root", "trial");
+    machine.confirm().unwrap();
+    machine.boot("root", "commit");
+    run(&machine, &make_bundle(dir.path(), "9.4.3")).unwrap();
+    assert!(machine.at("/boot/va/grub-2/core").exists());
+    assert!(machine.at("/boot/va/grub-1/core").exists());
+}
+
+#[test]
+fn a_grub_whose_note_is_lost_is_known_by_its_core() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    machine.be_damaged();
+    fs::remove_file(machine.at("/boot/va/grub-1/core")).unwrap();
+    let grub = machine.snapshot("/boot/va/grub-1");
+    machine.fail_on("mkfs.ext4 -q");
+    assert!(run(&machine, &make_bundle(dir.path(), "9.4.2")).is_err());
+    assert!(machine.snapshot("/boot/va/grub-1") == grub);
+}

@@ -62,7 +62,8 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
             fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()
         }),
         ("another GRUB", |m| {
-            fs::remove_file(m.at("/boot/va/grub-1/core")).unwrap()
+            fs::remove_file(m.at("/boot/va/grub-1/core")).unwrap();
+            fs::remove_file(m.at("/boot/va/grub-1/grub/i386-pc/core.img")).unwrap()
         }),
     ];
     for (words, damage) in cases {

@@ -151,6 +151,34 @@ impl BootArea {
         self.fingerprint(&self.used()?)
     }
 
+    /// Tells whether LBA 0 starts a core in the partition at all.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn has_core(&self) -> Result<bool> {
+        Ok(!self.used()?.is_empty())
+    }
+
+    /// Tells whether LBA 0 starts the core that was made of the file `core`.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn starts(&self, core: &[u8]) -> Result<bool> {
+        let place = Sectors {
+            start_lba: self.current_sector()?,
+            count: core.len().div_ceil(SECTOR_BYTES) as u64,
+        };
+        let is_inside =
+            place.start_lba >= self.partition.start_lba && place.end() <= self.partition.end();
+        if !is_inside || core.len() <= 2 * SECTOR_BYTES {
+            return Ok(false);
+        }
+        let Ok(placed) = place_core(core, place) else {
+            return Ok(false);
+        };
+        Ok(self.read(place.start_lba, placed.len())? == placed)
+    }
+
     /// Returns the same word for a core that lies at `place`.
     ///
     /// # Errors
@@ -347,6 +375,9 @@ mod tests {
         let first = area.write_core(&core_img(30, 1)).unwrap();
         area.switch(&boot_img(), first.start_lba).unwrap();
         assert_eq!(area.current_core().unwrap(), area.core_at(first).unwrap());
+        assert!(area.starts(&core_img(30, 1)).unwrap());
+        assert!(!area.starts(&core_img(30, 2)).unwrap());
+        assert!(!area.starts(&core_img(200, 1)).unwrap());
         let first_bytes = area.read(first.start_lba, 30 * SECTOR_BYTES).unwrap();
         let second = area.write_core(&core_img(40, 2)).unwrap();
         assert!(!first.overlaps(second));

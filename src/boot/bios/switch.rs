@@ -63,11 +63,10 @@ impl<'a> Switch<'a> {
     pub fn prepare(sys: &'a dyn System, plan: &Plan) -> Result<Switch<'a>> {
         let area = BootArea::change(&sys.at(plan.disk))?;
         let saved = area.save().context("saving the boot area")?;
-        let current = area.current_core()?;
-        let new_dir = new_dir(sys, &current)?;
+        let new_dir = new_dir(sys)?;
         let saved_dir = plan.slot_root.join(SAVED_DIR);
         fs::create_dir(&saved_dir).with_context(|| format!("making {}", saved_dir.display()))?;
-        let backups = dirs_in_use(sys, &current)?
+        let backups = dirs_in_use(sys, &area)?
             .into_iter()
             .map(|dir| Backup::take(sys, dir, &saved_dir))
             .collect::<Result<_>>()?;
