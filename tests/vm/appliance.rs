@@ -5,7 +5,6 @@ use std::env;
 use std::fs::{self, File};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -18,7 +17,9 @@ use crate::lab::cache::cached;
 use crate::lab::channel::Output;
 use crate::lab::guest::{Guest, overlay};
 use crate::lab::qemu::Hardware;
-use crate::lab::{host, images, say};
+use crate::lab::rootfs::Debian;
+use crate::lab::tell::say;
+use crate::lab::{host, images};
 
 const PAYLOAD_SIZE: u64 = 1 << 30;
 
@@ -107,10 +108,16 @@ impl Appliance {
     /// Saves the running machine as a snapshot for other tests.
     fn keep(mut self, label: &str) -> Result<PathBuf> {
         self.save(label)?;
-        self.cut_power()?;
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{label}.qcow2"));
-        fs::rename(self._disk.path().join("disk.qcow2"), &kept)?;
+        self.keep_disk(&kept)?;
         Ok(kept)
+    }
+
+    /// Ends the machine as a power cut would, and moves its disk to `path`.
+    pub fn keep_disk(mut self, path: &Path) -> Result<()> {
+        self.cut_power()?;
+        fs::rename(self._disk.path().join("disk.qcow2"), path)?;
+        Ok(())
     }
 
     fn from_snapshot(
@@ -229,6 +236,16 @@ fn once(
         .map_err(|text| anyhow!("{text}"))
 }
 
+/// Makes all that the demo needs and later runs find again; returns the OVA of
+/// [`RELEASE`].
+pub fn prepare() -> Result<PathBuf> {
+    for debian in [Debian::Bullseye, Debian::Bookworm] {
+        debian.tar()?;
+    }
+    booted_old_appliance()?;
+    images::release_ova()
+}
+
 /// Returns the disk of an old appliance that was saved while running.
 fn booted_old_appliance() -> Result<PathBuf> {
     let base = images::old_appliance()?;
@@ -242,7 +259,8 @@ fn booted_old_appliance() -> Result<PathBuf> {
         &*size,
         include_str!("lab/guest.rs"),
     ];
-    cached("booted-old-appliance.qcow2", &inputs, |path| {
+    let what = "a snapshot of the old appliance, which starts for it";
+    cached("booted-old-appliance.qcow2", what, &inputs, |path| {
         overlay(&base, "raw", path)?;
         let payload = empty_payload()?;
         let mut guest = Guest::new("old-appliance", path.to_owned(), &payload, hardware)?;
@@ -280,39 +298,49 @@ const RELEASES: [Release; 2] = [
     },
 ];
 
+static PAYLOAD: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+
 /// Returns the disk with the program under test and the bundles it built.
 fn payload() -> Result<&'static Path> {
-    payload_with(&RELEASES, |cmd| host().run(cmd).map(drop))
-}
-
-/// Makes that disk for the demo: with the first bundle alone, and visibly.
-pub fn show_payload() -> Result<()> {
-    payload_with(&RELEASES[..1], run_visibly).map(drop)
-}
-
-fn payload_with(releases: &[Release], run: fn(&Cmd) -> Result<()>) -> Result<&'static Path> {
-    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&MADE, || {
+    once(&PAYLOAD, || {
         let dir = disk_dir()?;
-        build_bundles(dir.path(), releases, run)?;
-        let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload.raw");
-        File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
-        let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);
-        host().run(&mkfs.arg(dir.path()).arg(&payload))?;
-        Ok(payload)
+        build_bundles(dir.path())?;
+        make_payload(dir.path())
     })
 }
 
-/// Packs releases with the program under test, as a release pipeline would.
-fn build_bundles(dir: &Path, releases: &[Release], run: fn(&Cmd) -> Result<()>) -> Result<()> {
+/// Makes that disk of the program under test, a public key and the bundle of
+/// [`RELEASE`], which come from elsewhere.
+pub fn use_payload(public_key: &Path, bundle: &Path) -> Result<()> {
+    let pack = || {
+        let dir = disk_dir()?;
+        let at = |name: &str| dir.path().join(name);
+        fs::copy(program()?, at("va-upgrade"))?;
+        fs::copy(public_key, at("lab.pem"))?;
+        fs::copy(bundle, at(&format!("{RELEASE}.vab")))?;
+        make_payload(dir.path())
+    };
+    once(&PAYLOAD, pack).map(drop)
+}
+
+fn make_payload(dir: &Path) -> Result<PathBuf> {
+    let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload.raw");
+    File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
+    let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);
+    host().run(&mkfs.arg(dir).arg(&payload))?;
+    Ok(payload)
+}
+
+/// Packs both releases with the program under test, as a release pipeline would.
+fn build_bundles(dir: &Path) -> Result<()> {
     let program = program()?;
     let at = |name: &str| dir.join(name);
     fs::copy(&program, at("va-upgrade"))?;
     let key = Cmd::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]);
-    run(&key.arg(at("key.pem")))?;
+    host().run(&key.arg(at("key.pem")))?;
     let public = Cmd::new("openssl").args(["pkey", "-pubout", "-in"]);
-    run(&public.arg(at("key.pem")).arg("-out").arg(at("lab.pem")))?;
-    for release in releases {
+    host().run(&public.arg(at("key.pem")).arg("-out").arg(at("lab.pem")))?;
+    for release in &RELEASES {
         let version = release.version;
         let source = (release.source)()?;
         say(&format!(
@@ -335,25 +363,13 @@ fn build_bundles(dir: &Path, releases: &[Release], run: fn(&Cmd) -> Result<()>) 
             .arg("--key")
             .arg(at("key.pem"))
             .limit(Duration::from_secs(40 * 60));
-        run(&build)?;
+        host().run(&build)?;
     }
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what it prints is shown as it comes"
-)]
-fn run_visibly(cmd: &Cmd) -> Result<()> {
-    println!("pipeline$ {cmd}");
-    let words = cmd.argv();
-    let status = Command::new(words[0]).args(&words[1..]).status()?;
-    ensure!(status.success(), "`{cmd}`: {status}");
-    Ok(())
-}
-
 /// Finds the static binary that `scripts/build` makes.
-fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/va-upgrade");
     ensure!(
         path.exists(),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::appliance::{Appliance, NEXT_RELEASE, RELEASE};
-use crate::lab::say;
+use crate::lab::tell::say;
 
 /// The moments tried when nobody asked for all ten.
 const USUAL_CUTS: u32 = 2;

@@ -4,20 +4,23 @@
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 use va_upgrade::system::files::remove_tree;
 
-use super::say;
+use super::tell::{say, short, step};
 
 /// Returns `name`, made from `inputs`; makes it first when it is not there yet.
+/// `what` is its name in a sentence.
 ///
 /// `make` writes to the path it is given. Only what it finished gets the final
 /// name, so an interrupted run leaves nothing that a later one would trust.
 pub fn cached(
     name: &str,
+    what: &str,
     inputs: &[&str],
     make: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
@@ -32,17 +35,22 @@ pub fn cached(
     if path.exists() {
         return Ok(path);
     }
-    say(&format!(
-        "making {name}, which later runs find in {}",
-        dir.display()
-    ));
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        say(&format!(
+            "what takes long to make is kept in {}",
+            short(&dir)
+        ));
+    });
     let part = dir.join(format!("{full_name}.part"));
     if part.is_dir() {
         remove_tree(&part)?;
     } else if part.exists() {
         fs::remove_file(&part).with_context(|| format!("removing {}", part.display()))?;
     }
-    make(&part).with_context(|| format!("making {name}"))?;
+    step(&format!("making {what}"), || {
+        make(&part).with_context(|| format!("making {name}"))
+    })?;
     fs::rename(&part, &path).with_context(|| format!("naming {}", path.display()))?;
     Ok(path)
 }

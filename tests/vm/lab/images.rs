@@ -23,6 +23,7 @@ pub fn old_appliance() -> Result<PathBuf> {
     let tar = Debian::Bullseye.tar()?;
     cached(
         "old-appliance.raw",
+        "the disk of the old appliance",
         &[&tar.to_string_lossy(), DISK_CODE],
         |path| {
             let contents = Contents {
@@ -45,7 +46,7 @@ pub fn release_ova() -> Result<PathBuf> {
         OVF,
         include_str!("images.rs"),
     ];
-    cached("release.ova", &inputs, |path| {
+    cached("release.ova", "the new release's OVA", &inputs, |path| {
         let work = tempfile::tempdir_in(path.parent().context("a path without a parent")?)?;
         let raw = work.path().join("release.raw");
         let contents = Contents {
@@ -90,6 +91,7 @@ pub fn next_release_tree() -> Result<PathBuf> {
     let tar = Debian::Bookworm.tar()?;
     cached(
         "next-release.tree",
+        "the tree of the release after it",
         &[&tar.to_string_lossy(), include_str!("images.rs")],
         |path| {
             fs::create_dir(path)?;

@@ -13,8 +13,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use va_upgrade::system::{Cmd, System};
 
+use super::host;
 use super::rootfs::Debian;
-use super::{host, say};
+use super::tell::{say, step};
 
 /// The hardware of a guest.
 #[derive(Clone)]
@@ -158,7 +159,7 @@ pub fn monitor(socket: &Path, line: &str) -> Result<()> {
 fn accelerator() -> &'static str {
     static FOUND: OnceLock<&str> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let found = match kvm_starts_a_kernel() {
+        let found = match step("trying whether KVM starts a kernel", kvm_starts_a_kernel) {
             Ok(true) => "kvm",
             Ok(false) => "tcg,thread=multi",
             Err(error) => {

@@ -1,13 +1,15 @@
 //! Real Debian root file systems: the old appliance's and the new release's.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use va_upgrade::system::{Cmd, System};
 
 use super::cache::cached;
 use super::host;
+use super::tell::short;
 
 /// A Debian release as a root file system.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,13 @@ impl Debian {
         }
     }
 
+    fn number(self) -> u8 {
+        match self {
+            Debian::Bullseye => 11,
+            Debian::Bookworm => 12,
+        }
+    }
+
     /// Returns a tar of the root file system, made by mmdebstrap.
     pub fn tar(self) -> Result<PathBuf> {
         let suite = self.suite();
@@ -47,8 +56,15 @@ impl Debian {
         let source = format!("deb http://deb.debian.org/debian {suite} main");
         let mut inputs = vec![suite, PACKAGES, &source];
         inputs.extend(GUEST_FILES);
-        cached(&format!("{suite}.tar"), &inputs, |path| {
-            let cmd = Cmd::new("mmdebstrap")
+        let what = format!(
+            "a root file system of Debian {} (takes minutes)",
+            self.number()
+        );
+        cached(&format!("{suite}.tar"), &what, &inputs, |path| {
+            let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{suite}.log"));
+            let cmd = Cmd::new("sh")
+                .args(["-c", r#"exec mmdebstrap "$@" >"$0" 2>&1"#])
+                .arg(&log)
                 .args(["--variant=minbase", "--mode=root", "--format=tar"])
                 .arg(format!("--include={PACKAGES}"))
                 .args([
@@ -68,7 +84,22 @@ impl Debian {
                 .arg(path)
                 .arg(&source)
                 .limit(Duration::from_secs(30 * 60));
-            host().run(&cmd).map(drop)
+            let run = host().run(&cmd).map(drop);
+            run.with_context(|| {
+                format!(
+                    "running mmdebstrap; its log {} ends with\n{}",
+                    short(&log),
+                    end(&log)
+                )
+            })
         })
     }
+}
+
+/// Returns the last lines of a log.
+fn end(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
 }
