@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
-use super::desk::{Desk, PROGRAM};
+use super::desk::{BUILD, Desk, PROGRAM};
 
 #[test]
 fn a_machine_that_runs_from_neither_slot_is_refused() {
@@ -73,15 +73,7 @@ fn without_root_rights_nothing_is_begun() {
         &["confirm"],
         &["rollback"],
         &["unpack", "good.vab", "empty"],
-        &[
-            "build",
-            "tree",
-            "-o",
-            "x.vab",
-            "--release",
-            "release.yaml",
-            "--unsigned",
-        ],
+        &BUILD,
     ];
     for args in verbs {
         let words = [args[0], "needs root rights", "sudo"];

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::desk::Desk;
+use super::desk::{BUILD, Desk};
 
 /// Every verb that is given a bundle, without the bundle.
 const READERS: [&[&str]; 7] = [
@@ -121,15 +121,6 @@ fn a_revoked_key_is_refused_by_its_id() {
 fn nothing_is_excluded_that_the_system_boots_with() {
     let desk = Desk::new();
     desk.make_tree("tree");
-    let build = [
-        "build",
-        "tree",
-        "-o",
-        "x.vab",
-        "--release",
-        "release.yaml",
-        "--unsigned",
-    ];
     let exclude = |pattern: &str| {
         let text = format!("product: gateway\nversion: 9.4.1\nexclude: ['{pattern}']\n");
         desk.write("release.yaml", text);
@@ -153,16 +144,16 @@ fn nothing_is_excluded_that_the_system_boots_with() {
             format!("leaves out {lost},"),
             "narrow".into(),
         ];
-        desk.refuses(3, &words.each_ref().map(String::as_str), &build);
+        desk.refuses(3, &words.each_ref().map(String::as_str), &BUILD);
     }
     exclude("/usr/share/doc/*");
-    let run = desk.run(&build);
+    let run = desk.run(&BUILD);
     assert_eq!(run.status, 0, "{run:?}");
     let note = "exclude pattern \"/usr/share/doc/*\" of release.yaml leaves out nothing";
     assert!(run.stderr.contains(note), "{run:?}");
     desk.write("tree/usr/lib/notes", "");
     exclude("/usr/lib/notes");
-    let run = desk.run(&build);
+    let run = desk.run(&BUILD);
     assert_eq!(run.status, 0, "{run:?}");
     assert!(!run.stderr.contains("exclude"), "{run:?}");
 }
@@ -171,32 +162,23 @@ fn nothing_is_excluded_that_the_system_boots_with() {
 fn owners_that_a_user_namespace_hides_are_not_packed() {
     let desk = Desk::new();
     desk.make_tree("tree");
-    let build = [
-        "build",
-        "tree",
-        "-o",
-        "x.vab",
-        "--release",
-        "release.yaml",
-        "--unsigned",
-    ];
     let namespace = ["unshare", "--user", "--map-root-user"];
-    let made = desk.run_by(&namespace, &build);
+    let made = desk.run_by(&namespace, &BUILD);
     assert_eq!(made.status, 0, "{made:?}");
     assert!(made.stderr.contains("trusted.* attributes"), "{made:?}");
     let kernel = desk.at("tree/boot/vmlinuz-6.1.0-10-amd64");
     desk.shell(&format!("setfacl -m u:7:r '{}'", kernel.display()));
     let words = ["boot/vmlinuz-6.1.0-10-amd64", "ACL", "user namespace"];
-    desk.refuses_by(&namespace, 3, &words, &build);
+    desk.refuses_by(&namespace, 3, &words, &BUILD);
     std::os::unix::fs::chown(desk.at("tree/etc/os-release"), Some(0), Some(7)).unwrap();
     let words = ["etc/os-release", "group 65534", "user namespace", "as root"];
-    desk.refuses_by(&namespace, 3, &words, &build);
+    desk.refuses_by(&namespace, 3, &words, &BUILD);
     std::os::unix::fs::chown(desk.at("tree/boot"), Some(5), None).unwrap();
     let words = ["reading boot:", "user 65534"];
-    desk.refuses_by(&namespace, 3, &words, &build);
+    desk.refuses_by(&namespace, 3, &words, &BUILD);
     // Whoever sees all ids takes that one for what it is.
     std::os::unix::fs::chown(desk.at("tree/boot"), Some(65534), None).unwrap();
-    let made = desk.run(&build);
+    let made = desk.run(&BUILD);
     assert_eq!(made.status, 0, "{made:?}");
     assert!(!made.stderr.contains("trusted.*"), "{made:?}");
 }

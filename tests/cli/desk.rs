@@ -19,6 +19,17 @@ use va_upgrade::system::Lock;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_va-upgrade");
 
+/// Packs `tree` as `x.vab`, unsigned.
+pub const BUILD: [&str; 7] = [
+    "build",
+    "tree",
+    "-o",
+    "x.vab",
+    "--release",
+    "release.yaml",
+    "--unsigned",
+];
+
 /// Needs a mount namespace, where the mounts of this script end with it. The
 /// desk of an appliance also has a `/boot`, a `/sys` and a `/proc`, which mount(8)
 /// needs until the end.

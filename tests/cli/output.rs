@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::desk::Desk;
+use super::desk::{BUILD, Desk};
 use super::help::VERBS;
 
 #[test]
@@ -84,16 +84,7 @@ fn the_bytes_to_sign_are_written_under_either_name() {
 #[test]
 fn progress_is_json_lines_when_a_program_asks_and_nothing_when_told_so() {
     let desk = Desk::with_bundle();
-    let build = [
-        "build",
-        "tree",
-        "-o",
-        "x.vab",
-        "--release",
-        "release.yaml",
-        "--unsigned",
-    ];
-    let json = desk.run(&[&build[..], &["--progress", "json"]].concat());
+    let json = desk.run(&[&BUILD[..], &["--progress", "json"]].concat());
     assert_eq!(json.status, 0, "{json:?}");
     let lines: Vec<Value> = json
         .stderr
@@ -113,7 +104,7 @@ fn progress_is_json_lines_when_a_program_asks_and_nothing_when_told_so() {
     );
 
     for silence in [&["-q"][..], &["--progress", "none"]] {
-        let run = desk.run(&[&build[..], silence].concat());
+        let run = desk.run(&[&BUILD[..], silence].concat());
         assert_eq!(run.status, 0, "{run:?}");
         assert_eq!(run.stderr, "");
         assert!(run.stdout.starts_with("x.vab: gateway 9.4.1, "), "{run:?}");
