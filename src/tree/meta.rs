@@ -20,6 +20,20 @@ pub enum Kind {
     Fifo,
 }
 
+impl Kind {
+    /// Returns the word for it in lists of files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Dir => "dir",
+            Kind::Symlink => "symlink",
+            Kind::Char => "char",
+            Kind::Block => "block",
+            Kind::Fifo => "fifo",
+        }
+    }
+}
+
 /// The fixed-size part of an inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta {

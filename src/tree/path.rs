@@ -31,6 +31,12 @@ pub fn show_whole(name: &[u8]) -> String {
     }
 }
 
+/// Renders a name that is not UTF-8 in hexadecimal; text needs no such help.
+pub fn hex_unless_text(name: &[u8]) -> Option<String> {
+    let is_text = str::from_utf8(name).is_ok();
+    (!is_text).then(|| name.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Makes a member's name a plain relative path, or refuses it.
 pub fn clean_path(name: &[u8]) -> Result<Vec<u8>> {
     ensure!(!name.is_empty(), "a name is empty");

@@ -12,6 +12,7 @@ use xz2::stream::{Check, Filters, LzmaOptions, Stream};
 
 use crate::sha::Sha;
 use crate::tree::meta::{Kind, Meta};
+use crate::tree::path::hex_unless_text;
 
 /// The member's name.
 pub const FILES: &str = "files.jsonl.xz";
@@ -69,34 +70,19 @@ impl FileLine {
         let is_file = meta.kind == Kind::File && !is_hard_link;
         FileLine {
             path: String::from_utf8_lossy(path).into_owned(),
-            path_hex: hex(path),
-            kind: kind_name(meta.kind, is_hard_link).to_owned(),
+            path_hex: hex_unless_text(path),
+            kind: match is_hard_link {
+                true => "hardlink".to_owned(),
+                false => meta.kind.name().to_owned(),
+            },
             mode: format!("{:04o}", meta.mode),
             uid: meta.uid,
             gid: meta.gid,
             size: is_file.then_some(meta.size_bytes),
             sha256: content.filter(|_| is_file),
             target: (!link_end.is_empty()).then(|| String::from_utf8_lossy(link_end).into_owned()),
-            target_hex: hex(link_end),
+            target_hex: hex_unless_text(link_end),
         }
-    }
-}
-
-/// Renders bytes that are not UTF-8.
-fn hex(bytes: &[u8]) -> Option<String> {
-    let is_text = str::from_utf8(bytes).is_ok();
-    (!is_text).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn kind_name(kind: Kind, is_hard_link: bool) -> &'static str {
-    match kind {
-        _ if is_hard_link => "hardlink",
-        Kind::File => "file",
-        Kind::Dir => "dir",
-        Kind::Symlink => "symlink",
-        Kind::Char => "char",
-        Kind::Block => "block",
-        Kind::Fifo => "fifo",
     }
 }
 

@@ -5,12 +5,12 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::name::{Name, hex};
+use super::name::Name;
 use crate::bundle::{Bundle, Entry, Visitor, visit};
 use crate::cli::Session;
 use crate::progress::{Progress, Silent};
 use crate::tree::meta::{Kind, Mtime};
-use crate::tree::path::show_whole;
+use crate::tree::path::{hex_unless_text, show_whole};
 
 /// Prints the names in `bundle` as they come.
 pub fn run(session: &Session, bundle: &mut Bundle, json: bool) -> Result<()> {
@@ -162,21 +162,16 @@ impl Line {
         };
         Line {
             path: Name::of(entry.path),
-            kind: match meta.kind {
-                _ if entry.is_hard_link => "hardlink",
-                Kind::File => "file",
-                Kind::Dir => "dir",
-                Kind::Symlink => "symlink",
-                Kind::Char => "char",
-                Kind::Block => "block",
-                Kind::Fifo => "fifo",
+            kind: match entry.is_hard_link {
+                true => "hardlink",
+                false => meta.kind.name(),
             },
             mode: format!("{:04o}", meta.mode),
             uid: meta.uid,
             gid: meta.gid,
             size: meta.size_bytes,
             mtime: precise(meta.mtime),
-            target_hex: target.as_deref().and_then(hex),
+            target_hex: target.as_deref().and_then(hex_unless_text),
             target: target.map(|target| String::from_utf8_lossy(&target).into_owned()),
             device: matches!(meta.kind, Kind::Char | Kind::Block).then_some(meta.device),
             xattrs: entry.xattrs.iter().map(|x| show_whole(&x.name)).collect(),

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::tree::path::hex_unless_text;
+
 /// A path in JSON.
 #[derive(Serialize)]
 pub struct Name {
@@ -16,13 +18,7 @@ impl Name {
         let path = [b"/", path].concat();
         Name {
             path: String::from_utf8_lossy(&path).into_owned(),
-            path_hex: hex(&path),
+            path_hex: hex_unless_text(&path),
         }
     }
-}
-
-/// Renders what is not UTF-8; text needs no such help.
-pub fn hex(bytes: &[u8]) -> Option<String> {
-    let is_text = str::from_utf8(bytes).is_ok();
-    (!is_text).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
