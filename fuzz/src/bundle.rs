@@ -127,7 +127,12 @@ pub fn forge(archive: &[u8], cuts: &[(u16, Option<u16>)]) -> Option<Vec<u8>> {
         payload.extend(packed);
         rest = after;
     }
-    let index = Index { chunks }.render().ok()?;
+    let index = Index {
+        chunks,
+        ..Index::default()
+    }
+    .render()
+    .ok()?;
     let manifest = describe(&index, payload.len() as u64, archive.len() as u64);
     let text = manifest.render().ok()?;
     let mut bundle = Vec::new();
