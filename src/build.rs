@@ -15,19 +15,21 @@ mod needed;
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
-use std::{env, fs, io};
+use std::{env, fs};
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::boot::bootable::{self, Bootable};
 use crate::bundle::{
-    self, BootFiles, Manifest, PackOptions, PackPlan, Release, SigningKey, TreeFacts,
+    self, BootFiles, KeyId, Manifest, PackOptions, PackPlan, Release, SigningKey, TreeFacts,
+    load_signing_key,
 };
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
 use crate::source::{self, SourceOptions};
-use crate::system::{System, files};
+use crate::system::System;
+use crate::system::draft::check_output;
 
 /// What to build, and how.
 pub struct BuildOptions {
@@ -37,8 +39,10 @@ pub struct BuildOptions {
     pub output: PathBuf,
     /// The release.yaml that goes with it.
     pub release: PathBuf,
-    /// The key to sign with; without one the bundle is unsigned.
-    pub key: Option<SigningKey>,
+    /// The file of the key to sign with; without one the bundle is unsigned.
+    pub key: Option<PathBuf>,
+    /// A file that the caller will write about the bundle.
+    pub result: Option<PathBuf>,
     /// Which file system is the root, where several could be.
     pub root: Option<String>,
     /// Names of logical volumes that are never packed.
@@ -53,23 +57,30 @@ pub struct BuildOptions {
     pub settings: Vec<(String, String)>,
 }
 
+/// A bundle that was built.
+pub struct Built {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The key that signed it.
+    pub signer: Option<KeyId>,
+}
+
 /// Builds a bundle. The caller has entered a private mount namespace.
 ///
 /// # Errors
 /// Class `Refused` when the source cannot be opened or would not boot, or when
-/// the output cannot be written; class `Usage` when release.yaml is unusable.
-pub fn build(
-    sys: &dyn System,
-    options: &BuildOptions,
-    progress: &dyn Progress,
-) -> Result<Manifest> {
+/// an output cannot be written; class `Usage` when the key or release.yaml is
+/// unusable.
+pub fn build(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Result<Built> {
     let epoch = source_date_epoch(env::var("SOURCE_DATE_EPOCH").ok().as_deref())?;
     if options.clamp && epoch.is_none() {
         let error = anyhow!("--clamp limits times to SOURCE_DATE_EPOCH, which is not set");
         return Err(error).class(Class::Usage);
     }
+    let key = options.key.as_deref().map(load_signing_key).transpose()?;
+    let signer = key.as_ref().map(SigningKey::id).transpose()?;
     let release = Release::load(&options.release, &options.settings)?;
-    let output = check_output(&options.output, &options.source)?;
+    let output = check_outputs(options)?;
     let source_options = SourceOptions {
         root: options.root.clone(),
         data_volumes: options.data_volumes.clone(),
@@ -101,7 +112,7 @@ pub fn build(
         threads: options.threads,
         created,
         plan: options.plan,
-        key: options.key.clone(),
+        key,
         clamp: options
             .clamp
             .then(|| i64::try_from(created).unwrap_or(i64::MAX)),
@@ -115,41 +126,26 @@ pub fn build(
         progress,
     )?;
     opened.close()?;
-    Ok(manifest)
+    Ok(Built { manifest, signer })
 }
 
-/// Returns the output's path free of links in its directory, after a look at
-/// whether it can be written.
-fn check_output(output: &Path, source: &Path) -> Result<PathBuf> {
-    let shown = output.display();
-    let Some(name) = output.file_name() else {
-        refuse!("{shown} is not the name of a file to write");
-    };
-    let dir = match output.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
-    let dir = match fs::canonicalize(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            refuse!(
-                "{shown} cannot be written: there is no directory {}",
-                dir.display()
-            )
-        }
-        other => other.with_context(|| format!("looking up {}", dir.display()))?,
-    };
-    let output = dir.join(name);
-    if output.is_dir() {
-        refuse!("{shown} is a directory; give the name of a file in it");
-    }
-    if let (Ok(output), Ok(source)) = (fs::canonicalize(&output), fs::canonicalize(source))
-        && output == source
+/// Returns the bundle's path free of links in its directory, after a look at
+/// whether all that is to be written can be, and replaces nothing that is read.
+fn check_outputs(options: &BuildOptions) -> Result<PathBuf> {
+    let mut inputs = vec![
+        ("the source", &*options.source),
+        ("the release.yaml", &*options.release),
+    ];
+    inputs.extend(options.key.as_deref().map(|key| ("the key", key)));
+    let output = check_output(&options.output, &inputs)?;
+    if let Some(result) = &options.result
+        && check_output(result, &inputs)? == output
     {
-        refuse!("{shown} is the source; give the bundle another name");
+        refuse!(
+            "{} is the bundle; give the result another name",
+            result.display()
+        );
     }
-    files::unnamed_file(&dir)
-        .with_context(|| format!("{shown} cannot be written"))
-        .class(Class::Refused)?;
     Ok(output)
 }
 
@@ -204,28 +200,6 @@ fn tree_facts(root: &Path, found: &Bootable) -> Result<TreeFacts> {
 mod tests {
     use super::*;
     use crate::failure::class_of;
-
-    #[test]
-    fn an_output_that_cannot_be_written_is_refused_early() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let source = dir.join("disk.raw");
-        fs::write(&source, "").unwrap();
-        for (output, word) in [
-            (dir.join("missing/x.vab"), "no directory"),
-            (dir.to_owned(), "is a directory"),
-            (source.clone(), "is the source"),
-            (dir.join(".."), "not the name"),
-        ] {
-            let error = check_output(&output, &source).unwrap_err();
-            assert_eq!(class_of(&error), Class::Refused, "{error:#}");
-            assert!(format!("{error:#}").contains(word), "{error:#}");
-        }
-        let good = dir.join("x.vab");
-        fs::write(&good, "old").unwrap();
-        assert_eq!(check_output(&good, &source).unwrap(), good);
-        assert_eq!(fs::read(&good).unwrap(), b"old");
-    }
 
     #[test]
     fn the_time_comes_from_the_environment_where_it_is_set() {

@@ -1,7 +1,7 @@
 //! Adds signatures to a bundle that is there already.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::Path;
 use std::slice;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::format::container::{MAX_SIGNATURES, write_front};
 use super::keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey};
+use super::open::bundle::Bundle;
 use super::open::sealed::{Sealed, Trust};
 use crate::failure::{Class, Classify};
 use crate::system::draft::Draft;
@@ -23,10 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// # Errors
 /// When the file is not a bundle.
 pub fn export_signed_bytes(path: &Path) -> Result<Vec<u8>> {
-    let sealed = Sealed::open(path)?;
-    let bytes = sealed.signed_bytes().to_vec();
-    sealed.authenticate(Trust::Anyone)?;
-    Ok(bytes)
+    Ok(Unfolded::open(path)?.text)
 }
 
 /// What became of a signature.
@@ -45,11 +43,9 @@ pub enum Signed {
 pub fn sign_bundle(sys: &dyn System, path: &Path, key: &SigningKey) -> Result<Signed> {
     let id = key.id()?;
     let _lock = Lock::of_file(sys, path, PATIENCE)?;
-    let bytes = export_signed_bytes(path)?;
-    Ok(match add_signature(path, &bytes, &key.sign(&bytes))? {
-        true => Signed::Added(id),
-        false => Signed::Already(id),
-    })
+    let bundle = Unfolded::open(path)?;
+    let signature = key.sign(&bundle.text).to_vec();
+    bundle.add(path, signature, id)
 }
 
 /// Adds the signature in the file `signature`, made elsewhere over
@@ -68,8 +64,8 @@ pub fn attach_signature(
         .with_context(|| format!("reading signature {shown}"))
         .class(Class::Usage)?;
     let _lock = Lock::of_file(sys, path, PATIENCE)?;
-    let bytes = export_signed_bytes(path)?;
-    let id = match keyring.signer_of(&bytes, slice::from_ref(&signature)) {
+    let bundle = Unfolded::open(path)?;
+    let id = match keyring.signer_of(&bundle.text, slice::from_ref(&signature)) {
         Signedness::Trusted(id) => id,
         Signedness::Revoked(id) => {
             let error = anyhow!("{shown} is by key {id}, which has been revoked");
@@ -84,10 +80,7 @@ pub fn attach_signature(
             return Err(error).class(Class::Usage);
         }
     };
-    Ok(match add_signature(path, &bytes, &signature)? {
-        true => Signed::Added(id),
-        false => Signed::Already(id),
-    })
+    bundle.add(path, signature, id)
 }
 
 fn read_signature(path: &Path) -> Result<Vec<u8>> {
@@ -102,29 +95,43 @@ fn read_signature(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Adds `signature` to the bundle at `path`, whose signed bytes are `text`; tells
-/// whether it was not there yet.
-fn add_signature(path: &Path, text: &[u8], signature: &[u8]) -> Result<bool> {
-    let sealed = Sealed::open(path)?;
-    let mut signatures = sealed.signatures().to_vec();
-    if signatures.iter().any(|known| known == signature) {
-        return Ok(false);
+/// A bundle that is about to be signed.
+struct Unfolded {
+    /// What is signed.
+    text: Vec<u8>,
+    signatures: Vec<Vec<u8>>,
+    bundle: Bundle<'static>,
+}
+
+impl Unfolded {
+    fn open(path: &Path) -> Result<Unfolded> {
+        let sealed = Sealed::open(path)?;
+        let text = sealed.signed_bytes().to_vec();
+        let signatures = sealed.signatures().to_vec();
+        let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
+        Ok(Unfolded {
+            text,
+            signatures,
+            bundle,
+        })
     }
-    if signatures.len() >= MAX_SIGNATURES {
-        let error = anyhow!("{} has {MAX_SIGNATURES} signatures already", path.display());
-        return Err(error).class(Class::Usage);
+
+    /// Puts the bundle with `signature`, by the key `id`, in the place of `path`.
+    fn add(mut self, path: &Path, signature: Vec<u8>, id: KeyId) -> Result<Signed> {
+        if self.signatures.contains(&signature) {
+            return Ok(Signed::Already(id));
+        }
+        if self.signatures.len() >= MAX_SIGNATURES {
+            let error = anyhow!("{} has {MAX_SIGNATURES} signatures already", path.display());
+            return Err(error).class(Class::Usage);
+        }
+        self.signatures.push(signature);
+        let created = self.bundle.manifest().created;
+        let mut draft = Draft::create(path)?;
+        write_front(draft.file(), &self.text, &self.signatures, created)
+            .and_then(|()| self.bundle.copy_members(draft.file()))
+            .with_context(|| format!("signing {}", path.display()))?;
+        draft.commit()?;
+        Ok(Signed::Added(id))
     }
-    signatures.push(signature.to_vec());
-    let (bundle, _) = sealed.authenticate(Trust::Anyone)?;
-    let mut rest = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    rest.seek(SeekFrom::Start(bundle.members_at()))?;
-    let mut draft = Draft::create(path)?;
-    let mut write = |file: &mut File| -> Result<()> {
-        write_front(file, text, &signatures, bundle.manifest().created)?;
-        io::copy(&mut rest, file)?;
-        Ok(())
-    };
-    write(draft.file()).with_context(|| format!("signing {}", path.display()))?;
-    draft.commit()?;
-    Ok(true)
 }

@@ -1,6 +1,6 @@
 //! `build`: packs a root file system into a bundle.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{ArgGroup, ValueEnum};
@@ -9,8 +9,8 @@ use super::output::print;
 use super::result::BuildResult;
 use super::size::Size;
 use super::{Session, threads, title};
-use crate::build::{self as build_flow, BuildOptions};
-use crate::bundle::{Codec, Manifest, PackMode, PackPlan, SigningKey, load_signing_key};
+use crate::build::{self as build_flow, BuildOptions, Built};
+use crate::bundle::{Codec, PackMode, PackPlan};
 use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Recorder};
 
@@ -124,7 +124,8 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     session.start_changing("build")?;
     let volumes = &session.config.volumes;
     let options = BuildOptions {
-        key: args.key.as_deref().map(load_signing_key).transpose()?,
+        key: args.key,
+        result: args.result,
         plan,
         source: args.source,
         output: args.output,
@@ -136,34 +137,27 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         clamp: args.clamp,
     };
     let recorder = Recorder::new(&session.ui);
-    let manifest = build_flow::build(&session.host, &options, &recorder)?;
+    let built = build_flow::build(&session.host, &options, &recorder)?;
     session.ui.finish();
-    let notes = recorder.into_notes();
-    tell(session, &options, &manifest, &notes, args.result.as_deref())
+    tell(session, &options, &built, &recorder.into_notes())
 }
 
 /// Tells what was made: a line, and for programs all of it.
-fn tell(
-    session: &Session,
-    options: &BuildOptions,
-    manifest: &Manifest,
-    notes: &[String],
-    result_file: Option<&Path>,
-) -> Result<()> {
+fn tell(session: &Session, options: &BuildOptions, built: &Built, notes: &[String]) -> Result<()> {
     let (output, source) = (&options.output, &options.source);
-    if result_file.is_some() || session.ui.is_json() {
-        let signer = options.key.as_ref().map(SigningKey::id).transpose()?;
-        let signers = signer.into_iter().collect();
-        let result = BuildResult::new(output, source, manifest, signers, notes)?;
-        if let Some(path) = result_file {
+    if options.result.is_some() || session.ui.is_json() {
+        let result = BuildResult::new(output, source, built, notes)?;
+        if let Some(path) = &options.result {
             result.write(path)?;
         }
         session.ui.tell_json("result", &result);
     }
-    let size = output.metadata().map_or(0, |meta| meta.len());
+    let meta = output.metadata();
+    let meta = meta.with_context(|| format!("looking at {}", output.display()))?;
     print(&format!(
-        "{}: {}, {size} bytes\n",
+        "{}: {}, {} bytes\n",
         output.display(),
-        title(manifest),
+        title(&built.manifest),
+        meta.len()
     ))
 }

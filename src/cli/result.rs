@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::bundle::{KeyId, Manifest};
-use crate::failure::{Class, Classify};
+use crate::build::Built;
+use crate::bundle::KeyId;
 use crate::sha::Sha;
 use crate::system::draft::Draft;
 
@@ -50,8 +50,7 @@ impl<'a> BuildResult<'a> {
     pub fn new(
         output: &Path,
         source: &Path,
-        manifest: &'a Manifest,
-        signers: Vec<KeyId>,
+        built: &'a Built,
         notes: &'a [String],
     ) -> Result<BuildResult<'a>> {
         let starting = |prefix| -> Vec<&str> {
@@ -60,6 +59,7 @@ impl<'a> BuildResult<'a> {
         };
         let (left_out, warnings) = (starting("left out "), starting("warning: "));
         let is_else = |note: &&str| !left_out.contains(note) && !warnings.contains(note);
+        let manifest = &built.manifest;
         let meta = output.metadata();
         Ok(BuildResult {
             format: 1,
@@ -76,7 +76,7 @@ impl<'a> BuildResult<'a> {
             warnings,
             source: source.display().to_string(),
             source_sha256: source.is_file().then(|| Sha::of_file(source)).transpose()?,
-            signers,
+            signers: built.signer.clone().into_iter().collect(),
             tool: concat!("va-upgrade ", env!("CARGO_PKG_VERSION")),
         })
     }
@@ -84,15 +84,13 @@ impl<'a> BuildResult<'a> {
     /// Writes it to the file `path`, whole.
     ///
     /// # Errors
-    /// Class `Refused` when it cannot be written.
+    /// When it cannot be written, which the bundle survives.
     pub fn write(&self, path: &Path) -> Result<()> {
         let write = || -> Result<()> {
             let mut draft = Draft::create(path)?;
             serde_json::to_writer_pretty(draft.file(), self)?;
             draft.commit()
         };
-        write()
-            .with_context(|| format!("writing {}", path.display()))
-            .class(Class::Refused)
+        write().with_context(|| format!("writing {}; the bundle is whole", path.display()))
     }
 }

@@ -1,6 +1,6 @@
 //! `sign`: adds a signature to a bundle, with a key here or elsewhere.
 
-use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,7 +12,8 @@ use super::trust::keyring;
 use crate::bundle::{
     Keyring, Signed, attach_signature, export_signed_bytes, load_signing_key, sign_bundle,
 };
-use crate::failure::{Class, Classify};
+use crate::signals;
+use crate::system::draft::{Draft, check_output};
 
 /// Add a signature to a bundle
 ///
@@ -44,6 +45,7 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     if let Some(out) = &args.export {
         return export(&args.file, out);
     }
+    signals::watch()?;
     let signed = match (&args.key, &args.attach) {
         (Some(key), _) => sign_bundle(&session.host, &args.file, &load_signing_key(key)?)?,
         (None, Some(signature)) => {
@@ -63,8 +65,10 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
 
 /// Writes the bytes that a signature of `bundle` covers to `out`.
 fn export(bundle: &Path, out: &Path) -> Result<()> {
+    check_output(out, &[("the bundle", bundle)])?;
     let bytes = export_signed_bytes(bundle)?;
-    fs::write(out, bytes)
-        .with_context(|| format!("writing {}", out.display()))
-        .class(Class::Refused)
+    let mut draft = Draft::create(out)?;
+    let written = draft.file().write_all(&bytes);
+    written.with_context(|| format!("writing {}", out.display()))?;
+    draft.commit()
 }

@@ -4,12 +4,66 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::files;
+use crate::failure::{Class, Classify};
 use crate::refuse;
+
+/// Returns the path of `output` free of links in its directory, after a look at
+/// whether it can be written. `inputs`, each with what it is, are never replaced.
+///
+/// # Errors
+/// Class [`Refused`](Class::Refused) when it cannot be written, or is an input.
+pub fn check_output(output: &Path, inputs: &[(&str, &Path)]) -> Result<PathBuf> {
+    let shown = output.display();
+    let Some(name) = output.file_name() else {
+        refuse!("{shown} is not the name of a file to write");
+    };
+    let dir = parent(output);
+    let dir = match fs::canonicalize(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            refuse!(
+                "{shown} cannot be written: there is no directory {}",
+                dir.display()
+            )
+        }
+        other => other.with_context(|| format!("looking up {}", dir.display()))?,
+    };
+    if output.is_dir() {
+        refuse!("{shown} is a directory; give the name of a file in it");
+    }
+    for (what, input) in inputs {
+        if is_same(output, input) {
+            refuse!("{shown} is {what}; name another file to write");
+        }
+    }
+    refuse_irregular(output)?;
+    files::unnamed_file(&dir)
+        .with_context(|| format!("{shown} cannot be written"))
+        .class(Class::Refused)?;
+    Ok(dir.join(name))
+}
+
+fn is_same(output: &Path, input: &Path) -> bool {
+    let file = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((file(output), file(input)), (Ok(output), Ok(input)) if output == input)
+}
+
+fn refuse_irregular(output: &Path) -> Result<()> {
+    let old = output.symlink_metadata();
+    if old.is_ok_and(|meta| !meta.is_file()) {
+        refuse!(
+            "{} is there and no regular file; name another file to write",
+            output.display()
+        );
+    }
+    Ok(())
+}
 
 /// A file being written beside `output`; dropped unfinished, it is removed.
 pub struct Draft {
@@ -23,15 +77,9 @@ impl Draft {
     /// Starts a draft of `output`, with the mode of the file that is there.
     ///
     /// # Errors
-    /// Class [`Refused`](crate::failure::Class::Refused) when something is there that is no regular file.
+    /// Class [`Refused`](Class::Refused) when something is there that is no regular file.
     pub fn create(output: &Path) -> Result<Draft> {
-        let old = output.symlink_metadata().ok();
-        if old.as_ref().is_some_and(|meta| !meta.is_file()) {
-            refuse!(
-                "{} is there and no regular file; name another file to write",
-                output.display()
-            );
-        }
+        refuse_irregular(output)?;
         let (file, path) = create_beside(output)?;
         let draft = Draft {
             file,
@@ -39,7 +87,7 @@ impl Draft {
             output: output.to_owned(),
             kept: false,
         };
-        if let Some(old) = old {
+        if let Ok(old) = output.symlink_metadata() {
             let kept = draft.file.set_permissions(old.permissions());
             kept.with_context(|| format!("keeping the mode of {}", output.display()))?;
         }
@@ -105,9 +153,35 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::{Class, class_of};
+    use crate::failure::class_of;
     use std::io::Write;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn an_output_that_cannot_be_written_or_is_an_input_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (source, link) = (dir.join("disk.raw"), dir.join("link"));
+        fs::write(&source, "").unwrap();
+        symlink("disk.raw", &link).unwrap();
+        let inputs = [("the key", Path::new("none")), ("the source", &source)];
+        for (output, word) in [
+            (dir.join("missing/x.vab"), "no directory"),
+            (dir.to_owned(), "is a directory"),
+            (source.clone(), "is the source"),
+            (link, "is the source"),
+            (PathBuf::from("/dev/null"), "no regular file"),
+            (dir.join(".."), "not the name"),
+        ] {
+            let error = check_output(&output, &inputs).unwrap_err();
+            assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+            assert!(format!("{error:#}").contains(word), "{error:#}");
+        }
+        let good = dir.join("x.vab");
+        fs::write(&good, "old").unwrap();
+        assert_eq!(check_output(&good, &inputs).unwrap(), good);
+        assert_eq!(fs::read(&good).unwrap(), b"old");
+    }
 
     #[test]
     fn what_is_no_file_is_never_replaced_and_a_file_keeps_its_mode() {

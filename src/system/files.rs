@@ -142,17 +142,32 @@ pub fn unnamed_file(dir: &Path) -> Result<File> {
 pub fn move_bytes(from: &File, to: &mut File, length: u64) -> Result<()> {
     const STEP_BYTES: u64 = 64 << 20;
     let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let mut from = from;
-    from.seek(SeekFrom::Start(0))?;
     let mut done = 0;
     while done < length {
-        signals::check()?;
         let step = STEP_BYTES.min(length - done);
-        let moved = io::copy(&mut from.take(step), to)?;
-        ensure!(moved == step, "it has become shorter meanwhile");
+        copy_bytes(from, done, to, step)?;
         // Twice the room is what it takes where this is not known.
         let _ = fallocate(from, mode, i64::try_from(done)?, i64::try_from(step)?);
         done += step;
+    }
+    Ok(())
+}
+
+/// Copies `length` bytes of `from`, beginning with byte `at`, to where `to` stands.
+///
+/// # Errors
+/// When `from` is shorter, either fails, or a signal comes.
+pub fn copy_bytes(from: &File, at: u64, to: &mut File, length: u64) -> Result<()> {
+    const STEP_BYTES: u64 = 64 << 20;
+    let mut from = from;
+    from.seek(SeekFrom::Start(at))?;
+    let mut left = length;
+    while left > 0 {
+        signals::check()?;
+        let step = STEP_BYTES.min(left);
+        let copied = io::copy(&mut from.take(step), to)?;
+        ensure!(copied == step, "it has become shorter meanwhile");
+        left -= step;
     }
     Ok(())
 }

@@ -159,6 +159,38 @@ fn nothing_is_excluded_that_the_system_boots_with() {
 }
 
 #[test]
+fn no_output_takes_the_place_of_what_is_read() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let build = |output: &str, result: &str, words: &[&str]| {
+        let args = [
+            "build",
+            "tree",
+            "-o",
+            output,
+            "--release",
+            "release.yaml",
+            "--key",
+            "key.pem",
+            "--result",
+            result,
+        ];
+        desk.refuses(3, words, &args);
+    };
+    build("key.pem", "r.json", &["key.pem is the key"]);
+    build(
+        "release.yaml",
+        "r.json",
+        &["release.yaml is the release.yaml"],
+    );
+    build("x.vab", "key.pem", &["key.pem is the key"]);
+    build("x.vab", "x.vab", &["x.vab is the bundle"]);
+    build("x.vab", "keys/../x.vab", &["x.vab is the bundle"]);
+    // Before the work, not after it.
+    build("x.vab", "no/r.json", &["no/r.json", "no directory"]);
+}
+
+#[test]
 fn owners_that_a_user_namespace_hides_are_not_packed() {
     let desk = Desk::new();
     desk.make_tree("tree");

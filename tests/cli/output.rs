@@ -70,6 +70,9 @@ fn the_bytes_to_sign_are_written_under_either_name() {
         &["sign", "good.vab", "--export", "no/such"],
     );
 
+    let words = ["good.vab is the bundle"];
+    desk.refuses(3, &words, &["sign", "good.vab", "--export", "good.vab"]);
+
     // Signed elsewhere and attached, they count like a signature made here.
     desk.make_key("far.pem", "etc/va-upgrade/trusted.d/release.pem");
     desk.refuses(4, &["good.vab", "nobody"], &["verify", "good.vab"]);

@@ -75,6 +75,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
         output: dir.join("out.vab"),
         release,
         key: None,
+        result: None,
         root: None,
         data_volumes: vec!["data".into(), "image".into()],
         plan: PackPlan::new(Codec::Xz, PackMode::Default),
@@ -84,7 +85,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
     };
     let host = Host::new(false);
     host.enter_private_mounts().unwrap();
-    build(&host, &options, &Silent)
+    Ok(build(&host, &options, &Silent)?.manifest)
 }
 
 fn mounted_now() -> String {

@@ -56,6 +56,7 @@ fn build_from(tree: &Path, dir: &Path) -> PathBuf {
         output: dir.join("whole.vab"),
         release,
         key: None,
+        result: None,
         root: None,
         data_volumes: Vec::new(),
         plan: PackPlan {

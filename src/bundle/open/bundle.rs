@@ -17,6 +17,7 @@ use crate::bundle::format::index::{Chunk, Index};
 use crate::bundle::format::manifest::Manifest;
 use crate::progress::{Progress, Step};
 use crate::refuse;
+use crate::system::files;
 
 /// A bundle whose manifest has been authenticated.
 pub struct Bundle<'a> {
@@ -121,9 +122,17 @@ impl<'a> Bundle<'a> {
         Ok(None)
     }
 
-    /// Returns where the index members begin in the file.
-    pub fn members_at(&self) -> u64 {
-        self.members_at
+    /// Copies all that follows the signatures to where `to` stands.
+    ///
+    /// # Errors
+    /// Class [`Class::Refused`](crate::failure::Class::Refused) of a stream, where
+    /// it has gone by.
+    pub fn copy_members(&self, to: &mut File) -> Result<()> {
+        let Source::File(file) = &self.source else {
+            refuse!("{} is a stream, which nothing can be added to", self.label);
+        };
+        let length = file.metadata()?.len();
+        files::copy_bytes(file, self.members_at, to, length - self.members_at)
     }
 
     /// Returns the name that messages call it by.
