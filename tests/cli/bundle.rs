@@ -159,6 +159,24 @@ fn nothing_is_excluded_that_the_system_boots_with() {
 }
 
 #[test]
+fn words_about_a_release_cannot_pass_for_what_info_says() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let words = r#""1\nsignatures     1, trusted (me)""#;
+    desk.write(
+        "release.yaml",
+        format!("product: gateway\nversion: '1'\ndescription: {words}\nmeta: {{note: {words}}}\n"),
+    );
+    desk.does(&BUILD);
+    let info = desk.does(&["info", "x.vab"]);
+    let rows: Vec<&str> = info
+        .lines()
+        .filter(|line| line.starts_with("signatures"))
+        .collect();
+    assert_eq!(rows, ["signatures     no"], "{info}");
+}
+
+#[test]
 fn no_output_takes_the_place_of_what_is_read() {
     let desk = Desk::new();
     desk.make_tree("tree");

@@ -6,13 +6,16 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::landmarks::Landmarks;
-use super::manifest::Payload;
+use super::manifest::{Payload, check_version};
 use crate::sha::Sha;
 
 /// The largest unpacked chunk accepted.
 pub const MAX_CHUNK_BYTES: u64 = 64 << 20;
 /// How much larger than its content a packed chunk may be.
 const MAX_PACKING_LOSS: u64 = 1 << 20;
+
+const MAX_TEXT_BYTES: usize = 4096;
+const MAX_META: usize = 64;
 
 /// The content of index.json.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,7 @@ impl Index {
     }
 
     fn check(&self, payload: &Payload) -> Result<()> {
+        check_words(self.description.as_deref(), &self.meta)?;
         let (mut packed, mut size) = (0_u64, 0_u64);
         for (i, chunk) in self.chunks.iter().enumerate() {
             ensure!(
@@ -102,6 +106,26 @@ impl Index {
         );
         Ok(())
     }
+}
+
+/// Refuses words about a release that are too many, or have names that could be
+/// taken for something else.
+///
+/// # Errors
+/// When they do.
+pub fn check_words(description: Option<&str>, meta: &BTreeMap<String, String>) -> Result<()> {
+    ensure!(
+        description.unwrap_or_default().len() <= MAX_TEXT_BYTES && meta.len() <= MAX_META,
+        "description has more than {MAX_TEXT_BYTES} bytes, or meta more than {MAX_META} names"
+    );
+    for (name, value) in meta {
+        check_version("a name in meta", name)?;
+        ensure!(
+            value.len() <= MAX_TEXT_BYTES,
+            "meta {name} has more than {MAX_TEXT_BYTES} bytes"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -146,7 +170,15 @@ mod tests {
     #[test]
     fn indexes_that_lie_are_refused_by_name() {
         type Lie = fn(&mut Index, &mut Payload);
-        let lies: [(Lie, &str); 8] = [
+        let lies: [(Lie, &str); 10] = [
+            (
+                |i, _| i.description = Some("x".repeat(MAX_TEXT_BYTES + 1)),
+                "description",
+            ),
+            (
+                |i, _| drop(i.meta.insert("a\nb".into(), String::new())),
+                "meta",
+            ),
             (
                 |i, _| i.chunks[1].landmarks.as_mut().unwrap().first = 2049,
                 "first member",

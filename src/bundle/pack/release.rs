@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::bundle::format::index::check_words;
 use crate::bundle::format::manifest::{check_product, check_version};
 use crate::cpu::CpuLevel;
 use crate::failure::{Class, Classify};
@@ -15,8 +16,6 @@ use crate::tree::glob::Glob;
 
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_PATTERNS: usize = 1000;
-const MAX_TEXT_BYTES: usize = 4096;
-const MAX_META: usize = 64;
 
 /// The content of release.yaml.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -130,19 +129,7 @@ impl Release {
             self.size_limit != Some(0),
             "size_limit is 0; leave it out for no limit"
         );
-        let description = self.description.as_deref().unwrap_or_default();
-        ensure!(
-            description.len() <= MAX_TEXT_BYTES && self.meta.len() <= MAX_META,
-            "description has more than {MAX_TEXT_BYTES} bytes, or meta more than {MAX_META} names"
-        );
-        for (name, value) in &self.meta {
-            check_version("a name in meta", name)?;
-            ensure!(
-                value.len() <= MAX_TEXT_BYTES,
-                "meta {name} has more than {MAX_TEXT_BYTES} bytes"
-            );
-        }
-        Ok(())
+        check_words(self.description.as_deref(), &self.meta)
     }
 
     /// Compiles the exclude patterns.

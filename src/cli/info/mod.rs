@@ -11,7 +11,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::Session;
-use super::output::{print, print_json};
+use super::output::{Page, print_json};
 use super::trust::keyring;
 use crate::bundle::{Bundle, KeyId, Manifest, Sealed, Trust};
 use crate::compare::By;
@@ -104,13 +104,15 @@ fn describe(session: &Session, args: &Args) -> Result<()> {
     if args.json {
         print_json(&info)
     } else {
-        print(&info.text())
+        let mut page = Page::of_stdout();
+        info.show(&mut page);
+        page.print()
     }
 }
 
 impl Info<'_> {
-    /// Renders it for people.
-    fn text(&self) -> String {
+    /// Renders it for people, what comes from outside on one line each.
+    fn show(&self, page: &mut Page) {
         let manifest = self.manifest;
         let least = manifest.min_version.as_deref();
         let packed_bytes = manifest.payload.packed_bytes;
@@ -142,10 +144,8 @@ impl Info<'_> {
         let description = self
             .description
             .map(|text| ("description", text.to_owned()));
-        rows.into_iter()
-            .chain(description)
-            .chain(meta)
-            .map(|(name, value)| format!("{name:<14} {value}\n"))
-            .collect()
+        for (name, value) in rows.into_iter().chain(description).chain(meta) {
+            page.line(&format!("{name:<14} {value}"));
+        }
     }
 }
