@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::raw::RawImage;
 use crate::failure::{Class, with_class};
 use crate::progress::{Progress, Step};
-use crate::system::{Cmd, System};
+use crate::system::{Cmd, Exited, System};
 use crate::{refuse, signals};
 
 /// qemu's name of its own format.
@@ -94,7 +94,7 @@ impl Image {
         } else {
             "qemu-img cannot read it; copy it again, or export the VM again"
         };
-        let words = last_words(&text);
+        let words = last_words(error);
         anyhow!("opening {}: {way_out}: {words}", self.shown)
     }
 }
@@ -140,25 +140,24 @@ pub fn convert(sys: &dyn System, image: &Image, progress: &dyn Progress) -> Resu
 
 /// Refuses an image in which `qemu-img check` finds more than wasted room.
 fn check(sys: &dyn System, image: &Image, spec: &str) -> Result<()> {
-    const LEAKS_ONLY: &str = "exit status: 3";
-    const NO_CHECKS: &str = "exit status: 63";
+    const UNREADABLE: Option<i32> = Some(1);
+    const DAMAGED: Option<i32> = Some(2);
+    const LEAKS_ONLY: Option<i32> = Some(3);
+    const NO_CHECKS: Option<i32> = Some(63);
     let cmd = look_cmd("check", spec).limit(CONVERT_LIMIT);
     let Err(error) = sys.run(&cmd) else {
         return Ok(());
     };
     signals::check()?;
-    let text = format!("{error:#}");
-    if text.contains(LEAKS_ONLY) || text.contains(NO_CHECKS) {
-        return Ok(());
-    }
-    if is_missing(&text) {
-        return Err(with_class(Class::Refused, image.failure(&error)));
-    }
-    let found = format!(
-        "qemu-img finds it damaged or cut off ({})",
-        last_words(&text)
-    );
-    Err(with_class(Class::Refused, image.damage(&found)))
+    let exited = error.downcast_ref::<Exited>();
+    let refusal = match exited.map(|exited| (exited.status.code(), &exited.words)) {
+        Some((LEAKS_ONLY | NO_CHECKS, _)) => return Ok(()),
+        Some((UNREADABLE | DAMAGED, words)) => {
+            image.damage(&format!("qemu-img finds it damaged or cut off ({words})"))
+        }
+        _ => image.failure(&error),
+    };
+    Err(with_class(Class::Refused, refusal))
 }
 
 /// Tells whether a program could not even be started.
@@ -230,12 +229,12 @@ fn parse_map(text: &str) -> Result<DataMap> {
     })
 }
 
-/// Returns what a program said at last, after its command and exit status.
-fn last_words(text: &str) -> &str {
-    let said = text
-        .split_once("exit status: ")
-        .map_or(text, |(_, said)| said);
-    said.split_once(": ").map_or(said, |(_, words)| words)
+/// Returns what a program said at last, or why it could not.
+fn last_words(error: &Error) -> String {
+    match error.downcast_ref::<Exited>() {
+        Some(exited) => exited.words.clone(),
+        None => error.root_cause().to_string(),
+    }
 }
 
 #[cfg(test)]

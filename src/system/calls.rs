@@ -1,6 +1,9 @@
 //! What a machine can be asked to do.
 
+use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -17,7 +20,7 @@ pub trait System: Sync {
     ///
     /// # Errors
     /// When it cannot be started, fails or exceeds its time limit; the error
-    /// holds the command, the exit status and the last lines of stderr.
+    /// holds the command, and when it failed [`Exited`].
     fn run(&self, cmd: &Cmd) -> Result<String>;
 
     /// Mounts a file system or binds a directory.
@@ -49,6 +52,27 @@ impl dyn System + '_ {
         self.root().join(path.strip_prefix("/").unwrap_or(path))
     }
 }
+
+/// How a program ended that failed.
+#[derive(Debug)]
+pub struct Exited {
+    /// Its exit status, or the signal that ended it.
+    pub status: ExitStatus,
+    /// The last lines of its stderr.
+    pub words: String,
+}
+
+impl fmt::Display for Exited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        match &*self.words {
+            "" => Ok(()),
+            words => write!(f, ": {words}"),
+        }
+    }
+}
+
+impl Error for Exited {}
 
 /// How a machine restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

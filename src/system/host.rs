@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::calls::{Restart, System};
+use super::calls::{Exited, Restart, System};
 use super::cmd::Cmd;
 use super::mount::Mount;
 use crate::signals;
@@ -86,7 +86,8 @@ impl System for Host {
         let (status, stdout, stderr) =
             collect(&mut child, cmd).with_context(|| format!("`{cmd}`"))?;
         if !status.success() {
-            bail!("`{cmd}`: {status}{}", last_lines(&stderr));
+            let words = last_lines(&stderr);
+            return Err(Exited { status, words }).with_context(|| format!("`{cmd}`"));
         }
         Ok(String::from_utf8_lossy(&stdout).into_owned())
     }
@@ -238,7 +239,7 @@ impl Gathered {
     }
 }
 
-/// Returns the last lines a program complained with, as one line after ": ".
+/// Returns the last lines a program complained with, as one line.
 fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text
@@ -246,12 +247,7 @@ fn last_lines(stderr: &[u8]) -> String {
         .map(str::trim)
         .filter(|l| !l.is_empty())
         .collect();
-    let last = &lines[lines.len().saturating_sub(3)..];
-    if last.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", last.join("; "))
-    }
+    lines[lines.len().saturating_sub(3)..].join("; ")
 }
 
 #[cfg(test)]

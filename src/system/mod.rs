@@ -13,7 +13,7 @@ mod lock;
 mod mount;
 mod mounted;
 
-pub use calls::{Restart, System};
+pub use calls::{Exited, Restart, System};
 pub use chroot::Chroot;
 pub use cmd::Cmd;
 pub use host::Host;

@@ -11,16 +11,21 @@ use xz2::read::XzDecoder;
 use crate::forge::{Cut, forge};
 use crate::kit::{pack_tree, temp_dir};
 
-/// Chunks smaller than most archives, and none that begins with a member.
+/// The largest chunk; none begins with a member, as far as the index says.
 const CHUNK_BYTES: usize = 1 << 20;
+/// That of an archive which would be one chunk otherwise.
+const SMALL_CHUNK_BYTES: usize = 700;
 
 /// Unpacks a tar as a bundle's payload; the manifest's words about the tree are
 /// not compared with what comes out.
 pub fn unpack_tar(archive: &[u8], target: &Path, options: &UnpackOptions) -> anyhow::Result<()> {
     let dir = temp_dir();
     let path = dir.path().join("foreign.vab");
-    let cuts = vec![(CHUNK_BYTES, None); archive.len().div_ceil(CHUNK_BYTES)];
-    let cuts: Vec<Cut> = cuts;
+    let size = match archive.len() {
+        0..CHUNK_BYTES => SMALL_CHUNK_BYTES,
+        _ => CHUNK_BYTES,
+    };
+    let cuts: Vec<Cut> = vec![(size, None); archive.len().div_ceil(size)];
     forge(any_manifest(), archive, &cuts, &path);
     let (bundle, _) = Sealed::open(&path)?.authenticate(Trust::Anyone)?;
     unpack(bundle, target, options, &Silent)

@@ -95,6 +95,31 @@ fn an_image_of_any_format_that_was_cut_off_is_refused() {
 }
 
 #[test]
+fn an_image_with_damaged_tables_is_refused_whatever_it_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let raw = full_disk(dir);
+    for name in ["plain.qcow2", "exit status: 3.qcow2"] {
+        let image = dir.join(name);
+        convert(&raw, &image, "qcow2", "");
+        open(&image, None).assert_opened();
+        // Nothing is counted as used any more.
+        let options = OpenOptions::new().read(true).write(true).open(&image);
+        let file = options.unwrap();
+        let place = |at: u64| {
+            let mut place = [0; 8];
+            file.read_exact_at(&mut place, at).unwrap();
+            u64::from_be_bytes(place)
+        };
+        file.write_all_at(&[0; 512], place(place(48))).unwrap();
+        let seen = open(&image, None);
+        let refusal = seen.refusal();
+        assert!(refusal.contains("damaged or cut off"), "{refusal}");
+        assert!(refusal.contains("copy it again"), "{refusal}");
+    }
+}
+
+#[test]
 fn a_bare_file_system_that_was_cut_off_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (kind, mib) in [("ext4", 24), ("xfs", 320)] {

@@ -112,10 +112,9 @@ impl<'a> Sealed<'a> {
         let manifest = Manifest::parse(&self.manifest);
         let manifest = manifest.map_err(|error| damaged(&self.label, error))?;
         let members_at = self.input.at - BLOCK as u64;
-        let read = self.check_headers(&manifest).and_then(|()| {
-            let index = read_members(&mut self.input, &manifest)?;
-            Ok(index)
-        });
+        let read = self
+            .check_headers(&manifest)
+            .and_then(|()| read_members(&mut self.input, &manifest));
         let index = read.map_err(|error| damaged(&self.label, error))?;
         let bundle = Bundle::new(self.label, self.input, manifest, index, members_at);
         Ok((bundle, key))
@@ -254,7 +253,7 @@ impl Front {
         let mut front = Front::default();
         let (name, size) = front.header(input)?;
         ensure!(name == MANIFEST, "it does not start with a manifest");
-        front.manifest = Front::member(input, &name, size, MAX_MANIFEST_BYTES)?;
+        front.manifest = container::read_member(input, &name, size, MAX_MANIFEST_BYTES)?;
         loop {
             let (name, size) = front.header(input)?;
             if name != container::signature_member(front.signatures.len() + 1) {
@@ -264,7 +263,7 @@ impl Front {
                 front.signatures.len() < MAX_SIGNATURES,
                 "it has more than {MAX_SIGNATURES} signatures"
             );
-            let signature = Front::member(input, &name, size, MAX_SIGNATURE_BYTES)?;
+            let signature = container::read_member(input, &name, size, MAX_SIGNATURE_BYTES)?;
             front.signatures.push(signature);
         }
     }
@@ -283,9 +282,5 @@ impl Front {
         let size = header.entry_size().ok().context("it is not a tar")?;
         self.headers.push(block);
         Ok((name, size))
-    }
-
-    fn member(input: &mut impl Read, name: &str, size: u64, limit: u64) -> Result<Vec<u8>> {
-        container::read_member(input, name, size, limit)
     }
 }

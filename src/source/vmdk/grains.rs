@@ -65,10 +65,17 @@ impl Sparse<'_> {
             return Ok(Some(Flaw::Short));
         }
         let directory = self.entries(layout.directory, layout.tables)?;
+        let table_bytes = layout.table_entries * 4;
+        let mut left = self.size;
         for (table, place) in (0..).zip(directory) {
             if place == NOTHING {
                 continue;
             }
+            // A table has a place of its own, or a small file would take for ever.
+            left = match left.checked_sub(table_bytes) {
+                Some(left) => left,
+                None => return Ok(Some(Flaw::CutOff)),
+            };
             let grains = self.entries(u64::from(place), layout.table_entries)?;
             for (grain, place) in (table * layout.table_entries..).zip(grains) {
                 if place != NOTHING && place != ZEROS && !self.has_grain(&layout, grain, place)? {
@@ -174,4 +181,32 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 fn long(bytes: &[u8], at: usize) -> u64 {
     u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_share_a_place_are_not_all_read() {
+        const TABLES: u32 = 1 << 19;
+        const ENTRIES: u32 = 1 << 16;
+        let directory_sectors = u64::from(TABLES) * 4 / SECTOR;
+        let mut header = vec![0; 512];
+        header[..4].copy_from_slice(b"KDMV");
+        header[4..8].copy_from_slice(&1_u32.to_le_bytes());
+        let sectors = u64::from(TABLES) * u64::from(ENTRIES);
+        header[12..20].copy_from_slice(&sectors.to_le_bytes());
+        header[20..28].copy_from_slice(&1_u64.to_le_bytes());
+        header[44..48].copy_from_slice(&ENTRIES.to_le_bytes());
+        header[56..64].copy_from_slice(&1_u64.to_le_bytes());
+        let place = u32::try_from(1 + directory_sectors).unwrap();
+        let mut image = header;
+        image.extend(place.to_le_bytes().repeat(TABLES as usize));
+        image.resize(image.len() + ENTRIES as usize * 4, 0);
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&image, 0).unwrap();
+        let flaw = check(&file, 0, image.len() as u64, sectors).unwrap();
+        assert_eq!(flaw, Some(Flaw::CutOff));
+    }
 }
