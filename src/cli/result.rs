@@ -33,7 +33,8 @@ pub struct BuildResult<'a> {
     notes: Vec<&'a str>,
     /// The source, as it was named.
     source: String,
-    /// Its digest; absent of a directory.
+    /// The digest of the file so named, which of an image in several files is not
+    /// all of it; absent of a directory.
     source_sha256: Option<Sha>,
     /// The keys that signed it.
     signers: Vec<KeyId>,

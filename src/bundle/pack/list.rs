@@ -86,8 +86,8 @@ impl Listing {
     pub fn tell_left_out(&self, progress: &dyn Progress) {
         if self.hides_trusted {
             progress.note(
-                "trusted.* attributes cannot be seen in a user namespace; if there are any, they \
-                 are left out",
+                "left out trusted.* attributes, if there are any: they cannot be seen in a user \
+                 namespace",
             );
         }
         for pattern in &self.idle_patterns {
