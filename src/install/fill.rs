@@ -34,26 +34,27 @@ pub fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<C
     mkfs::command(appliance.sys, to.fs_type, &to.device, to.size_bytes, inodes)
 }
 
-/// Unpacks `bundle`, then reads everything back from the device.
+/// Unpacks `bundle`.
 ///
 /// # Errors
-/// When something cannot be written or is not what was written.
+/// When something cannot be written.
 pub fn unpack(
     appliance: &Appliance,
     to: &Destination,
     bundle: Bundle,
     threads: usize,
 ) -> Result<()> {
-    let tree = bundle.manifest().tree.clone();
     let mounted = to.mount(appliance.sys, Access::ReadWrite)?;
     let options = UnpackOptions::new(threads);
     bundle::unpack(bundle, mounted.path(), &options, appliance.progress)?;
-    mounted.unmount()?;
-    read_back(appliance, to, &tree, threads)
+    mounted.unmount()
 }
 
 /// Compares what the device holds with what the manifest says of the tree.
-fn read_back(
+///
+/// # Errors
+/// When it cannot be read, or is not what was written.
+pub fn read_back(
     appliance: &Appliance,
     to: &Destination,
     tree: &TreeSummary,

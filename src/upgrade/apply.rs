@@ -206,7 +206,11 @@ impl<'a> Job<'a> {
     /// the boot state, by which either GRUB starts the old slot; the old GRUB; and
     /// what nothing starts any more.
     fn undo(&self, switch: Option<&Switch>) -> Result<()> {
-        let disarmed = self.disarm();
+        // Before the first switch, no GRUB on this machine reads the boot state.
+        let disarmed = match (self.first_time, switch) {
+            (true, None) => Ok(()),
+            _ => self.disarm(),
+        };
         switch.map_or(Ok(()), Switch::undo)?;
         disarmed?;
         self.remove_boot_files()
@@ -218,8 +222,11 @@ impl<'a> Job<'a> {
         self.invalidate(&mut state)?;
         self.start(Step::Format(self.to.slot));
         appliance.sys.run(&self.format)?;
+        let tree = bundle.manifest().tree.clone();
         self.step.set(Step::Unpack.id());
         fill::unpack(appliance, &self.to, bundle, threads)?;
+        self.step.set(Step::ReadBack.id());
+        fill::read_back(appliance, &self.to, &tree, threads)?;
         let mounted = self.to.mount(appliance.sys, Access::ReadWrite)?;
         if let Err(error) = self.install(mounted.path(), switch) {
             // The switch keeps copies inside the slot, so it is undone before
@@ -246,6 +253,7 @@ impl<'a> Job<'a> {
         let booted = self.machine.booted;
         let version = ReleaseRecord::of_running(appliance)?.version;
         let cmdline = &self.machine.cmdline;
+        self.step.set(Step::Adopt(booted).id());
         boot_files::adopt(appliance.sys, booted, cmdline, &version, &self.lock)?;
         if let Some(state) = &self.machine.state {
             return Ok(state.clone());

@@ -1,6 +1,7 @@
 //! `apply` on the fake machine.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::Result;
@@ -381,7 +382,37 @@ fn a_grub_that_nothing_tells_from_the_one_in_use_is_never_removed() {
     machine.boot("root", "commit");
     run(&machine, &make_bundle(dir.path(), "9.4.3")).unwrap();
     assert!(machine.at("/boot/va/grub-2/core").exists());
-    assert!(machine.at("/boot/va/grub-1/core").exists());
+    let note = machine.read("/boot/va/grub-1/core");
+    assert_ne!(note, "2048 of another time");
+    assert!(!machine.at("/boot/va/grub-3").exists());
+}
+
+#[test]
+fn each_apply_takes_the_place_of_the_grub_before_the_one_in_use() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    for (booted, version, new) in [("back", "9.4.2", "grub-2"), ("root", "9.4.3", "grub-1")] {
+        machine.boot(booted, "trial");
+        machine.confirm().unwrap();
+        machine.boot(booted, "commit");
+        let stray = format!("/boot/va/{new}/stray");
+        machine.write(&stray, "of an apply that was cut off");
+        run(&machine, &make_bundle(dir.path(), version)).unwrap();
+        assert!(!machine.at(&stray).exists());
+        assert!(machine.at(&format!("/boot/va/{new}/core")).exists());
+        assert!(!machine.at("/boot/va/grub-3").exists());
+    }
+}
+
+#[test]
+fn a_first_apply_that_cannot_adopt_is_undone() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    symlink("nowhere/at/all", machine.at("/boot/va")).unwrap();
+    let error = run(&machine, &bundle).err().unwrap();
+    assert_eq!(class_of(&error), Class::Undone, "{error:#}");
+    run(&machine, &bundle).unwrap();
 }
 
 #[test]
@@ -393,8 +424,29 @@ fn a_grub_whose_note_is_lost_is_known_by_its_core() {
     machine.boot("back", "commit");
     machine.be_damaged();
     fs::remove_file(machine.at("/boot/va/grub-1/core")).unwrap();
+    machine.write("/boot/va/grub-2/stray", "nobody needs it");
     let grub = machine.snapshot("/boot/va/grub-1");
     machine.fail_on("mkfs.ext4 -q");
     assert!(run(&machine, &make_bundle(dir.path(), "9.4.2")).is_err());
     assert!(machine.snapshot("/boot/va/grub-1") == grub);
+    // What is not in use goes only where it is known what is.
+    assert!(!machine.at("/boot/va/grub-2").exists());
+}
+
+#[test]
+fn the_history_names_the_step_that_failed() {
+    for (words, step) in [
+        ("mkfs.ext4 -q", "format"),
+        ("blockdev --flushbufs", "read-back"),
+        ("grub-install", "grub"),
+    ] {
+        let dir = scratch();
+        let machine = Machine::fresh();
+        machine.fail_on(words);
+        assert!(run(&machine, &make_bundle(dir.path(), "9.4.1")).is_err());
+        let history = machine.read("/data/va-upgrade/history.jsonl");
+        let event: serde_json::Value =
+            serde_json::from_str(history.lines().last().unwrap()).unwrap();
+        assert_eq!(event["step"], step, "{event}");
+    }
 }

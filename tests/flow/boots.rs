@@ -37,7 +37,10 @@ pub fn fault(machine: &Machine) -> Option<String> {
         _ => {
             let default = machine.read("/boot/va/default.cfg");
             let name = default.trim().strip_prefix("set va_slot=");
-            name.and_then(|name| name.parse().ok())?
+            match name.and_then(|name| name.parse().ok()) {
+                Some(slot) => slot,
+                None => return Some(format!("default.cfg says {default:?}")),
+            }
         }
     };
     slot_fault(machine, slot)

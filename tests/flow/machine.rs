@@ -265,7 +265,7 @@ impl Machine {
             let path = entry?.path();
             fs::copy(&path, platform.join(path.file_name().unwrap()))?;
         }
-        fs::write(platform.join("core.img"), core_img())?;
+        fs::write(platform.join("core.img"), core_img(dir))?;
         Ok(String::new())
     }
 }
@@ -410,9 +410,10 @@ fn make_disk(path: &Path) {
     table.write().unwrap();
 }
 
-/// Bytes shaped like a core image of 40 sectors.
-fn core_img() -> Vec<u8> {
+/// Bytes shaped like a core image of 40 sectors, which reads its modules in `dir`.
+fn core_img(dir: &str) -> Vec<u8> {
     let mut bytes = vec![7; 40 * 512];
+    bytes[1024..][..dir.len()].copy_from_slice(dir.as_bytes());
     bytes[400..512].fill(0);
     bytes[510..512].copy_from_slice(&0x820_u16.to_le_bytes());
     bytes

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod boot_area;
 mod build;
 mod disk;
 mod opener;

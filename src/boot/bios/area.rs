@@ -7,6 +7,7 @@
 //! whole or not at all.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -22,6 +23,10 @@ use crate::sha::Sha;
 
 /// The partition type "BIOS boot" (GRUB manual, "BIOS installation").
 const BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
+
+/// What an installer sets in a core when it has a place: the block list, and in
+/// the second sector how many bytes behind it mend it (GRUB `util/setup.c`).
+const SET_WHEN_PLACED: [Range<usize>; 2] = [500..512, 528..532];
 
 /// Returns the disk's first bios_grub partition, the one GRUB uses.
 ///
@@ -159,7 +164,8 @@ impl BootArea {
         Ok(!self.used()?.is_empty())
     }
 
-    /// Tells whether LBA 0 starts the core that was made of the file `core`.
+    /// Tells whether LBA 0 starts the core that was made of the file `core`, by us
+    /// or by `grub-bios-setup`.
     ///
     /// # Errors
     /// When the disk cannot be read.
@@ -173,10 +179,14 @@ impl BootArea {
         if !is_inside || core.len() <= 2 * SECTOR_BYTES {
             return Ok(false);
         }
-        let Ok(placed) = place_core(core, place) else {
-            return Ok(false);
-        };
-        Ok(self.read(place.start_lba, placed.len())? == placed)
+        let mut placed = self.read(place.start_lba, core.len())?;
+        let mut core = core.to_vec();
+        for bytes in [&mut placed, &mut core] {
+            for range in SET_WHEN_PLACED {
+                bytes[range].fill(0);
+            }
+        }
+        Ok(placed == core)
     }
 
     /// Returns the same word for a core that lies at `place`.

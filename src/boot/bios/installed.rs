@@ -46,9 +46,12 @@ impl InUse {
     fn look(sys: &dyn System, area: &BootArea) -> Result<InUse> {
         let current = area.current_core()?;
         let dirs = our_dirs(sys)?;
+        let is_noted = |dir: &&PathBuf| recorded_core(dir).as_ref() == Some(&current);
+        if let Some(dir) = dirs.iter().find(is_noted) {
+            return Ok(InUse::Ours(dir.clone()));
+        }
         for dir in &dirs {
-            let is_noted = recorded_core(dir).as_ref() == Some(&current);
-            if is_noted || starts_core_of(area, dir)? {
+            if starts_core_of(area, dir)? {
                 return Ok(InUse::Ours(dir.clone()));
             }
         }

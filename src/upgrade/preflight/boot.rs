@@ -10,7 +10,7 @@ use crate::boot::bios::area::BootArea;
 use crate::boot::{entry, files as boot_files};
 use crate::bundle::Manifest;
 use crate::disk::space;
-use crate::paths::{BOOT, BOOT_DIR};
+use crate::paths::BOOT;
 use crate::refuse;
 
 /// What GRUB's modules, fonts and translations take on `/boot`, generously.
@@ -97,7 +97,7 @@ pub fn check_boot_space(
         need += running.kernel.metadata()?.len() + running.initramfs.metadata()?.len();
     }
     // The old files of the inactive slot go first.
-    let freed = directory_bytes(&appliance.at(BOOT_DIR).join(machine.booted.other().name()));
+    let freed = directory_bytes(&boot_files::dir(appliance.sys, machine.booted.other()));
     if free.bytes + freed < need {
         refuse!(
             "/boot has {} MiB free, version {} needs {} MiB there; remove old kernels",
