@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::group::Group;
 use super::release::Release;
 use super::spill::Spill;
-use crate::bundle::archive::block::BLOCK;
+use crate::archive::block::BLOCK;
 use crate::progress::Progress;
 use crate::tree::meta::Kind;
 use crate::tree::owners::Overflow;

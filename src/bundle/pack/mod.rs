@@ -25,7 +25,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::fstatvfs;
 
-use super::archive::block::BLOCK;
 use super::codec::Codec;
 use super::format::container;
 use super::format::files::FILES;
@@ -34,6 +33,7 @@ use super::format::manifest::{
     BootFiles, FORMAT, INDEX, IndexMember, MAX_CREATED, Manifest, Payload, TreeSummary,
 };
 use super::keyring::SigningKey;
+use crate::archive::block::BLOCK;
 use crate::cpu::CpuLevel;
 use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
