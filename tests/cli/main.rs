@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod appliance;
+mod archive;
 mod bundle;
 mod desk;
 mod help;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nix::sys::statvfs::statvfs;
 
 use crate::refuse;
+use crate::system::files;
 
 /// What stays free.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -52,8 +53,9 @@ impl Room {
 /// Says what is full, and the way out.
 pub fn full() -> String {
     format!(
-        "the directory for temporary files would have less than {} MiB left; set TMPDIR to one \
-         with room for all that is in the archive",
+        "{} would have less than {} MiB left; set TMPDIR to a directory with room for all that is \
+         in the archive",
+        files::temp_dir().display(),
         SPARE_BYTES >> 20
     )
 }
