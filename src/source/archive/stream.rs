@@ -160,7 +160,8 @@ mod tests {
         };
         let zstd = |text: &[u8]| zstd::encode_all(text, 1).unwrap();
         let plain = |text: &[u8]| text.to_vec();
-        let packers: [&dyn Fn(&[u8]) -> Vec<u8>; 4] = [&plain, &gzip, &xz, &zstd];
+        type Pack<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+        let packers: [Pack; 4] = [&plain, &gzip, &xz, &zstd];
         for (number, pack) in packers.iter().enumerate() {
             let (first, second) = text.split_at(600);
             let packed = [pack(first), pack(second)].concat();
