@@ -57,6 +57,7 @@ fn without_root_rights_nothing_is_begun() {
     fs::copy(PROGRAM, &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let program = program.to_str().unwrap();
+    desk.write("disk.raw", [0; 4096]);
     // The copy's own name comes before the one that the desk adds.
     let nobody = [
         "setpriv",
@@ -75,7 +76,7 @@ fn without_root_rights_nothing_is_begun() {
         &["unpack", "good.vab", "empty"],
         &[
             "build",
-            "tree",
+            "disk.raw",
             "-o",
             "x.vab",
             "--release",
