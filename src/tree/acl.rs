@@ -133,7 +133,7 @@ fn parse_entry(part: &str) -> Result<(u16, u32, u16)> {
     };
     let id = match tag {
         USER | GROUP => number.unwrap_or(name).parse().ok().with_context(|| {
-            format!("{name:?} is not a number; GNU tar writes numbers with --numeric-owner")
+            format!("{name:?} is not a number; GNU tar also keeps the numbers with --xattrs --xattrs-include='*'")
         })?,
         _ => NO_ID,
     };
