@@ -1,16 +1,17 @@
-//! `build`: from a disk image to a bundle.
+//! `build`: from a disk image, an archive or a directory to a bundle.
 //!
 //! 1. Refuse what cannot end well before anything is read: the output's place,
 //!    release.yaml.
-//! 2. [`source::open`] shows the image as one read-only tree.
+//! 2. [`source::open`] shows the source as one read-only tree.
 //! 3. [`bootable::inspect`] finds the kernel, GRUB and the CPU level, and refuses
 //!    a tree that would not boot; [`needed::check`] one that would not boot
 //!    without what release.yaml excludes.
 //! 4. [`bundle::pack`] writes the bundle and puts it in the output's place.
-//! 5. [`source::Opened::close`] unmounts the tree.
+//! 5. [`source::Opened::close`] unmounts the tree, or removes what was unpacked.
 //!
 //! Changes nothing but the output, and that only in step 4, whole.
 
+mod denied;
 mod needed;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ use crate::system::draft::check_output;
 
 /// What to build, and how.
 pub struct BuildOptions {
-    /// A directory or an image.
+    /// A directory, an archive or an image; `-` is an archive on standard input.
     pub source: PathBuf,
     /// The bundle to write.
     pub output: PathBuf,
@@ -65,13 +66,18 @@ pub struct Built {
     pub signer: Option<KeyId>,
 }
 
-/// Builds a bundle. The caller has entered a private mount namespace.
+/// Builds a bundle. The caller has entered a private mount namespace where the
+/// source [needs mounts](source::needs_mounts).
 ///
 /// # Errors
-/// Class `Refused` when the source cannot be opened or would not boot, or when
-/// an output cannot be written; class `Usage` when the key or release.yaml is
-/// unusable.
+/// Class `Refused` when the source cannot be opened or read whole or would not
+/// boot, or when an output cannot be written; class `Usage` when the key or
+/// release.yaml is unusable.
 pub fn build(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Result<Built> {
+    make(sys, options, progress).map_err(denied::refuse)
+}
+
+fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Result<Built> {
     let epoch = source_date_epoch(env::var("SOURCE_DATE_EPOCH").ok().as_deref())?;
     if options.clamp && epoch.is_none() {
         let error = anyhow!("--clamp limits times to SOURCE_DATE_EPOCH, which is not set");
@@ -118,7 +124,7 @@ pub fn build(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) 
             .then(|| i64::try_from(created).unwrap_or(i64::MAX)),
     };
     let manifest = bundle::pack(
-        opened.root(),
+        opened.tree(),
         &release,
         &facts,
         &pack_options,

@@ -16,6 +16,7 @@
 //! appliance                                   this machine
 //! bundle  source  boot  disk  packages        parts
 //! system                                      all that runs programs, mounts, locks
+//! archive                                     tar and pax
 //! tree                                        a file tree as such
 //! config  report  progress                    the ground
 //! linux  paths  slot  sha  signals  cpu  version  failure
@@ -36,6 +37,7 @@
 //! `docs/layout.md` says more.
 
 pub mod appliance;
+mod archive;
 pub mod boot;
 pub mod build;
 pub mod bundle;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the top; what stands on one does not know its neighbours.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["build", "compare", "upgrade"],
@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 10] = [
     &["appliance"],
     &["bundle", "source", "boot", "disk", "packages"],
     &["system"],
+    &["archive"],
     &["tree"],
     &["config", "report", "progress"],
     &[
@@ -28,7 +29,7 @@ const BUNDLE_FLOORS: [&[&str]; 4] = [
     &["inspect", "unpack", "sign"],
     &["open", "pack"],
     &["format"],
-    &["archive", "codec", "keyring"],
+    &["codec", "keyring"],
 ];
 
 /// The modules of the program, by name such as `bundle::open::feed`, with what

@@ -6,10 +6,10 @@
 //! packed and unpacked on all cores. Nothing here mounts, prints or knows slots.
 //!
 //! Rooms, from the top: [`inspect`], [`unpack`] and [`sign`] use what is open;
-//! [`open`] and [`pack`] know the [`format`](mod@format); below are [`archive`],
-//! [`codec`] and [`keyring`], which do not know each other.
+//! [`open`] and [`pack`] know the [`format`](mod@format); below are [`codec`]
+//! and [`keyring`], which do not know each other. How a tar is read and written is
+//! known to [`archive`](crate::archive).
 
-mod archive;
 mod codec;
 mod format;
 mod inspect;
@@ -20,7 +20,7 @@ mod sign;
 mod unpack;
 
 #[cfg(fuzzing)]
-pub use archive::fuzzing;
+pub use crate::archive::fuzzing;
 pub use codec::Codec;
 pub use format::files::{FILES, FileLine, FilesReader};
 pub use format::index::{Chunk, Index, MAX_CHUNK_BYTES};

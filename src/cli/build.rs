@@ -13,22 +13,27 @@ use crate::build::{self as build_flow, BuildOptions, Built};
 use crate::bundle::{Codec, PackMode, PackPlan};
 use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Recorder};
+use crate::{signals, source};
 
 /// The one that clap would make is one line, wider than the help.
 const USAGE: &str = "\
 va-upgrade build [OPTIONS] <SOURCE> --output <FILE.vab> --release <FILE.yaml>
                         <--key <KEY.pem>|--unsigned>";
 
-/// Pack the root file system of an image or directory into a bundle
+/// Pack the root file system of an image, archive or directory into a bundle
 ///
 /// The image's partitions and linear logical volumes are found and mounted
 /// read-only; /boot and the other file systems of its fstab that belong to the
-/// system are packed in place.
+/// system are packed in place. This takes root rights.
+///
+/// An archive of a root is a tar, packed with gzip, xz, zstd or not at all.
+/// Owners, modes, device nodes and attributes are what it says they are, and
+/// anybody may build from it; it is unpacked below TMPDIR (/var/tmp).
 #[derive(clap::Args)]
 #[command(override_usage = USAGE)]
 #[command(group(ArgGroup::new("signature").required(true).args(["key", "unsigned"])))]
 pub struct Args {
-    /// A directory, .vmdk, .ova, raw or qcow2 image
+    /// A directory, archive of a root (`-` reads one), .vmdk, .ova, raw or qcow2 image
     source: PathBuf,
     /// The bundle to write
     #[arg(short, long, value_name = "FILE.vab")]
@@ -121,7 +126,11 @@ impl Args {
 pub fn run(session: &Session, args: Args) -> Result<()> {
     let plan = args.plan();
     let threads = args.threads(&plan)?;
-    session.start_changing("build")?;
+    // The rest is read without mounts, and so without root rights.
+    match source::needs_mounts(&args.source)? {
+        true => session.start_changing("build")?,
+        false => signals::watch()?,
+    }
     let volumes = &session.config.volumes;
     let options = BuildOptions {
         key: args.key,

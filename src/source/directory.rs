@@ -34,15 +34,13 @@ pub fn open<'a>(
             dir.display()
         );
     }
-    let table = fs::read_to_string("/proc/thread-self/mountinfo")
-        .or_else(|_| fs::read_to_string("/proc/self/mountinfo"))
-        .context("reading the list of mounts")?;
-    let below = mounts_below(&table, dir);
+    let below = list_below(dir)?;
     if below.is_empty() {
         return Ok(Opened {
             root: dir.to_owned(),
             mounts: Vec::new(),
             _disks: Vec::new(),
+            unpacked: None,
         });
     }
     let mut mounts = Vec::new();
@@ -51,12 +49,28 @@ pub fn open<'a>(
             root,
             mounts,
             _disks: Vec::new(),
+            unpacked: None,
         }),
         Err(error) => {
             drop_in_reverse(&mut mounts);
             Err(error)
         }
     }
+}
+
+/// Tells whether anything is mounted below the directory `dir`.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn has_mounts(dir: &Path) -> Result<bool> {
+    Ok(!list_below(dir)?.is_empty())
+}
+
+fn list_below(dir: &Path) -> Result<Vec<Below>> {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo")
+        .or_else(|_| fs::read_to_string("/proc/self/mountinfo"))
+        .context("reading the list of mounts")?;
+    Ok(mounts_below(&table, dir))
 }
 
 /// Binds `dir` and what belongs to the system below it to a place of its own.

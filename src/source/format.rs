@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::archive;
 use super::magic::compression;
 use super::qemu::{QCOW2, RAW, VMDK};
 use super::vmdk;
@@ -20,6 +21,8 @@ use crate::refuse;
 pub enum Kind {
     /// A directory with a root file system in it.
     Directory,
+    /// A tar of a root file system, packed or not.
+    Archive,
     /// A disk image that is used as it is.
     Raw,
     /// A VMDK, with whatever files its descriptor names.
@@ -64,8 +67,12 @@ pub fn detect(path: &Path) -> Result<Kind> {
         check_qcow2(path, &file, 0)?;
         return Ok(Kind::Qcow2);
     }
-    if head.get(257..262) == Some(b"ustar") {
+    let is_tar = archive::is_tar(&head);
+    if is_tar && (extension == "ova" || archive::is_machine(&head)) {
         return Ok(Kind::Ova);
+    }
+    if is_tar || (compression(&head).is_some() && archive::is_packed(path)?) {
+        return Ok(Kind::Archive);
     }
     if let Some(compression) = compression(&head) {
         refuse!("{shown} is compressed with {compression}; unpack it first");

@@ -51,6 +51,7 @@ pub fn open<'a>(
         root,
         mounts,
         _disks: disks,
+        unpacked: None,
     })
 }
 

@@ -2,17 +2,20 @@
 //!
 //! 1. [`format`] tells what the source is, and refuses what would have other
 //!    programs open files of its choice.
-//! 2. [`ova`] checks an archive of a machine and finds its disks; [`qemu`] turns
+//! 2. [`archive`] unpacks a tar of a root, without root rights; nothing of what
+//!    follows is needed then. [`directory`] takes one as it is.
+//! 3. [`ova`] checks an archive of a machine and finds its disks; [`qemu`] turns
 //!    a disk image into plain bytes, in a file without a name.
-//! 3. [`volume`] finds partitions ([`table`]) and linear logical volumes
+//! 4. [`volume`] finds partitions ([`table`]) and linear logical volumes
 //!    ([`lvm`]) and what they hold ([`content`]).
-//! 4. [`image`] finds the [`root`] among the [`disks`] and mounts it and what its
+//! 5. [`image`] finds the [`root`] among the [`disks`] and mounts it and what its
 //!    fstab adds; [`guest`] does so where the kernel or this code cannot.
 //!
-//! Never writes to the source, to a named file or to a named directory: mounts
-//! live in the caller's private mount namespace, so nothing stays behind when
-//! the process is killed.
+//! Never writes to the source. Images are mounted in the caller's private mount
+//! namespace, and plain bytes are in files without names, so nothing stays behind
+//! when the process is killed; an archive's directory is removed at the end.
 
+mod archive;
 mod content;
 mod directory;
 mod disks;
@@ -32,7 +35,7 @@ mod vmdk;
 mod volume;
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -47,7 +50,27 @@ use ova::Place;
 use qemu::Image;
 use raw::RawImage;
 
-/// Opens `source` for reading. The caller has entered a private mount namespace.
+/// Tells whether opening `source` takes mounts, and so root rights.
+///
+/// # Errors
+/// Class `Refused` when it is not a source.
+pub fn needs_mounts(source: &Path) -> Result<bool> {
+    if source == Path::new(archive::STANDARD_INPUT) {
+        return Ok(false);
+    }
+    Ok(match format::detect(source)? {
+        Kind::Directory => directory::has_mounts(&canonical(source)?)?,
+        Kind::Archive => false,
+        Kind::Raw | Kind::Vmdk | Kind::Qcow2 | Kind::Ova => true,
+    })
+}
+
+fn canonical(source: &Path) -> Result<PathBuf> {
+    fs::canonicalize(source).with_context(|| format!("looking up {}", source.display()))
+}
+
+/// Opens `source` for reading; `-` is standard input. Where it
+/// [needs mounts](needs_mounts), the caller has entered a private mount namespace.
 ///
 /// # Errors
 /// Class `Refused` when it is not a source, cannot be read safely or holds no
@@ -58,11 +81,14 @@ pub fn open<'a>(
     options: &SourceOptions,
     progress: &dyn Progress,
 ) -> Result<Opened<'a>> {
+    if source == Path::new(archive::STANDARD_INPUT) {
+        return archive::open(source, progress);
+    }
     let kind = format::detect(source)?;
-    let path =
-        fs::canonicalize(source).with_context(|| format!("looking up {}", source.display()))?;
+    let path = canonical(source)?;
     let disks = match kind {
         Kind::Directory => return directory::open(sys, &path, options, progress),
+        Kind::Archive => return archive::open(source, progress),
         Kind::Raw => vec![RawImage::open(&path)?],
         Kind::Vmdk => vec![qemu::convert(sys, &whole(&path, qemu::VMDK), progress)?],
         Kind::Qcow2 => vec![qemu::convert(sys, &whole(&path, qemu::QCOW2), progress)?],

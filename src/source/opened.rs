@@ -6,6 +6,8 @@ use anyhow::Result;
 
 use super::raw::RawImage;
 use crate::system::Mounted;
+use crate::system::files::ScratchDir;
+use crate::tree::attributes::{Notes, Tree};
 
 /// How to read a source.
 #[derive(Clone, Debug)]
@@ -29,6 +31,12 @@ impl Default for SourceOptions {
     }
 }
 
+/// An archive that was unpacked, as far as that needs no rights.
+pub(super) struct Unpacked {
+    pub(super) notes: Notes,
+    pub(super) _scratch: ScratchDir,
+}
+
 /// A source that is open; dropping it closes it.
 pub struct Opened<'a> {
     pub(super) root: PathBuf,
@@ -36,12 +44,23 @@ pub struct Opened<'a> {
     pub(super) mounts: Vec<Mounted<'a>>,
     /// Behind the mounts, so dropped after them.
     pub(super) _disks: Vec<RawImage>,
+    /// Where an archive was unpacked.
+    pub(super) unpacked: Option<Unpacked>,
 }
 
 impl Opened<'_> {
     /// Returns the directory that holds the tree.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns the tree with its attributes, which for an archive are not all in
+    /// that directory.
+    pub fn tree(&self) -> Tree<'_> {
+        match &self.unpacked {
+            Some(unpacked) => Tree::with_notes(&self.root, &unpacked.notes),
+            None => Tree::from(&self.root),
+        }
     }
 
     /// Unmounts everything.

@@ -13,6 +13,7 @@ use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::libc;
 use nix::unistd::mkdtemp;
 
+use super::removal;
 use crate::signals;
 
 /// The largest record that is read, in bytes.
@@ -191,17 +192,8 @@ fn nameless_at_once(dir: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// When an entry cannot be removed.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place trees are removed"
-)]
 pub fn remove_tree(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
+    removal::remove(dir).with_context(|| format!("removing {}", dir.display()))
 }
 
 #[cfg(test)]

@@ -42,12 +42,13 @@ impl Host {
     #[expect(clippy::disallowed_methods, reason = "this is where mounts are made")]
     pub fn enter_private_mounts(&self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNS).context("entering a private mount namespace")?;
-        // Without this, mounts still spread where `/` is shared.
+        // Without this, mounts still spread where `/` is shared. What others
+        // unmount goes from here, too, or its device would stay busy.
         mount(
             None::<&str>,
             "/",
             None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            MsFlags::MS_REC | MsFlags::MS_SLAVE,
             None::<&str>,
         )
         .context("making mounts private")

@@ -12,6 +12,7 @@ mod host;
 mod lock;
 mod mount;
 mod mounted;
+mod removal;
 
 pub use calls::{Exited, Restart, System};
 pub use chroot::Chroot;

@@ -49,6 +49,33 @@ pub fn to_text(blob: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// What a mode shows of an ACL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    /// Read, write and execute of owner, group and others.
+    pub mode: u32,
+    /// The ACL says no more than that, and the kernel keeps none.
+    pub is_all: bool,
+}
+
+/// Returns what the mode of a file with this access ACL shows: the mask, where
+/// there is one, in the place of the group. `None` if it is not an ACL.
+pub fn permissions(blob: &[u8]) -> Option<Permissions> {
+    to_text(blob)?;
+    let (entries, _) = blob[VERSION.to_le_bytes().len()..].as_chunks::<8>();
+    let of = |wanted: u16| {
+        let entry = entries
+            .iter()
+            .find(|e| [e[0], e[1]] == wanted.to_le_bytes());
+        entry.map(|e| u32::from(e[2]))
+    };
+    let group = of(MASK).or(of(GROUP_OBJ))?;
+    Some(Permissions {
+        mode: of(USER_OBJ)? << 6 | group << 3 | of(OTHER)?,
+        is_all: entries.len() == 3 && of(MASK).is_none(),
+    })
+}
+
 /// Tells whether an attribute is an ACL with an entry for somebody that the
 /// kernel could not name: such an entry has the id that stands for none.
 pub fn names_nobody(blob: &[u8]) -> bool {
@@ -105,11 +132,9 @@ fn parse_entry(part: &str) -> Result<(u16, u32, u16)> {
         _ => bail!("its kind is unknown"),
     };
     let id = match tag {
-        USER | GROUP => number
-            .unwrap_or(name)
-            .parse()
-            .ok()
-            .with_context(|| format!("{name:?} is not a number; pack with binary ACLs too"))?,
+        USER | GROUP => number.unwrap_or(name).parse().ok().with_context(|| {
+            format!("{name:?} is not a number; GNU tar also keeps the numbers with --xattrs --xattrs-include='*'")
+        })?,
         _ => NO_ID,
     };
     let mut bits = 0;

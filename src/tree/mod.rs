@@ -3,6 +3,7 @@
 //! Works on any directory; knows no bundle, slot or appliance.
 
 pub mod acl;
+pub mod attributes;
 pub mod content;
 pub mod digest;
 pub mod dirs;

@@ -4,7 +4,6 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
+use super::attributes::Tree;
 use super::dirs::{Dirs, Missing, OPEN_DIR};
 use super::glob::Glob;
 use super::meta::{Kind, Meta};
@@ -74,15 +74,17 @@ pub struct LeftOut {
     pub idle_patterns: Vec<usize>,
 }
 
-/// Visits every entry of the tree at `root` that is packed, directories after
+/// Visits every entry of a tree that is packed, directories after
 /// their content.
-pub fn walk(
-    root: &Path,
+pub fn walk<'a>(
+    tree: impl Into<Tree<'a>>,
     exclude: &[Glob],
     visit: &mut dyn FnMut(&Found) -> Result<()>,
 ) -> Result<LeftOut> {
+    let tree = tree.into();
     let mut walker = Walker {
-        dirs: Dirs::new(root, OPEN_DIRS, Missing::Fail)?,
+        tree,
+        dirs: Dirs::new(tree.root, OPEN_DIRS, Missing::Fail)?,
         exclude,
         visit,
         path: Vec::new(),
@@ -97,6 +99,7 @@ pub fn walk(
 }
 
 struct Walker<'a> {
+    tree: Tree<'a>,
     dirs: Dirs,
     exclude: &'a [Glob],
     visit: &'a mut dyn FnMut(&Found) -> Result<()>,
@@ -142,7 +145,7 @@ impl Walker<'_> {
     fn entry(&mut self, dir: &Rc<OwnedFd>, name: &OsStr) -> Result<()> {
         signals::check()?;
         let stat = fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let Some(meta) = Meta::from_stat(&stat) else {
+        let Some(meta) = self.tree.meta(&stat) else {
             self.left_out.sockets += 1;
             return Ok(());
         };
@@ -177,7 +180,7 @@ impl Walker<'_> {
         let name = if name.is_empty() { b"." } else { name };
         (self.visit)(&Found {
             path: &self.path,
-            meta: Meta::from_stat(&frame.stat).context("it is no directory")?,
+            meta: self.tree.meta(&frame.stat).context("it is no directory")?,
             stat: frame.stat,
             dir: &*self.dirs.get(parent)?,
             name: OsStr::from_bytes(name),
@@ -241,6 +244,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
 
     fn paths(root: &Path, exclude: &[&str]) -> (Vec<String>, LeftOut) {
         let globs: Vec<Glob> = exclude.iter().map(|p| Glob::new(p).unwrap()).collect();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
-use super::desk::{BUILD, Desk, PROGRAM};
+use super::desk::{Desk, PROGRAM};
 
 #[test]
 fn a_machine_that_runs_from_neither_slot_is_refused() {
@@ -57,6 +57,7 @@ fn without_root_rights_nothing_is_begun() {
     fs::copy(PROGRAM, &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let program = program.to_str().unwrap();
+    desk.write("disk.raw", [0; 4096]);
     // The copy's own name comes before the one that the desk adds.
     let nobody = [
         "setpriv",
@@ -73,7 +74,15 @@ fn without_root_rights_nothing_is_begun() {
         &["confirm"],
         &["rollback"],
         &["unpack", "good.vab", "empty"],
-        &BUILD,
+        &[
+            "build",
+            "disk.raw",
+            "-o",
+            "x.vab",
+            "--release",
+            "release.yaml",
+            "--unsigned",
+        ],
     ];
     for args in verbs {
         let words = [args[0], "needs root rights", "sudo"];

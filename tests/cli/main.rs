@@ -1,10 +1,11 @@
 //! The real program as its callers see it: exit status, both outputs, and what
-//! it leaves behind. Needs root, unshare, setpriv, openssl, qemu-img, rpmbuild
-//! and script.
+//! it leaves behind. Needs root, unshare, setpriv, openssl, qemu-img, rpmbuild,
+//! script, GNU tar, bsdtar, gzip, xz, zstd, setcap, setfacl and setfattr.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod appliance;
+mod archive;
 mod bundle;
 mod desk;
 mod help;

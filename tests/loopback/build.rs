@@ -50,8 +50,7 @@ fn appliance(dir: &Path, with_initramfs: bool) -> PathBuf {
     let root = FileSystem::make(dir, "ext4", "root", 48, &files);
     root.while_mounted(dir, |tree| {
         fs::create_dir_all(tree.join("usr/lib/systemd")).unwrap();
-        let program = std::env::current_exe().unwrap();
-        fs::copy(program, tree.join("usr/lib/systemd/systemd")).unwrap();
+        fs::copy("/bin/true", tree.join("usr/lib/systemd/systemd")).unwrap();
     });
     let disk = Disk::new(dir.join("appliance.raw"), 120);
     disk.gpt(&[("ef02", 1), ("8300", 16), ("8e00", 90)]);

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use anyhow::{Context, Result, ensure};
 
 use super::manifest::Manifest;
-use crate::bundle::archive::block::{BLOCK, END, padding};
+use crate::archive::block::{BLOCK, END, padding};
 use crate::system::files;
 
 /// The member that holds the manifest.

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 
-use crate::bundle::archive::batch::Batch;
-use crate::bundle::archive::parse::Parser;
+use crate::archive::batch::Batch;
+use crate::archive::parse::Parser;
 use crate::bundle::open::bundle::Bundle;
 use crate::bundle::open::pieces::Pieces;
 use crate::progress::{Progress, Step};

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::feed::{Feed, FeedSource, damaged};
 use super::input::{Input, Source};
-use crate::bundle::archive::block::{BLOCK, END, padding};
+use crate::archive::block::{BLOCK, END, padding};
 use crate::bundle::format::container;
 use crate::bundle::format::files::FILES;
 use crate::bundle::format::index::{Chunk, Index};

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{AtFlags, readlinkat};
@@ -15,13 +14,14 @@ use super::chunks::ChunkWriter;
 use super::group::Group;
 use super::likeness::Likeness;
 use super::spill::Spill;
-use crate::bundle::archive::block::{BLOCK, END, padding};
-use crate::bundle::archive::proof::check_readable;
-use crate::bundle::archive::write::NewMember;
+use crate::archive::block::{BLOCK, END, padding};
+use crate::archive::proof::check_readable;
+use crate::archive::write::NewMember;
 use crate::bundle::format::files::{FileLine, FilesWriter};
 use crate::bundle::format::manifest::TreeSummary;
 use crate::refuse;
 use crate::sha::Sha;
+use crate::tree::attributes::Tree;
 use crate::tree::content::ContentHasher;
 use crate::tree::digest::{InodeHasher, TreeSum};
 use crate::tree::dirs::{Dirs, Missing};
@@ -31,7 +31,6 @@ use crate::tree::owners;
 use crate::tree::path::{show, split};
 use crate::tree::unsteady::{self, Unsteady, check_same};
 use crate::tree::walk::{OPEN_DIRS, open_file};
-use crate::tree::xattrs::{self, Xattr};
 
 /// What a file's data is rounded up to in a slot.
 const SLOT_BLOCK: u64 = 4096;
@@ -39,6 +38,7 @@ const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// Writes the tar stream.
 pub struct Emitter<'a, 'b> {
+    tree: Tree<'a>,
     dirs: Dirs,
     /// The latest time that is written.
     clamp: Option<Mtime>,
@@ -54,15 +54,16 @@ pub struct Emitter<'a, 'b> {
 }
 
 impl<'a, 'b> Emitter<'a, 'b> {
-    /// Writes what it reads below `root` to `chunks`, times after the second
+    /// Writes what it reads of `tree` to `chunks`, times after the second
     /// `clamp` as that.
     pub fn new(
-        root: &Path,
+        tree: Tree<'a>,
         clamp: Option<i64>,
         chunks: &'a mut ChunkWriter<'b>,
     ) -> Result<Emitter<'a, 'b>> {
         Ok(Emitter {
-            dirs: Dirs::new(root, OPEN_DIRS, Missing::Fail)?,
+            tree,
+            dirs: Dirs::new(tree.root, OPEN_DIRS, Missing::Fail)?,
             clamp: clamp.map(Mtime::of_second),
             chunks,
             header: Vec::new(),
@@ -115,7 +116,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let dir = self.dirs.get(dir)?;
         let name = OsStr::from_bytes(if name.is_empty() { b"." } else { name });
         let stat = fstatat(dir.as_fd(), name, NO_FOLLOW)?;
-        let mut meta = Meta::from_stat(&stat).ok_or(Unsteady::Changed)?;
+        let mut meta = self.tree.meta(&stat).ok_or(Unsteady::Changed)?;
         if let Some(clamp) = self.clamp {
             meta.mtime = meta.mtime.min(clamp);
         }
@@ -147,7 +148,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
                     Kind::Symlink => readlinkat(dir.as_fd(), name)?.into_vec(),
                     _ => Vec::new(),
                 };
-                let xattrs = xattrs::read_at(dir.as_fd(), name.as_bytes())?;
+                let xattrs = self.tree.xattrs(&stat, dir.as_fd(), name.as_bytes())?;
                 check_same(&stat, &fstatat(dir.as_fd(), name, NO_FOLLOW)?)?;
                 self.write_header(&NewMember {
                     link_end: &link_end,
@@ -174,7 +175,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         stat: &FileStat,
         meta: &Meta,
     ) -> Result<(InodeHasher, Option<Sha>)> {
-        let xattrs: Vec<Xattr> = xattrs::read_open(file)?;
+        let xattrs = self.tree.xattrs_of_open(stat, file)?;
         let extents = data_extents(file, stat)?;
         self.write_header(&NewMember {
             path,

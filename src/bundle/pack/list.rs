@@ -6,25 +6,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::unistd::geteuid;
 
 use super::group::Group;
 use super::release::Release;
 use super::spill::Spill;
-use crate::bundle::archive::block::BLOCK;
+use crate::archive::block::BLOCK;
 use crate::progress::Progress;
+use crate::tree::acl;
+use crate::tree::attributes::Tree;
 use crate::tree::meta::Kind;
-use crate::tree::owners::Overflow;
 use crate::tree::path::show;
 use crate::tree::unsteady;
 use crate::tree::walk::{Found, LeftOut, walk};
-use crate::tree::{acl, xattrs};
 
 /// A tree that has been listed.
 pub struct Listing {
     /// The paths, by group.
     pub spills: Vec<Spill>,
     left_out: LeftOut,
-    /// The kernel shows `trusted.*` to nobody in a user namespace.
+    /// The kernel shows `trusted.*` only to root outside of user namespaces.
     hides_trusted: bool,
     /// Patterns that match nothing.
     idle_patterns: Vec<String>,
@@ -32,25 +33,25 @@ pub struct Listing {
     pub tar_bytes: u64,
 }
 
-/// Lists the tree at `root` without what `release` excludes; the lists wait on
+/// Lists `tree` without what `release` excludes; the lists wait on
 /// the file system of `out`.
 ///
 /// # Errors
 /// When a directory cannot be read. Class `Refused` when an owner cannot be
 /// known.
-pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
+pub fn list(tree: Tree<'_>, release: &Release, out: &Path) -> Result<Listing> {
     let mut spills = Vec::new();
     for group in Group::ALL {
         spills.push(Spill::new(out, group)?);
     }
     let mut first_names: HashMap<(u64, u64), Box<[u8]>> = HashMap::new();
     let mut tar_bytes = 0;
-    let overflow = Overflow::of_this_process()?;
-    let left_out = walk(root, &release.globs()?, &mut |found: &Found| {
+    let overflow = tree.overflow()?;
+    let left_out = walk(tree, &release.globs()?, &mut |found: &Found| {
         // Nearly every entry has a pax header of two blocks before its own.
         tar_bytes += 3 * BLOCK as u64;
         overflow.check(&found.stat)?;
-        if found.meta.kind == Kind::Dir && has_default_acl(found)? {
+        if found.meta.kind == Kind::Dir && has_default_acl(&tree, found)? {
             spills[Group::EarlyDirs as usize].push(found.path, b"")?;
         }
         if found.links() > 1 {
@@ -65,19 +66,19 @@ pub fn list(root: &Path, release: &Release, out: &Path) -> Result<Listing> {
         spills[Group::of(found)? as usize].push(found.path, b"")
     })
     .map_err(unsteady::refuse)
-    .with_context(|| format!("listing {}", root.display()))?;
+    .with_context(|| format!("listing {}", tree.root.display()))?;
     let pattern = |number: &usize| release.exclude[*number].clone();
     Ok(Listing {
         spills,
-        hides_trusted: overflow.is_in_namespace(),
+        hides_trusted: !tree.is_noted() && (overflow.is_in_namespace() || !geteuid().is_root()),
         idle_patterns: left_out.idle_patterns.iter().map(pattern).collect(),
         left_out,
         tar_bytes,
     })
 }
 
-fn has_default_acl(found: &Found) -> Result<bool> {
-    let xattrs = xattrs::read_at(found.dir.as_fd(), found.name.as_bytes())?;
+fn has_default_acl(tree: &Tree<'_>, found: &Found) -> Result<bool> {
+    let xattrs = tree.xattrs(&found.stat, found.dir.as_fd(), found.name.as_bytes())?;
     Ok(xattrs.iter().any(|x| x.name == acl::DEFAULT))
 }
 
@@ -87,7 +88,7 @@ impl Listing {
         if self.hides_trusted {
             progress.note(
                 "left out trusted.* attributes, if there are any: they cannot be seen in a user \
-                 namespace",
+                 namespace or without root rights",
             );
         }
         for pattern in &self.idle_patterns {

@@ -25,7 +25,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::fstatvfs;
 
-use super::archive::block::BLOCK;
 use super::codec::Codec;
 use super::format::container;
 use super::format::files::FILES;
@@ -34,12 +33,14 @@ use super::format::manifest::{
     BootFiles, FORMAT, INDEX, IndexMember, MAX_CREATED, Manifest, Payload, TreeSummary,
 };
 use super::keyring::SigningKey;
+use crate::archive::block::BLOCK;
 use crate::cpu::CpuLevel;
 use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
 use crate::refuse;
 use crate::sha::Sha;
 use crate::system::draft::{self, Draft};
+use crate::tree::attributes::Tree;
 use chunks::{Packing, pack_chunks};
 use emit::Emitter;
 use likeness::Likeness;
@@ -90,7 +91,7 @@ impl PackOptions {
     }
 }
 
-/// Packs the tree at `root` into the bundle `out`, replacing it whole.
+/// Packs `tree` into the bundle `out`, replacing it whole.
 ///
 /// The same tree, release, facts and options give the same bytes, whatever
 /// the number of threads.
@@ -98,14 +99,15 @@ impl PackOptions {
 /// # Errors
 /// When the tree cannot be read or the bundle not be written. Class
 /// `Refused` when it becomes larger than the release allows.
-pub fn pack(
-    root: &Path,
+pub fn pack<'a>(
+    tree: impl Into<Tree<'a>>,
     release: &Release,
     facts: &TreeFacts,
     options: &PackOptions,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Manifest> {
+    let tree = tree.into();
     let chunk_bytes = options.plan.chunk_bytes;
     ensure!(
         chunk_bytes >= BLOCK && chunk_bytes.is_multiple_of(BLOCK),
@@ -122,7 +124,7 @@ pub fn pack(
     );
     require_short_manifest(release, facts, options)?;
     progress.start(Step::ListFiles, None);
-    let listing = list(root, release, out)?;
+    let listing = list(tree, release, out)?;
     listing.tell_left_out(progress);
 
     progress.start(Step::Pack, Some(listing.tar_bytes));
@@ -133,13 +135,13 @@ pub fn pack(
         plan: options.plan,
         progress,
     };
-    let ((tree, files), chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
-        let mut emitter = Emitter::new(root, options.clamp, chunks)?;
-        let mut likeness = Likeness::new(root, options.plan.window_bytes)?;
+    let ((summary, files), chunks) = pack_chunks(scratch.try_clone()?, &packing, |chunks| {
+        let mut emitter = Emitter::new(tree, options.clamp, chunks)?;
+        let mut likeness = Likeness::new(tree.root, options.plan.window_bytes)?;
         emitter.emit(listing.spills, &mut likeness)?;
         emitter.finish()
     })
-    .with_context(|| format!("packing {}", root.display()))?;
+    .with_context(|| format!("packing {}", tree.root.display()))?;
 
     let index = Index {
         description: release.description.clone(),
@@ -147,7 +149,7 @@ pub fn pack(
         chunks,
     };
     let members = [(INDEX, index.render()?), (FILES, files)];
-    let manifest = describe(release, facts, options, tree, &index, &members);
+    let manifest = describe(release, facts, options, summary, &index, &members);
     write_bundle(&manifest, &members, release, options, scratch, out)?;
     progress.finish();
     Ok(manifest)

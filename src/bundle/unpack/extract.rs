@@ -29,8 +29,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::dir_ends::DirEnds;
+use crate::archive::batch::{Batch, Member, Part};
 use crate::bad_bundle;
-use crate::bundle::archive::batch::{Batch, Member, Part};
 use crate::failure::{Class, with_class};
 use crate::tree::acl;
 use crate::tree::dirs::{Dirs, Missing};

@@ -20,10 +20,10 @@ use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::archive::batch::Batch;
 use super::open::bundle::Bundle;
 use super::open::feed::Feed;
 use super::open::pieces::Pieces;
+use crate::archive::batch::Batch;
 use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
 use dir_ends::DirEnds;

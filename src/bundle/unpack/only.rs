@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::dir_ends::DirEnds;
 use super::place::{Place, UnpackOptions};
 use super::strand::Strand;
-use crate::bundle::archive::batch::{Batch, Member};
+use crate::archive::batch::{Batch, Member};
 use crate::bundle::format::index::Chunk;
 use crate::bundle::open::bundle::Bundle;
 use crate::bundle::open::feed::Feed;

@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::dir_ends::DirEnds;
 use super::extract::{Extractor, Spanning};
-use crate::bundle::archive::batch::Batch;
-use crate::bundle::archive::parse::Parser;
+use crate::archive::batch::Batch;
+use crate::archive::parse::Parser;
 use crate::failure::{Class, Classify};
 use crate::signals;
 use crate::tree::meta::Kind;

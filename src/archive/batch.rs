@@ -1,4 +1,4 @@
-//! What the parser hands to the extractor: the members of one piece of an
+//! What the parser hands on: the members of one piece of an
 //! archive, in buffers that are used again for the next piece.
 
 use std::ops::Range;

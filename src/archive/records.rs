@@ -1,6 +1,6 @@
 //! The records of pax extended headers, as any of the usual tars writes them.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::sparse::MapBuilder;
 use crate::tree::acl;
@@ -17,7 +17,9 @@ pub struct Overrides {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub mtime: Option<Mtime>,
-    pub xattrs: Vec<Xattr>,
+    xattrs: Vec<Xattr>,
+    /// ACLs whose text cannot be read, such as one with names of users.
+    unread_acls: Vec<(&'static [u8], Error)>,
     pub sparse: Option<Sparse>,
 }
 
@@ -45,6 +47,19 @@ impl Overrides {
         sparse_name.or_else(|| self.path.take())
     }
 
+    /// Takes the attributes.
+    ///
+    /// # Errors
+    /// When an ACL could be read in no form.
+    pub fn take_xattrs(&mut self) -> Result<Vec<Xattr>> {
+        for (name, error) in std::mem::take(&mut self.unread_acls) {
+            if !self.has_xattr(name) {
+                return Err(error.context(format!("attribute {}", name.escape_ascii())));
+            }
+        }
+        Ok(std::mem::take(&mut self.xattrs))
+    }
+
     /// Applies the body of an extended header.
     pub fn apply(&mut self, mut body: &[u8]) -> Result<()> {
         while !body.is_empty() {
@@ -66,8 +81,8 @@ impl Overrides {
             b"mtime" if !value.is_empty() => self.mtime = Some(parse_time(value)?),
             b"RHT.security.selinux" => self.attribute(SELINUX, value.to_vec()),
             // The binary form, where both are there, has no names in it.
-            b"SCHILY.acl.access" => self.acl(acl::ACCESS, value)?,
-            b"SCHILY.acl.default" => self.acl(acl::DEFAULT, value)?,
+            b"SCHILY.acl.access" => self.acl(acl::ACCESS, value),
+            b"SCHILY.acl.default" => self.acl(acl::DEFAULT, value),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.attribute(&unescape(name), value.to_vec());
@@ -94,12 +109,19 @@ impl Overrides {
         }
     }
 
-    fn acl(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
-        if !value.is_empty() && !self.xattrs.iter().any(|x| x.name == name) {
-            let blob = acl::from_text(value)?;
-            self.attribute(name, blob);
+    fn acl(&mut self, name: &'static [u8], value: &[u8]) {
+        if value.is_empty() || self.has_xattr(name) {
+            return;
         }
-        Ok(())
+        match acl::from_text(value) {
+            Ok(blob) => self.attribute(name, blob),
+            // The binary form may follow.
+            Err(error) => self.unread_acls.push((name, error)),
+        }
+    }
+
+    fn has_xattr(&self, name: &[u8]) -> bool {
+        self.xattrs.iter().any(|x| x.name == name)
     }
 
     fn sparse(&mut self, word: &[u8], value: &[u8]) -> Result<()> {
@@ -292,13 +314,27 @@ mod tests {
             if order {
                 binary(&mut overrides);
             }
-            overrides.record(b"SCHILY.acl.access", text).unwrap();
+            for text in [&text[..], b"user:somebody:r--"] {
+                overrides.record(b"SCHILY.acl.access", text).unwrap();
+            }
             if !order {
                 binary(&mut overrides);
             }
-            assert_eq!(overrides.xattrs[0].value, b"B");
-            assert_eq!(overrides.xattrs.len(), 1);
+            let xattrs = overrides.take_xattrs().unwrap();
+            assert_eq!((xattrs.len(), &xattrs[0].value[..]), (1, &b"B"[..]));
         }
+    }
+
+    #[test]
+    fn an_acl_with_names_is_refused_unless_its_binary_form_is_there() {
+        let named = b"44 SCHILY.acl.access=user::rwx,user:ann:r--\n";
+        let mut overrides = apply(named).unwrap();
+        let error = overrides.take_xattrs().unwrap_err();
+        assert!(format!("{error:#}").contains("\"ann\""), "{error:#}");
+        let mut overrides = apply(named).unwrap();
+        let binary = b"SCHILY.xattr.system.posix_acl_access";
+        overrides.record(binary, b"B").unwrap();
+        assert_eq!(overrides.take_xattrs().unwrap().len(), 1);
     }
 
     #[test]

@@ -321,7 +321,7 @@ impl Parser {
         let meta = read_meta(header, kind, &overrides)?;
         let link = overrides.link_path.take().or(extensions.long_link);
         let link_end = read_link_end(header, kind, link)?;
-        let xattrs = std::mem::take(&mut overrides.xattrs);
+        let xattrs = overrides.take_xattrs()?;
         if kind == Kind::File && !is_hard_link {
             let stored = overrides.size.map_or_else(|| header.entry_size(), Ok)?;
             let draft = Draft {
