@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::raw::RawImage;
+use super::words::last_words;
 use crate::failure::{Class, with_class};
 use crate::progress::{Progress, Step};
 use crate::system::{Cmd, System};
@@ -226,14 +227,6 @@ fn parse_map(text: &str) -> Result<DataMap> {
         // Also what `qemu-img` takes for zeros because the file ends before it.
         end_in_file: map.iter().filter_map(end).max().unwrap_or(0),
     })
-}
-
-/// Returns what a program said at last, after its command and exit status.
-fn last_words(text: &str) -> &str {
-    let said = text
-        .split_once("exit status: ")
-        .map_or(text, |(_, said)| said);
-    said.split_once(": ").map_or(said, |(_, words)| words)
 }
 
 #[cfg(test)]

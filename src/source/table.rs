@@ -31,6 +31,8 @@ pub struct Partition {
     pub uuid: String,
     /// As fstab writes it after `PARTLABEL=`; empty without one.
     pub label: String,
+    /// The GUID of its type; empty in a table that has no such types.
+    pub kind: String,
 }
 
 /// Reads the partition table of a disk; `None` when it has none.
@@ -117,6 +119,7 @@ fn read_gpt_entries(
             size_bytes,
             uuid: entry.part_guid.to_string(),
             label: entry.name.clone(),
+            kind: entry.part_type_guid.guid.to_string(),
         });
     }
     Ok(partitions)
@@ -143,6 +146,7 @@ impl MbrEntry {
             size_bytes: u64::from(self.length) * SECTOR,
             uuid: format!("{signature:08x}-{number:02x}"),
             label: String::new(),
+            kind: String::new(),
         }
     }
 }
