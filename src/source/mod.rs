@@ -18,6 +18,7 @@ mod content;
 mod directory;
 mod discoverable;
 mod disks;
+mod foreign;
 mod format;
 mod guest;
 mod image;

@@ -241,6 +241,28 @@ fn two_volume_groups_of_one_name_are_refused_with_their_uuids() {
 }
 
 #[test]
+fn a_physical_volume_that_is_missing_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let disk = Disk::new(dir.join("first.raw"), 140);
+    disk.gpt(&[("8e00", 60), ("8e00", 60)]);
+    {
+        let lvm = Lvm::new(&disk, &[(1, 60), (2, 60)]);
+        lvm.group("VA", &[0, 1]);
+        lvm.volume("VA", "root", 80);
+    }
+    // The other disk of the machine was not given.
+    let at = disk.partition_offset(2);
+    let file = fs::OpenOptions::new().write(true).open(&disk.path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], at).unwrap();
+    let seen = open(&disk.path, None);
+    let refusal = seen.refusal();
+    for word in ["VA/root", "pv1 of VA", "last seen as /dev/loop", "UUID"] {
+        assert!(refusal.contains(word), "{word}: {refusal}");
+    }
+}
+
+#[test]
 fn a_mounted_root_is_read_without_the_customers_and_the_kernels_mounts() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
