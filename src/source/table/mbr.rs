@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 
-use super::{Partition, SECTOR};
+use super::partition::{Partition, SECTOR};
 use crate::failure::{Class, Classify};
 use crate::refuse;
 

@@ -1,6 +1,7 @@
 //! Partition tables: GPT by the `gpt` crate, DOS's with logical partitions in [`mbr`].
 
 mod mbr;
+mod partition;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,27 +14,12 @@ use gpt::partition::file_read_partitions;
 use crate::failure::{Class, Classify};
 use crate::refuse;
 use mbr::Table;
+use partition::SECTOR;
+
+pub use partition::Partition;
 
 /// More partitions than any real disk has.
 const MAX_PARTITIONS: u32 = 1024;
-const SECTOR: u64 = 512;
-
-/// One partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
-    /// As in `/dev/sda2`.
-    pub number: u32,
-    /// Where it starts.
-    pub offset: u64,
-    /// How long it is.
-    pub size_bytes: u64,
-    /// As fstab writes it after `PARTUUID=`.
-    pub uuid: String,
-    /// As fstab writes it after `PARTLABEL=`; empty without one.
-    pub label: String,
-    /// The GUID of its type; empty in a table that has no such types.
-    pub kind: String,
-}
 
 /// Reads the partition table of a disk; `None` when it has none.
 ///
