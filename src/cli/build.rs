@@ -47,7 +47,7 @@ pub struct Args {
     /// Leave the bundle unsigned
     #[arg(long)]
     unsigned: bool,
-    /// Which root to pack, where an image has several: VG/LV or a partition number
+    /// Which root to pack: VG/LV, 2, 2:1, /dev/sda2, UUID=, LABEL=, or as a message names it
     #[arg(long, value_name = "WHICH")]
     root: Option<String>,
     /// How to pack: xz is smaller, zstd unpacks in a fraction of the time [default: xz]

@@ -12,10 +12,31 @@ pub enum Content {
     FileSystem(FileSystem),
     /// An LVM physical volume.
     PhysicalVolume,
-    /// Something with data in it that cannot be opened here, and what it is.
-    Closed(String),
+    /// Something with data in it that cannot be opened here.
+    Closed(Closed),
     /// Nothing of interest: swap, boot code, empty space.
     Other,
+}
+
+/// Something that cannot be opened here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// What it is.
+    pub reason: String,
+    /// As fstab or crypttab writes it after `UUID=`; empty where it is not known.
+    pub uuid: String,
+    /// As fstab writes it after `LABEL=`; empty where it is not known.
+    pub label: String,
+}
+
+impl Closed {
+    /// Describes something of which only the reason is known.
+    pub fn because(reason: impl Into<String>) -> Closed {
+        Closed {
+            reason: reason.into(),
+            ..Closed::default()
+        }
+    }
 }
 
 /// A file system as its superblock describes it.
@@ -48,7 +69,11 @@ pub enum Health {
 pub fn probe(read: ReadAt<'_>, size_bytes: u64) -> io::Result<Content> {
     let probe = Probe { read, size_bytes };
     if probe.has(0, b"LUKS\xba\xbe")? {
-        return Ok(Content::Closed("encrypted (LUKS)".into()));
+        let header: [u8; 512] = probe.bytes(0)?;
+        return Ok(Content::Closed(Closed {
+            uuid: text(&header[168..208]),
+            ..Closed::because("encrypted (LUKS)")
+        }));
     }
     for sector in 0..4 {
         if probe.has(sector * 512, b"LABELONE")? && probe.has(sector * 512 + 24, b"LVM2 001")? {
@@ -56,10 +81,17 @@ pub fn probe(read: ReadAt<'_>, size_bytes: u64) -> io::Result<Content> {
         }
     }
     if probe.has(0x1_0040, b"_BHRfS_M")? {
-        return Ok(Content::Closed("a btrfs file system".into()));
+        let block: [u8; 1024] = probe.bytes(0x1_0000)?;
+        return Ok(Content::Closed(Closed {
+            uuid: uuid(&block[32..48]),
+            label: text(&block[299..555]),
+            ..Closed::because("a btrfs file system")
+        }));
     }
     if probe.has(4096, &0xa92b_4efc_u32.to_le_bytes())? {
-        return Ok(Content::Closed("a member of a software RAID".into()));
+        return Ok(Content::Closed(Closed::because(
+            "a member of a software RAID",
+        )));
     }
     let found = match probe.xfs()? {
         None => probe.ext()?,
@@ -245,10 +277,29 @@ mod tests {
             probed(&[(512, b"LABELONE"), (536, b"LVM2 001")]),
             Content::PhysicalVolume
         );
-        let closed = probed(&[(0, b"LUKS\xba\xbe")]);
-        assert_eq!(closed, Content::Closed("encrypted (LUKS)".into()));
-        let closed = probed(&[(0x1_0040, b"_BHRfS_M")]);
-        assert_eq!(closed, Content::Closed("a btrfs file system".into()));
+        let closed = |uuid: &str, label: &str, reason: &str| {
+            Content::Closed(Closed {
+                uuid: uuid.into(),
+                label: label.into(),
+                ..Closed::because(reason)
+            })
+        };
+        assert_eq!(
+            probed(&[(0, b"LUKS\xba\xbe"), (168, b"12-34")]),
+            closed("12-34", "", "encrypted (LUKS)")
+        );
+        assert_eq!(
+            probed(&[
+                (0x1_0040, b"_BHRfS_M"),
+                (0x1_0020, &id),
+                (0x1_012b, b"pool")
+            ]),
+            closed(
+                "00010203-0405-0607-0809-0a0b0c0d0e0f",
+                "pool",
+                "a btrfs file system"
+            )
+        );
         assert_eq!(probed(&[(4086, b"SWAPSPACE2")]), Content::Other);
         assert_eq!(probed(&[]), Content::Other);
     }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 
 use super::content::{Content, FileSystem, Health};
 use super::opened::SourceOptions;
 use super::raw::RawImage;
 use super::volume::{Name, Volume};
-use crate::failure::{Class, Classify, with_class};
+use super::words;
+use crate::failure::{Class, with_class};
 use crate::progress::{Progress, Step};
 use crate::refuse;
 use crate::system::{Mount, Mounted, System};
@@ -49,16 +50,16 @@ impl<'a> Disks<'a, '_> {
         };
         let options = mount_options(file_system, offset, size_bytes);
         let mount = Mount::device(&disk.path(), at, file_system.kind, &options);
-        Mounted::new(self.sys, &mount)
-            .map_err(|error| match file_system.kind {
+        Mounted::new(self.sys, &mount).map_err(|error| {
+            let reason = words::mount_reason(&error);
+            let error = match file_system.kind {
                 // The log tells; the kernel does not replay it on a read-only disk.
-                "xfs" if format!("{error:#}").contains("read-only") => {
-                    unclean(volume).context(error)
-                }
-                _ => error,
-            })
-            .with_context(|| format!("mounting {} of {}", volume.name, self.source.display()))
-            .class(Class::Refused)
+                "xfs" if reason.contains("read-only") => unclean(volume),
+                kind => not_mountable(volume, kind, &reason),
+            };
+            let error = error.context(format!("opening {}", self.source.display()));
+            with_class(Class::Refused, error)
+        })
     }
 
     /// Copies a volume that lies in pieces into one temporary file.
@@ -102,6 +103,25 @@ fn unfit(volume: &Volume, health: Health) -> Option<Error> {
             "the file system on {name} ends beyond {name}: the image was cut off; copy it again"
         )),
     }
+}
+
+/// Says why the kernel did not mount `volume`, and what can be done.
+fn not_mountable(volume: &Volume, kind: &str, reason: &str) -> Error {
+    let reason = if reason.contains("unknown filesystem type") {
+        format!("this machine's kernel does not know {kind}")
+    } else if reason.contains("wrong fs type") {
+        format!(
+            "this machine's kernel does not take it (it is damaged, or has features or a version \
+             of {kind} that this kernel does not know)"
+        )
+    } else {
+        reason.to_owned()
+    };
+    anyhow!(
+        "{} cannot be mounted: {reason}; mount the system on a machine that can, and give the \
+         directory",
+        volume.name
+    )
 }
 
 fn unclean(volume: &Volume) -> Error {

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::archive;
+use super::foreign;
 use super::magic::compression;
 use super::qemu::{QCOW2, RAW, VMDK};
 use super::vmdk;
@@ -77,6 +78,18 @@ pub fn detect(path: &Path) -> Result<Kind> {
     if let Some(compression) = compression(&head) {
         refuse!("{shown} is compressed with {compression}; unpack it first");
     }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if foreign::is_ovf(&head, &name) {
+        refuse!(
+            "{shown} is only the description of a VM (OVF); give the disk beside it, or make an \
+             OVA of all: `tar --format=ustar -cf {}.ova {name} DISKS...`",
+            name.rsplit_once('.').map_or(&*name, |(stem, _)| stem)
+        );
+    }
+    let described = foreign::describe(&file, 0, meta.len(), &name);
+    if let Some(what) = described.with_context(|| format!("reading {shown}"))? {
+        refuse!("{shown} is {what}");
+    }
     if extension == "vmdk" {
         refuse!("{shown} is not a VMDK: it has neither a VMDK's header nor a descriptor");
     }
@@ -115,6 +128,10 @@ pub fn driver(shown: &Path, file: &File, offset: u64, size: u64) -> Result<&'sta
             "{shown_name} is compressed with {compression}, of which the description (OVF) does \
              not speak; unpack the OVA and the disk, and give the disk"
         );
+    }
+    let described = foreign::describe(file, offset, size, "DISK");
+    if let Some(what) = described.with_context(|| format!("reading {shown_name}"))? {
+        refuse!("{shown_name} is {what}; unpack the OVA for that");
     }
     Ok(RAW)
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::raw::RawImage;
+use super::words::last_words;
 use crate::system::{Cmd, Mount, Mounted, System};
 use crate::tree::resolve;
+use crate::{refuse, signals};
 
 /// The guest boots in this time even without KVM on a busy machine.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -29,7 +31,11 @@ pub fn mount<'a>(
     // The guard of this mount makes the directory; guestmount covers it.
     let place = Mount::device(Path::new("va-upgrade"), at, "tmpfs", "mode=0700,size=1m");
     mounts.push(Mounted::new(sys, &place)?);
-    sys.run(&command(disks, at)).map(drop)?;
+    if let Err(error) = sys.run(&command(disks, at)) {
+        signals::check()?;
+        let words = last_words(&error);
+        refuse!("{words}; mount the system yourself and give the directory");
+    }
     mounts.push(Mounted::adopt(sys, at));
     Ok(())
 }

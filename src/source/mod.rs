@@ -8,8 +8,9 @@
 //!    a disk image into plain bytes, in a file without a name.
 //! 4. [`volume`] finds partitions ([`table`]) and linear logical volumes
 //!    ([`lvm`]) and what they hold ([`content`]).
-//! 5. [`image`] finds the [`root`] among the [`disks`] and mounts it and what its
-//!    fstab adds; [`guest`] does so where the kernel or this code cannot.
+//! 5. [`image`] finds the [`root`] among the [`disks`], makes sure that it has no
+//!    [`rivals`], and mounts it and the [`lines`] of its fstab; what that leaves
+//!    out is named ([`left_out`]). [`guest`] mounts where this code cannot.
 //!
 //! Never writes to the source. Images are mounted in the caller's private mount
 //! namespace, and plain bytes are in files without names, so nothing stays behind
@@ -18,21 +19,28 @@
 mod archive;
 mod content;
 mod directory;
+mod discoverable;
 mod disks;
+mod foreign;
 mod format;
 mod guest;
 mod image;
+mod left_out;
+mod lines;
 mod lvm;
 mod magic;
+mod naming;
 mod opened;
 mod ova;
 mod place;
 mod qemu;
 mod raw;
+mod rivals;
 mod root;
 mod table;
 mod vmdk;
 mod volume;
+mod words;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -12,8 +12,8 @@ use crate::tree::attributes::{Notes, Tree};
 /// How to read a source.
 #[derive(Clone, Debug)]
 pub struct SourceOptions {
-    /// Which file system is the root, as `VG/LV` or partition number; needed
-    /// when several look like one.
+    /// Which file system is the root, by any of the names that messages and
+    /// fstab use; needed where several may be the one.
     pub root: Option<String>,
     /// Names of logical volumes that belong to the customer, never packed.
     pub data_volumes: Vec<String>,

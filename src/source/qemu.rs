@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::raw::RawImage;
+use super::words::last_words;
 use crate::failure::{Class, with_class};
 use crate::progress::{Progress, Step};
 use crate::system::{Cmd, Exited, System};
@@ -227,14 +228,6 @@ fn parse_map(text: &str) -> Result<DataMap> {
         // Also what `qemu-img` takes for zeros because the file ends before it.
         end_in_file: map.iter().filter_map(end).max().unwrap_or(0),
     })
-}
-
-/// Returns what a program said at last, or why it could not.
-fn last_words(error: &Error) -> String {
-    match error.downcast_ref::<Exited>() {
-        Some(exited) => exited.words.clone(),
-        None => error.root_cause().to_string(),
-    }
 }
 
 #[cfg(test)]

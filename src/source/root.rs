@@ -7,19 +7,30 @@ use anyhow::{Context, Result};
 
 use super::content::Content;
 use super::disks::Disks;
+use super::naming;
 use super::volume::{Name, Volume, list_names};
 use crate::tree::resolve;
 use crate::{refuse, signals};
 
-/// The volume that is the root when several could be.
+/// The logical volume that is the root when several could be.
 const ROOT_VOLUME: &str = "root";
 
 /// What a search for the root ended with.
 pub enum Search<'i> {
-    /// The root.
-    Found(&'i Volume),
+    /// A root.
+    Found(Found<'i>),
     /// No root, and why the volumes that could be one are none.
     NotHere(Vec<String>),
+}
+
+/// The root, and what else was seen on the way.
+pub struct Found<'i> {
+    /// The root.
+    pub root: &'i Volume,
+    /// Other volumes with a root file system, which were not chosen.
+    pub others: Vec<&'i Volume>,
+    /// Volumes that could not be looked at, and why.
+    pub unopened: Vec<(&'i Volume, String)>,
 }
 
 impl<'i> Disks<'_, 'i> {
@@ -28,74 +39,87 @@ impl<'i> Disks<'_, 'i> {
     /// # Errors
     /// Class `Refused` when there are several, or what `--root` names is none.
     pub fn find_root(&self, at: &Path) -> Result<Search<'i>> {
-        let volumes = self.volumes;
         if let Some(wanted) = &self.options.root {
-            let Some(volume) = volumes.iter().find(|volume| is_called(volume, wanted)) else {
-                refuse!(
-                    "{} has no volume {wanted:?}; it has {}",
-                    self.source.display(),
-                    list_names(volumes.iter())
-                );
-            };
-            if let Content::Closed(reason) = &volume.content {
-                return Ok(Search::NotHere(vec![format!(
-                    "{} is {reason}",
-                    volume.name
-                )]));
-            }
-            if !self.is_root(volume, at)? {
-                refuse!(
-                    "{} in {} is not a root file system (no os-release and init in it)",
-                    volume.name,
-                    self.source.display()
-                );
-            }
-            return Ok(Search::Found(volume));
+            return self.chosen_root(wanted, at);
         }
-        let candidates = volumes.iter().filter(|volume| !self.is_data(volume));
-        let (called_root, others): (Vec<&Volume>, Vec<&Volume>) = candidates.partition(
-            |volume| matches!(&volume.name, Name::Logical(_, name) if name == ROOT_VOLUME),
-        );
-        let mut reasons = Vec::new();
-        for group in [called_root, others] {
-            let roots = self.roots_among(&group, at, &mut reasons)?;
-            match roots.as_slice() {
-                [] => {}
-                [root] => return Ok(Search::Found(root)),
-                several => refuse!(
-                    "{} holds several root file systems: {}; choose one with --root",
-                    self.source.display(),
-                    list_names(several.iter().copied())
-                ),
+        let mut unopened = Vec::new();
+        let mut roots = self.roots(at, &mut unopened)?;
+        let called_root = roots.iter().position(|volume| is_called_root(volume));
+        let root = match (roots.len(), called_root) {
+            (0, _) => {
+                let reasons = unopened
+                    .iter()
+                    .map(|(volume, reason)| format!("{} cannot be opened: {reason}", volume.name));
+                return Ok(Search::NotHere(reasons.collect()));
             }
-            // A root volume that cannot be opened is not replaced by another one.
-            if !reasons.is_empty() && group.iter().any(|volume| is_called_root(volume)) {
-                break;
-            }
-        }
-        Ok(Search::NotHere(reasons))
+            (1, _) => roots.remove(0),
+            (_, Some(index)) => roots.remove(index),
+            (_, None) => refuse!(
+                "{} holds several root file systems: {}; choose one with --root",
+                self.source.display(),
+                list_names(roots.into_iter())
+            ),
+        };
+        Ok(Search::Found(Found {
+            root,
+            others: roots,
+            unopened,
+        }))
     }
 
-    /// Returns those of `volumes` that hold a root file system; `reasons` gets
-    /// why others could not be looked at.
-    fn roots_among(
+    /// Finds the root that `--root` names.
+    fn chosen_root(&self, wanted: &str, at: &Path) -> Result<Search<'i>> {
+        let shown = self.source.display();
+        let count = self.disks.len();
+        let is_chosen = |volume: &&Volume| naming::is_chosen(volume, wanted, count);
+        let named: Vec<&'i Volume> = self.volumes.iter().filter(is_chosen).collect();
+        let root = match named.as_slice() {
+            [root] => *root,
+            [] => refuse!(
+                "{shown} has no volume {wanted:?}; it has {}",
+                list_names(self.volumes.iter())
+            ),
+            several => refuse!(
+                "{shown} has several volumes {wanted:?}: {}",
+                list_names(several.iter().copied())
+            ),
+        };
+        if let Content::Closed(closed) = &root.content {
+            let reason = format!("{} is {}", root.name, closed.reason);
+            return Ok(Search::NotHere(vec![reason]));
+        }
+        if !self.is_root(root, at)? {
+            refuse!(
+                "{} in {shown} is not a root file system (no os-release and init in it)",
+                root.name
+            );
+        }
+        Ok(Search::Found(Found {
+            root,
+            others: Vec::new(),
+            unopened: Vec::new(),
+        }))
+    }
+
+    /// Returns the volumes that hold a root file system; `unopened` gets those
+    /// that could not be looked at, and why.
+    fn roots(
         &self,
-        volumes: &[&'i Volume],
         at: &Path,
-        reasons: &mut Vec<String>,
+        unopened: &mut Vec<(&'i Volume, String)>,
     ) -> Result<Vec<&'i Volume>> {
         let mut roots = Vec::new();
-        for volume in volumes {
-            if let Content::Closed(reason) = &volume.content {
-                reasons.push(format!("{} is {reason}", volume.name));
+        for volume in self.volumes.iter().filter(|volume| !self.is_data(volume)) {
+            if let Content::Closed(closed) = &volume.content {
+                unopened.push((volume, format!("it is {}", closed.reason)));
                 continue;
             }
             match self.is_root(volume, at) {
-                Ok(true) => roots.push(*volume),
+                Ok(true) => roots.push(volume),
                 Ok(false) => {}
                 Err(error) => {
                     signals::check()?;
-                    reasons.push(format!("{error:#}"));
+                    unopened.push((volume, error.root_cause().to_string()));
                 }
             }
         }
@@ -117,18 +141,6 @@ impl<'i> Disks<'_, 'i> {
 
 fn is_called_root(volume: &Volume) -> bool {
     matches!(&volume.name, Name::Logical(_, name) if name == ROOT_VOLUME)
-}
-
-/// Tells whether `volume` is what `--root` names.
-fn is_called(volume: &Volume, wanted: &str) -> bool {
-    match &volume.name {
-        Name::Logical(group, name) => {
-            wanted.strip_prefix("/dev/").unwrap_or(wanted) == format!("{group}/{name}")
-        }
-        Name::Partition(0, number) => wanted == number.to_string(),
-        Name::Partition(disk, number) => wanted == format!("{}:{number}", disk + 1),
-        Name::Disk(_) => false,
-    }
 }
 
 /// Tells whether a root file system is in `dir`: it says which system it is, and

@@ -1,16 +1,14 @@
 //! The things in an image that could hold a file system: the whole disk, its
 //! partitions, its logical volumes.
 
-use std::path::Path;
 use std::{fmt, io};
 
 use anyhow::{Context, Result};
 
-use super::content::{self, Content};
+use super::content::{self, Closed, Content};
 use super::lvm::{self, PhysicalVolume};
 use super::raw::RawImage;
 use super::table::{self, Partition};
-use crate::linux::device_mapper;
 
 /// A stretch of one of the image's disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +57,11 @@ pub struct Volume {
     pub partition_uuid: String,
     /// As fstab writes it after `PARTLABEL=`; empty without one.
     pub partition_label: String,
+    /// The type that a GPT gives it; empty without one.
+    pub partition_kind: String,
+    /// The UUIDs of its group and itself, as device-mapper writes them after
+    /// `LVM-`; empty without.
+    pub lvm_uuid: String,
 }
 
 /// Lists the volumes of an image's disks.
@@ -101,6 +104,7 @@ fn partition_volume(disks: &[RawImage], disk: usize, partition: &Partition) -> R
     Ok(Volume {
         partition_uuid: partition.uuid.clone(),
         partition_label: partition.label.clone(),
+        partition_kind: partition.kind.clone(),
         ..volume
     })
 }
@@ -116,6 +120,8 @@ fn plain_volume(disks: &[RawImage], name: Name, extent: Extent) -> Result<Volume
         content,
         partition_uuid: String::new(),
         partition_label: String::new(),
+        partition_kind: String::new(),
+        lvm_uuid: String::new(),
     })
 }
 
@@ -159,7 +165,7 @@ fn logical_volumes(disks: &[RawImage], volumes: &[Volume]) -> Result<Vec<Volume>
                     content::probe(&read, size).with_context(|| format!("reading {name}"))?;
                 (extents, content)
             }
-            Err(reason) => (Vec::new(), Content::Closed(reason)),
+            Err(reason) => (Vec::new(), Content::Closed(Closed::because(reason))),
         };
         found.push(Volume {
             name,
@@ -167,6 +173,8 @@ fn logical_volumes(disks: &[RawImage], volumes: &[Volume]) -> Result<Vec<Volume>
             content,
             partition_uuid: String::new(),
             partition_label: String::new(),
+            partition_kind: String::new(),
+            lvm_uuid: logical.uuid,
         });
     }
     Ok(found)
@@ -196,135 +204,15 @@ fn read_extents(
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-impl Volume {
-    /// Tells whether a word of fstab's first column means this volume.
-    pub fn is_named_by(&self, spec: &str) -> bool {
-        let (key, value) = match spec.split_once('=') {
-            Some((key, value)) if !spec.starts_with('/') => (key, value.trim_matches('"')),
-            _ => match spec
-                .strip_prefix("/dev/disk/by-")
-                .and_then(|by| by.split_once('/'))
-            {
-                Some(("uuid", value)) => ("UUID", value),
-                Some(("label", value)) => ("LABEL", value),
-                Some(("partuuid", value)) => ("PARTUUID", value),
-                Some(("partlabel", value)) => ("PARTLABEL", value),
-                Some(_) => return false,
-                None => return self.is_device(spec),
-            },
-        };
-        let file_system = match &self.content {
-            Content::FileSystem(file_system) => Some(file_system),
-            _ => None,
-        };
-        !value.is_empty()
-            && match key {
-                "UUID" => file_system.is_some_and(|fs| fs.uuid.eq_ignore_ascii_case(value)),
-                "LABEL" => file_system.is_some_and(|fs| fs.label == value),
-                "PARTUUID" => self.partition_uuid.eq_ignore_ascii_case(value),
-                "PARTLABEL" => self.partition_label == value,
-                _ => false,
-            }
-    }
-
-    fn is_device(&self, device: &str) -> bool {
-        match &self.name {
-            Name::Logical(group, name) => {
-                device == format!("/dev/{group}/{name}")
-                    || Path::new(device) == device_mapper::path(group, name)
-            }
-            Name::Partition(disk, number) => device_parts(device) == Some((*disk, Some(*number))),
-            Name::Disk(disk) => device_parts(device) == Some((*disk, None)),
-        }
-    }
-}
-
-/// Tells whether `device` is the kernel's name of a disk that `volume` is not on.
-pub fn is_on_another_disk(device: &str, volume: &Volume) -> bool {
-    let named = device_parts(device).map(|(disk, _)| disk);
-    named.is_some_and(|disk| volume.extents.iter().all(|extent| extent.disk != disk))
-}
-
 /// Lists the names of `volumes`, for messages.
 pub fn list_names<'v>(volumes: impl Iterator<Item = &'v Volume>) -> String {
     let names: Vec<String> = volumes.map(|volume| volume.name.to_string()).collect();
     names.join(", ")
 }
 
-/// Reads `/dev/sda2` as disk 0, partition 2, under any driver's names.
-fn device_parts(device: &str) -> Option<(usize, Option<u32>)> {
-    let name = device.strip_prefix("/dev/")?;
-    let number = |digits: &str| -> Option<Option<u32>> {
-        match digits {
-            "" => Some(None),
-            _ => digits.parse().ok().map(Some),
-        }
-    };
-    for prefix in ["sd", "vd", "xvd", "hd"] {
-        if let Some(rest) = name.strip_prefix(prefix) {
-            let letter = rest.bytes().next().filter(u8::is_ascii_lowercase)?;
-            return Some((usize::from(letter - b'a'), number(&rest[1..])?));
-        }
-    }
-    if let Some(rest) = name.strip_prefix("nvme") {
-        let (disk, rest) = rest.split_once("n1")?;
-        let digits = rest.strip_prefix('p').unwrap_or(rest);
-        return Some((disk.parse().ok()?, number(digits)?));
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::content::{FileSystem, Health};
     use super::*;
-
-    fn volume(name: Name) -> Volume {
-        Volume {
-            name,
-            extents: Vec::new(),
-            content: Content::FileSystem(FileSystem {
-                kind: "ext4",
-                uuid: "0a1b-22".into(),
-                label: "boot".into(),
-                health: Health::Sound,
-            }),
-            partition_uuid: "deadbeef-01".into(),
-            partition_label: String::new(),
-        }
-    }
-
-    #[test]
-    fn every_way_fstab_names_a_volume_is_understood() {
-        let part = volume(Name::Partition(0, 1));
-        let logical = volume(Name::Logical("V-A".into(), "root".into()));
-        for (spec, is_part, is_logical) in [
-            ("UUID=0A1B-22", true, true),
-            ("UUID=\"0a1b-22\"", true, true),
-            ("LABEL=boot", true, true),
-            ("LABEL=", false, false),
-            ("PARTUUID=DEADBEEF-01", true, true),
-            ("PARTLABEL=", false, false),
-            ("/dev/disk/by-uuid/0a1b-22", true, true),
-            ("/dev/disk/by-id/x", false, false),
-            ("/dev/sda1", true, false),
-            ("/dev/vda1", true, false),
-            ("/dev/nvme0n1p1", true, false),
-            ("/dev/sda", false, false),
-            ("/dev/sda11", false, false),
-            ("/dev/sdb1", false, false),
-            ("/dev/V-A/root", false, true),
-            ("/dev/mapper/V--A-root", false, true),
-            ("/dev/mapper/V-A-root", false, false),
-            ("/dev/", false, false),
-            ("/dev/sd", false, false),
-            ("/dev/sd\u{e9}1", false, false),
-            ("server:/export", false, false),
-        ] {
-            assert_eq!(part.is_named_by(spec), is_part, "{spec}");
-            assert_eq!(logical.is_named_by(spec), is_logical, "{spec}");
-        }
-    }
 
     #[test]
     fn reading_crosses_the_seams_of_a_volume() {

@@ -121,6 +121,44 @@ fn what_is_no_usable_image_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn other_formats_are_named_with_the_command_that_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let raw = plain_disk(dir);
+    for (name, format, options, what) in [
+        ("a.vhd", "vpc", "subformat=dynamic", "a VHD image"),
+        ("b.vhd", "vpc", "subformat=fixed", "a VHD image"),
+        ("c.vhdx", "vhdx", "subformat=dynamic", "a VHDX image"),
+        ("d.vdi", "vdi", "static=off", "a VDI image"),
+    ] {
+        let image = dir.join(name);
+        convert(&raw, format, &["-o", options], &image);
+        let seen = open(&image, None);
+        let refusal = seen.refusal();
+        assert!(refusal.contains(what), "{name}: {refusal}");
+        let stem = name.split('.').next().unwrap();
+        let command = format!("qemu-img convert -f {format} -O qcow2 {name} {stem}.qcow2");
+        assert!(refusal.contains(&command), "{name}: {refusal}");
+        let args = ["convert", "-f", format, "-O", "qcow2", text(&image)];
+        let better = dir.join("better.qcow2");
+        run("qemu-img", &[&args[..], &[text(&better)]].concat());
+        open(&better, None).assert_opened();
+    }
+    let iso = dir.join("e.iso");
+    let mut bytes = vec![0; 64 << 10];
+    bytes[32_769..32_774].copy_from_slice(b"CD001");
+    fs::write(&iso, bytes).unwrap();
+    assert!(open(&iso, None).refusal().contains("ISO image of a CD"));
+    let ovf = dir.join("f.ovf");
+    fs::write(&ovf, "<?xml version='1.0'?><Envelope/>").unwrap();
+    assert!(
+        open(&ovf, None)
+            .refusal()
+            .contains("description of a VM (OVF)")
+    );
+}
+
+#[test]
 fn a_qcow2_with_a_backing_file_is_refused_before_it_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

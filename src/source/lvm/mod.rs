@@ -67,6 +67,8 @@ pub struct LogicalVolume {
     pub group: String,
     /// The volume's name.
     pub name: String,
+    /// The UUIDs of the group and the volume, one after the other, without hyphens.
+    pub uuid: String,
     /// Where its bytes are, in order; or why they cannot be told.
     pub layout: Result<Vec<Stretch>, String>,
 }
@@ -167,11 +169,13 @@ impl Group {
             if !section.list("status").contains(&"VISIBLE") {
                 continue;
             }
-            let layout = layout(section, extent_size, pvs, &starts)
+            let layout = self
+                .layout(section, extent_size, pvs, &starts)
                 .with_context(|| format!("logical volume {name}"))?;
             volumes.push(LogicalVolume {
                 group: self.name.clone(),
                 name: name.to_owned(),
+                uuid: format!("{}{}", self.id, section.string("id")?).replace('-', ""),
                 layout,
             });
         }
@@ -179,65 +183,81 @@ impl Group {
     }
 }
 
-/// Returns where the bytes of a logical volume are; the inner error says why
-/// it is not of the kind that can be read.
-fn layout(
-    volume: &Section,
-    extent_size: u64,
-    pvs: &[PhysicalVolume],
-    starts: &HashMap<&str, Option<(usize, u64)>>,
-) -> Result<Result<Vec<Stretch>, String>> {
-    let count = volume.integer("segment_count")?;
-    if !(1..=MAX_SEGMENTS).contains(&count) {
-        return Err(anyhow!("{count} segments"));
-    }
-    let mut stretches: Vec<Stretch> = Vec::new();
-    let mut next_extent = 0;
-    for i in 1..=count {
-        let segment = volume
-            .section(&format!("segment{i}"))
-            .with_context(|| format!("segment {i} is missing"))?;
-        let kind = segment.string("type")?;
-        if kind != "striped" || segment.integer("stripe_count")? != 1 {
-            return Ok(Err(format!("an LVM volume of type {kind}, not linear")));
+impl Group {
+    /// Returns where the bytes of a logical volume are; the inner error says why
+    /// it is not of the kind that can be read.
+    fn layout(
+        &self,
+        volume: &Section,
+        extent_size: u64,
+        pvs: &[PhysicalVolume],
+        starts: &HashMap<&str, Option<(usize, u64)>>,
+    ) -> Result<Result<Vec<Stretch>, String>> {
+        let count = volume.integer("segment_count")?;
+        if !(1..=MAX_SEGMENTS).contains(&count) {
+            return Err(anyhow!("{count} segments"));
         }
-        let (place, first) = segment.pair("stripes")?;
-        // Another volume's name stands here while `pvmove` is at work.
-        let Some(Some((pv, start))) = starts.get(place) else {
-            return Ok(Err(format!(
-                "partly on {place}, an LVM physical volume that is not in this image"
-            )));
-        };
-        let length = segment.integer("extent_count")?;
-        if segment.integer("start_extent")? != next_extent || first < 0 || length < 1 {
-            return Err(anyhow!("segment {i} has an impossible range"));
-        }
-        let bytes = |extents: i64| u64::try_from(extents).ok()?.checked_mul(extent_size);
-        let stretch = (|| {
-            let offset = bytes(first)?.checked_add(*start)?;
-            let size_bytes = bytes(length)?;
-            let end = offset.checked_add(size_bytes)?;
-            (end <= pvs[*pv].size_bytes).then_some(Stretch {
-                pv: *pv,
-                offset,
-                size_bytes,
-            })
-        })()
-        .with_context(|| {
-            format!(
-                "segment {i} ends beyond {}: the image was cut off, copy it again",
-                pvs[*pv].place
-            )
-        })?;
-        next_extent += length;
-        match stretches.last_mut() {
-            Some(last) if last.pv == *pv && last.offset + last.size_bytes == stretch.offset => {
-                last.size_bytes += stretch.size_bytes;
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut next_extent = 0;
+        for i in 1..=count {
+            let segment = volume
+                .section(&format!("segment{i}"))
+                .with_context(|| format!("segment {i} is missing"))?;
+            let kind = segment.string("type")?;
+            if kind != "striped" || segment.integer("stripe_count")? != 1 {
+                return Ok(Err(format!("an LVM volume of type {kind}, not linear")));
             }
-            _ => stretches.push(stretch),
+            let (place, first) = segment.pair("stripes")?;
+            // Another volume's name stands here while `pvmove` is at work.
+            let Some(Some((pv, start))) = starts.get(place) else {
+                return Ok(Err(self.missing(place)));
+            };
+            let length = segment.integer("extent_count")?;
+            if segment.integer("start_extent")? != next_extent || first < 0 || length < 1 {
+                return Err(anyhow!("segment {i} has an impossible range"));
+            }
+            let bytes = |extents: i64| u64::try_from(extents).ok()?.checked_mul(extent_size);
+            let stretch = (|| {
+                let offset = bytes(first)?.checked_add(*start)?;
+                let size_bytes = bytes(length)?;
+                let end = offset.checked_add(size_bytes)?;
+                (end <= pvs[*pv].size_bytes).then_some(Stretch {
+                    pv: *pv,
+                    offset,
+                    size_bytes,
+                })
+            })()
+            .with_context(|| {
+                format!(
+                    "segment {i} ends beyond {}: the image was cut off, copy it again",
+                    pvs[*pv].place
+                )
+            })?;
+            next_extent += length;
+            match stretches.last_mut() {
+                Some(last) if last.pv == *pv && last.offset + last.size_bytes == stretch.offset => {
+                    last.size_bytes += stretch.size_bytes;
+                }
+                _ => stretches.push(stretch),
+            }
         }
+        Ok(Ok(stretches))
     }
-    Ok(Ok(stretches))
+
+    /// Says which physical volume is not here, as far as the metadata know it.
+    fn missing(&self, place: &str) -> String {
+        let physical = self.section.section("physical_volumes");
+        let Some(section) = physical.and_then(|all| all.section(place)) else {
+            return format!("partly on {place}, which only LVM itself can read");
+        };
+        let device = section.string("device").unwrap_or("unknown");
+        let uuid = section.string("id").unwrap_or("unknown");
+        format!(
+            "partly on {place} of {}, an LVM physical volume that is not in this image \
+             (last seen as {device}, UUID {uuid})",
+            self.name
+        )
+    }
 }
 
 fn sectors(count: i64) -> Result<u64> {

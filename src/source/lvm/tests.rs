@@ -82,13 +82,17 @@ fn volumes_are_found_by_their_extents_also_over_two_disks() {
     let root = LogicalVolume {
         group: "VA".into(),
         name: "root".into(),
+        uuid: volumes[0].uuid.clone(),
         layout: Ok(vec![stretch(1, 0, 4), stretch(1, 6, 8), stretch(0, 0, 4)]),
     };
     let back = LogicalVolume {
         group: "VA".into(),
         name: "back".into(),
+        uuid: volumes[1].uuid.clone(),
         layout: Ok(vec![stretch(1, 4, 2)]),
     };
+    assert_eq!(volumes[0].uuid.len(), 64);
+    assert_ne!(volumes[0].uuid, volumes[1].uuid);
     assert_eq!(volumes, [root, back]);
 }
 

@@ -1,4 +1,7 @@
-//! Partition tables: GPT by the `gpt` crate, MBR with logical partitions here.
+//! Partition tables: GPT by the `gpt` crate, DOS's with logical partitions in [`mbr`].
+
+mod mbr;
+mod partition;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,28 +13,13 @@ use gpt::partition::file_read_partitions;
 
 use crate::failure::{Class, Classify};
 use crate::refuse;
+use mbr::Table;
+use partition::SECTOR;
+
+pub use partition::Partition;
 
 /// More partitions than any real disk has.
 const MAX_PARTITIONS: u32 = 1024;
-/// More logical partitions than any real disk has; ends a circle of them.
-const MAX_LOGICAL: u32 = 60;
-const PROTECTIVE: u8 = 0xee;
-const SECTOR: u64 = 512;
-
-/// One partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
-    /// As in `/dev/sda2`.
-    pub number: u32,
-    /// Where it starts.
-    pub offset: u64,
-    /// How long it is.
-    pub size_bytes: u64,
-    /// As fstab writes it after `PARTUUID=`.
-    pub uuid: String,
-    /// As fstab writes it after `PARTLABEL=`; empty without one.
-    pub label: String,
-}
 
 /// Reads the partition table of a disk; `None` when it has none.
 ///
@@ -44,17 +32,10 @@ pub fn read(disk: &File, size_bytes: u64) -> Result<Option<Vec<Partition>>> {
     let mut boot_sector = [0; 512];
     disk.read_exact_at(&mut boot_sector, 0)
         .context("reading the first sector")?;
-    let Some(entries) = mbr_entries(&boot_sector) else {
-        return Ok(None);
-    };
-    let partitions = if entries.iter().any(|entry| entry.kind == PROTECTIVE) {
-        read_gpt(disk).class(Class::Refused)?
-    } else {
-        let signature = word(&boot_sector, 440);
-        match read_mbr(disk, &entries, signature)? {
-            Some(partitions) => partitions,
-            None => return Ok(None),
-        }
+    let partitions = match mbr::read(disk, &boot_sector)? {
+        Table::None => return Ok(None),
+        Table::Protective => read_gpt(disk).class(Class::Refused)?,
+        Table::Partitions(partitions) => partitions,
     };
     for partition in &partitions {
         let end = partition.offset.checked_add(partition.size_bytes);
@@ -117,103 +98,10 @@ fn read_gpt_entries(
             size_bytes,
             uuid: entry.part_guid.to_string(),
             label: entry.name.clone(),
+            kind: entry.part_type_guid.guid.to_string(),
         });
     }
     Ok(partitions)
-}
-
-/// An entry of a DOS partition table, in sectors.
-#[derive(Clone, Copy)]
-struct MbrEntry {
-    status: u8,
-    kind: u8,
-    start: u32,
-    length: u32,
-}
-
-impl MbrEntry {
-    fn is_extended(self) -> bool {
-        matches!(self.kind, 0x05 | 0x0f | 0x85)
-    }
-
-    fn partition(self, number: u32, base: u64, signature: u32) -> Partition {
-        Partition {
-            number,
-            offset: (base + u64::from(self.start)) * SECTOR,
-            size_bytes: u64::from(self.length) * SECTOR,
-            uuid: format!("{signature:08x}-{number:02x}"),
-            label: String::new(),
-        }
-    }
-}
-
-/// Returns the four entries, or `None` when this is no partition table.
-fn mbr_entries(sector: &[u8; 512]) -> Option<[MbrEntry; 4]> {
-    let entries = [446, 462, 478, 494].map(|at| MbrEntry {
-        status: sector[at],
-        kind: sector[at + 4],
-        start: word(sector, at + 8),
-        length: word(sector, at + 12),
-    });
-    // A bare FAT or NTFS ends in the same two bytes; its code makes no sense as entries.
-    let sensible = |entry: &MbrEntry| matches!(entry.status, 0 | 0x80);
-    let used = |entry: &MbrEntry| entry.kind != 0 && entry.length != 0;
-    let is_table = sector[510..] == [0x55, 0xaa]
-        && entries.iter().all(sensible)
-        && entries.iter().any(used)
-        && sector[54..57] != *b"FAT"
-        && sector[82..85] != *b"FAT";
-    is_table.then_some(entries)
-}
-
-fn read_mbr(
-    disk: &File,
-    entries: &[MbrEntry; 4],
-    signature: u32,
-) -> Result<Option<Vec<Partition>>> {
-    let mut partitions = Vec::new();
-    for (entry, number) in entries.iter().zip(1..) {
-        if entry.is_extended() {
-            read_logical(disk, u64::from(entry.start), signature, &mut partitions)?;
-        } else if entry.kind != 0 && entry.length != 0 {
-            partitions.push(entry.partition(number, 0, signature));
-        }
-    }
-    partitions.sort_by_key(|partition| partition.number);
-    Ok((!partitions.is_empty()).then_some(partitions))
-}
-
-/// Follows the chain of logical partitions that starts at sector `first`.
-fn read_logical(
-    disk: &File,
-    first: u64,
-    signature: u32,
-    partitions: &mut Vec<Partition>,
-) -> Result<()> {
-    let mut at = first;
-    for number in 5..5 + MAX_LOGICAL {
-        let mut sector = [0; 512];
-        disk.read_exact_at(&mut sector, at * SECTOR)
-            .context(
-                "reading the table of logical partitions; the image was cut off, copy it again",
-            )
-            .class(Class::Refused)?;
-        let Some([own, next, ..]) = mbr_entries(&sector) else {
-            return Ok(());
-        };
-        if own.kind != 0 && own.length != 0 {
-            partitions.push(own.partition(number, at, signature));
-        }
-        if !next.is_extended() || next.start == 0 {
-            return Ok(());
-        }
-        at = first + u64::from(next.start);
-    }
-    refuse!("it has more than {MAX_LOGICAL} logical partitions, or they form a circle")
-}
-
-fn word(sector: &[u8; 512], at: usize) -> u32 {
-    u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]])
 }
 
 #[cfg(test)]
@@ -269,6 +157,25 @@ mod tests {
             [(1, 2048, 4096), (5, 10240, 2048), (6, 18432, 4096)]
         );
         assert_eq!(found[1].uuid, "deadbeef-05");
+    }
+
+    #[test]
+    fn a_link_of_the_chain_without_a_partition_has_no_number() {
+        let disk = Disk::new(64 << 20)
+            .table(0, &[(0x05, 8192, 40960), (0x05, 61440, 4096)])
+            .table(8192, &[(0, 0, 0), (0x05, 8192, 8192)])
+            .table(16384, &[(0x83, 2048, 4096), (0x05, 16384, 8192)])
+            .table(
+                24576,
+                &[(0x05, 24576, 8192), (0x83, 2048, 1024), (0x83, 7, 99_999)],
+            )
+            .table(32768, &[(0x83, 2048, 1024)])
+            .table(61440, &[(0x83, 1024, 512)]);
+        let found = disk.read().unwrap().unwrap();
+        let starts: Vec<(u32, u64)> = found.iter().map(|p| (p.number, p.offset / 512)).collect();
+        let expected = [(5, 18432), (6, 26624), (7, 34816), (8, 62464)];
+        assert_eq!(starts, expected);
+        assert_eq!(found[3].uuid, "deadbeef-08");
     }
 
     #[test]
