@@ -15,13 +15,15 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::tree::dirs::OPEN_DIR;
 
-/// Removes the directory `dir` with all that is in it; absent is fine.
+/// Removes the directory `dir` with all that is in it, or the symbolic link
+/// `dir`; absent is fine.
 ///
 /// # Errors
 /// When an entry cannot be removed.
 pub fn remove(dir: &Path) -> Result<()> {
     let top = match openat(AT_FDCWD, dir, OPEN_DIR, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOTDIR) if dir.is_symlink() => return Ok(fs::remove_file(dir)?),
         other => other?,
     };
     let mut moved = 0;
@@ -113,7 +115,10 @@ mod tests {
         }
         remove(&root).unwrap();
         assert!(!root.exists());
-        assert!(outside.join(".1").exists());
         remove(&root).unwrap();
+        symlink(&outside, &root).unwrap();
+        remove(&root).unwrap();
+        assert!(!root.is_symlink());
+        assert!(outside.join(".1").exists());
     }
 }
