@@ -104,8 +104,8 @@ fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Re
         found.os_name, found.kernel.release, found.cpu_level
     ));
     if let Some(level) = release.cpu_level.filter(|level| *level < found.cpu_level) {
-        progress.note(&format!(
-            "warning: release.yaml says {level}, but the system's own libraries need {}",
+        progress.warn(&format!(
+            "release.yaml says {level}, but the system's own libraries need {}",
             found.cpu_level
         ));
     }

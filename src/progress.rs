@@ -107,13 +107,49 @@ pub trait Progress: Sync {
     /// Ends the last step.
     fn finish(&self);
     /// Tells the user something worth a line of its own.
-    fn note(&self, text: &str);
+    fn tell(&self, note: Note);
+
+    /// Tells something that is neither of the following.
+    fn note(&self, text: &str) {
+        self.tell(Note::Remark(text.to_owned()));
+    }
+
+    /// Tells what of a source is not packed, and why.
+    fn leave_out(&self, what: &str) {
+        self.tell(Note::LeftOut(what.to_owned()));
+    }
+
+    /// Tells what is probably not as it should be.
+    fn warn(&self, text: &str) {
+        self.tell(Note::Warning(text.to_owned()));
+    }
+}
+
+/// Something worth a line of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// What of a source is not packed, and why.
+    LeftOut(String),
+    /// What is probably not as it should be.
+    Warning(String),
+    /// Anything else.
+    Remark(String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::LeftOut(what) => write!(f, "left out {what}"),
+            Note::Warning(text) => write!(f, "warning: {text}"),
+            Note::Remark(text) => f.write_str(text),
+        }
+    }
 }
 
 /// Passes everything on, and keeps what was told in lines of their own.
 pub struct Recorder<'a> {
     to: &'a dyn Progress,
-    notes: Mutex<Vec<String>>,
+    notes: Mutex<Vec<Note>>,
 }
 
 impl<'a> Recorder<'a> {
@@ -126,7 +162,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Returns what was told.
-    pub fn into_notes(self) -> Vec<String> {
+    pub fn into_notes(self) -> Vec<Note> {
         self.notes
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
@@ -146,10 +182,10 @@ impl Progress for Recorder<'_> {
         self.to.finish();
     }
 
-    fn note(&self, text: &str) {
+    fn tell(&self, note: Note) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.push(text.to_owned());
-        self.to.note(text);
+        notes.push(note.clone());
+        self.to.tell(note);
     }
 }
 
@@ -160,5 +196,5 @@ impl Progress for Silent {
     fn start(&self, _step: Step, _total_bytes: Option<u64>) {}
     fn advance(&self, _bytes: u64) {}
     fn finish(&self) {}
-    fn note(&self, _text: &str) {}
+    fn tell(&self, _note: Note) {}
 }

@@ -27,18 +27,27 @@ impl Sha {
     /// # Errors
     /// When it cannot be read.
     pub fn of_file(path: &Path) -> Result<Sha> {
-        let read = || -> Result<Sha> {
-            let mut file = File::open(path)?;
-            let mut hasher = Sha256::new();
-            let mut buffer = vec![0; READ_BYTES];
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => return Ok(Sha(hasher.finalize().into())),
-                    n => hasher.update(&buffer[..n]),
+        let read = || Sha::of_reader(File::open(path)?, &|_| Ok(()));
+        read().with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Digests all that `reader` gives; `advance` is told after each piece how many
+    /// bytes it had, and may end it.
+    ///
+    /// # Errors
+    /// When it cannot be read, and those of `advance`.
+    pub fn of_reader(mut reader: impl Read, advance: &dyn Fn(u64) -> Result<()>) -> Result<Sha> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(Sha(hasher.finalize().into())),
+                n => {
+                    hasher.update(&buffer[..n]);
+                    advance(n as u64)?;
                 }
             }
-        };
-        read().with_context(|| format!("reading {}", path.display()))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Session, threads, title};
 use crate::build::{self as build_flow, BuildOptions, Built};
 use crate::bundle::{Codec, PackMode, PackPlan};
 use crate::failure::{Class, Classify};
-use crate::progress::{Progress, Recorder};
+use crate::progress::{Note, Progress, Recorder};
 use crate::{signals, source};
 
 /// The one that clap would make is one line, wider than the help.
@@ -152,10 +152,10 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
 }
 
 /// Tells what was made: a line, and for programs all of it.
-fn tell(session: &Session, options: &BuildOptions, built: &Built, notes: &[String]) -> Result<()> {
+fn tell(session: &Session, options: &BuildOptions, built: &Built, notes: &[Note]) -> Result<()> {
     let (output, source) = (&options.output, &options.source);
     if options.result.is_some() || session.ui.is_json() {
-        let result = BuildResult::new(output, source, built, notes)?;
+        let result = BuildResult::new(output, source, built, notes, &session.ui)?;
         if let Some(path) = &options.result {
             result.write(path)?;
         }

@@ -1,5 +1,6 @@
 //! What `build` made, for the pipeline that called it.
 
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -7,7 +8,9 @@ use serde::Serialize;
 
 use crate::build::Built;
 use crate::bundle::KeyId;
+use crate::progress::{Note, Progress, Step};
 use crate::sha::Sha;
+use crate::signals;
 use crate::system::draft::Draft;
 
 /// The content of the file that `build --result` writes, and of the last line of
@@ -43,7 +46,7 @@ pub struct BuildResult<'a> {
 }
 
 impl<'a> BuildResult<'a> {
-    /// Describes the bundle in `output`, made from `source`; `notes` were told
+    /// Describes the bundle in `output`, made from `source`; `told` was told
     /// meanwhile.
     ///
     /// # Errors
@@ -52,31 +55,37 @@ impl<'a> BuildResult<'a> {
         output: &Path,
         source: &Path,
         built: &'a Built,
-        notes: &'a [String],
+        told: &'a [Note],
+        progress: &dyn Progress,
     ) -> Result<BuildResult<'a>> {
-        let starting = |prefix| -> Vec<&str> {
-            let notes = notes.iter().map(String::as_str);
-            notes.filter(|note| note.starts_with(prefix)).collect()
-        };
-        let (left_out, warnings) = (starting("left out "), starting("warning: "));
-        let is_else = |note: &&str| !left_out.contains(note) && !warnings.contains(note);
+        let (mut left_out, mut warnings, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        for note in told {
+            match note {
+                Note::LeftOut(what) => left_out.push(&**what),
+                Note::Warning(text) => warnings.push(&**text),
+                Note::Remark(text) => notes.push(&**text),
+            }
+        }
         let manifest = &built.manifest;
         let meta = output.metadata();
         Ok(BuildResult {
             format: 1,
             file: output.display().to_string(),
-            sha256: Sha::of_file(output)?,
+            sha256: digest(output, progress)?,
             bytes: meta
                 .with_context(|| format!("looking at {}", output.display()))?
                 .len(),
             product: &manifest.product,
             version: &manifest.version,
             tree_digest: manifest.tree.digest,
-            notes: notes.iter().map(String::as_str).filter(is_else).collect(),
             left_out,
             warnings,
+            notes,
             source: source.display().to_string(),
-            source_sha256: source.is_file().then(|| Sha::of_file(source)).transpose()?,
+            source_sha256: source
+                .is_file()
+                .then(|| digest(source, progress))
+                .transpose()?,
             signers: built.signer.clone().into_iter().collect(),
             tool: concat!("va-upgrade ", env!("CARGO_PKG_VERSION")),
         })
@@ -94,4 +103,20 @@ impl<'a> BuildResult<'a> {
         };
         write().with_context(|| format!("writing {}; the bundle is whole", path.display()))
     }
+}
+
+fn digest(path: &Path, progress: &dyn Progress) -> Result<Sha> {
+    let read = || -> Result<Sha> {
+        let file = File::open(path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let total = file.metadata()?.len();
+        progress.start(Step::Read(name.into_owned()), Some(total));
+        Sha::of_reader(file, &|bytes| {
+            progress.advance(bytes);
+            signals::check()
+        })
+    };
+    let sha = read().with_context(|| format!("reading {}", path.display()))?;
+    progress.finish();
+    Ok(sha)
 }

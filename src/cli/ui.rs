@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::printable;
-use crate::progress::{Progress, Step};
+use crate::progress::{Note, Progress, Step};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -268,8 +268,8 @@ impl Progress for Ui {
         self.state().end(self.mode);
     }
 
-    fn note(&self, text: &str) {
-        let text = printable(text);
+    fn tell(&self, note: Note) {
+        let text = printable(&note.to_string());
         let state = self.state();
         match (&state.bar, self.mode) {
             (Some(bar), _) => bar.println(text),

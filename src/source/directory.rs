@@ -92,8 +92,8 @@ fn rebuild<'a>(
             continue;
         }
         if Owner::of(&path) == Owner::Customer || mount.is_data(&options.data_volumes) {
-            progress.note(&format!(
-                "left out {} ({}): not a part of the system",
+            progress.leave_out(&format!(
+                "{} ({}): not a part of the system",
                 path.display(),
                 mount.source
             ));

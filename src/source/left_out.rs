@@ -35,8 +35,8 @@ impl Disks<'_, '_> {
             } else {
                 self.reason(volume, &units)
             };
-            let line = format!("left out {} ({what}): {reason}", volume.name);
-            self.progress.note(&line);
+            let line = format!("{} ({what}): {reason}", volume.name);
+            self.progress.leave_out(&line);
         }
         Ok(())
     }

@@ -141,7 +141,7 @@ impl<'a, 'i> Disks<'a, 'i> {
     pub fn leave_out(&self, line: &Line, reason: &str) {
         let point = line.mount_point.display();
         self.progress
-            .note(&format!("left out {point} ({}): {reason}", line.source));
+            .leave_out(&format!("{point} ({}): {reason}", line.source));
     }
 
     /// Returns the first volume that `line` means.

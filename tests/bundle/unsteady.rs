@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use va_upgrade::bundle::pack;
 use va_upgrade::failure::{Class, class_of};
-use va_upgrade::progress::{Progress, Step};
+use va_upgrade::progress::{Note, Progress, Step};
 
 use crate::kit::*;
 
@@ -47,7 +47,7 @@ impl Progress for Meddler<'_> {
         self.come_to(Point::Packing);
     }
     fn finish(&self) {}
-    fn note(&self, _: &str) {}
+    fn tell(&self, _: Note) {}
 }
 
 /// Packs a tree that is meddled with, which must be refused with these words.

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use va_upgrade::failure::{Class, class_of};
-use va_upgrade::progress::{Progress, Step};
+use va_upgrade::progress::{Note, Progress, Step};
 use va_upgrade::signals;
 use va_upgrade::source::{self, SourceOptions};
 use va_upgrade::system::Host;
@@ -305,7 +305,7 @@ impl Progress for Printer {
 
     fn finish(&self) {}
 
-    fn note(&self, text: &str) {
-        println!("@note {text}");
+    fn tell(&self, note: Note) {
+        println!("@note {note}");
     }
 }

@@ -86,21 +86,21 @@ impl Listing {
     /// Tells what is not packed, and which patterns did nothing about that.
     pub fn tell_left_out(&self, progress: &dyn Progress) {
         if self.hides_trusted {
-            progress.note(
-                "left out trusted.* attributes, if there are any: they cannot be seen in a user \
-                 namespace or without root rights",
+            progress.leave_out(
+                "trusted.* attributes, if there are any: they cannot be seen in a user namespace \
+                 or without root rights",
             );
         }
         for pattern in &self.idle_patterns {
-            progress.note(&format!(
+            progress.warn(&format!(
                 "exclude pattern {pattern:?} of release.yaml leaves out nothing"
             ));
         }
         for path in &self.left_out.swap_files {
-            progress.note(&format!("left out swap file /{}", show(path)));
+            progress.leave_out(&format!("/{}: a swap file", show(path)));
         }
         if self.left_out.sockets > 0 {
-            progress.note(&format!("left out {} sockets", self.left_out.sockets));
+            progress.leave_out(&format!("{} sockets", self.left_out.sockets));
         }
     }
 }

@@ -84,13 +84,13 @@ pub fn open(path: &Path, progress: &dyn Progress) -> Result<Vec<Disk>> {
             manifest::check(&text, &members, &needed, progress)?;
             progress.finish();
         }
-        None => progress.note(&format!(
+        None => progress.warn(&format!(
             "{shown} has no manifest (.mf), so its digests cannot be checked"
         )),
     }
     for disk in &envelope.loose {
-        progress.note(&format!(
-            "left out {}: no controller of the machine has it",
+        progress.leave_out(&format!(
+            "{}: no controller of the machine has it",
             disk.name()
         ));
     }
