@@ -1,5 +1,6 @@
 //! `guestmount`: opens what needs device-mapper or a driver this kernel lacks.
 
+use std::collections::HashMap;
 use std::env;
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use anyhow::{Context, Result};
 use super::raw::RawImage;
 use super::words::last_words;
 use crate::system::{Cmd, Mount, Mounted, System};
+use crate::tree::path::show;
 use crate::tree::resolve;
+use crate::tree::walk::walk;
 use crate::{refuse, signals};
 
 /// The guest boots in this time even without KVM on a busy machine.
@@ -38,6 +41,39 @@ pub fn mount<'a>(
     }
     mounts.push(Mounted::adopt(sys, at));
     Ok(())
+}
+
+/// Refuses a tree in which guestmount shows the names of one file as files apart:
+/// the kernel gives each of its names an inode number of its own.
+///
+/// # Errors
+/// Class `Refused`, with the command that makes an archive of the system.
+pub fn check_links(tree: &Path, shown: &Path) -> Result<()> {
+    let mut lacking: HashMap<(u64, u64), (u64, Vec<u8>)> = HashMap::new();
+    walk(tree, &[], &mut |found| {
+        let links = found.links();
+        if links > 1 {
+            let path = || (links, found.path.to_owned());
+            let left = &mut lacking.entry(found.inode()).or_insert_with(path).0;
+            *left = left.saturating_sub(1);
+        }
+        Ok(())
+    })?;
+    let mut split: Vec<_> = lacking
+        .into_values()
+        .filter(|(left, _)| *left > 0)
+        .collect();
+    split.sort();
+    let Some((_, path)) = split.first() else {
+        return Ok(());
+    };
+    let shown = shown.display();
+    refuse!(
+        "guestmount shows hard links as copies, such as /{}; make an archive of the system and \
+         give that: `guestfish --ro -a {shown} -i tar-out / root.tar numericowner:true \
+         xattrs:true acls:true selinux:true`",
+        show(path)
+    )
 }
 
 fn command(disks: &[RawImage], at: &Path) -> Cmd {

@@ -146,7 +146,8 @@ impl<'a> Disks<'a, '_> {
             }
             mounts.extend(guest::cover(self.sys, at, &line.mount_point)?);
         }
-        self.name_left_out(&named, &[], at)
+        self.name_left_out(&named, &[], at)?;
+        guest::check_links(at, self.source)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::signals;
 /// The most extents kept of one file; smaller holes are then stored as zeros.
 const MAX_EXTENTS: usize = 1 << 16;
 const FIRST_MIN_HOLE: u64 = 4096;
+const BLOCK: usize = 4096;
 
 /// A stretch of data in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +45,58 @@ pub fn data_extents(file: &File, stat: &FileStat) -> Result<Vec<Extent>> {
             length: size,
         }]);
     }
+    let extents = bounded(|min_hole| seek_extents(file, size, min_hole))?;
+    match extents.as_slice() {
+        [only] if only.length == size && size - allocated >= FIRST_MIN_HOLE => {
+            bounded(|min_hole| zero_extents(file, size, min_hole))
+        }
+        _ => Ok(extents),
+    }
+}
+
+/// Calls `list` with ever larger holes that count, until there are not too many.
+fn bounded(list: impl Fn(u64) -> Result<Option<Vec<Extent>>>) -> Result<Vec<Extent>> {
     let mut min_hole = FIRST_MIN_HOLE;
     loop {
-        match seek_extents(file, size, min_hole)? {
+        match list(min_hole)? {
             Some(extents) => return Ok(extents),
             None => min_hole *= 16,
         }
+    }
+}
+
+/// Lists the extents of a file on a file system that says how much is allocated
+/// but not where, as FUSE's do without lseek(2): what is zero is a hole.
+fn zero_extents(file: &File, size: u64, min_hole: u64) -> Result<Option<Vec<Extent>>> {
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < size {
+        signals::check()?;
+        let step = usize::try_from(size - at).map_or(buffer.len(), |l| l.min(buffer.len()));
+        file.read_exact_at(&mut buffer[..step], at)
+            .context("the file has become shorter meanwhile")?;
+        for block in buffer[..step].chunks(BLOCK) {
+            let length = block.len() as u64;
+            if block.iter().any(|byte| *byte != 0) {
+                push(&mut extents, Extent { offset: at, length }, min_hole);
+            }
+            at += length;
+        }
+        if extents.len() > MAX_EXTENTS {
+            return Ok(None);
+        }
+    }
+    Ok(Some(extents))
+}
+
+/// Adds an extent, joining it with the last one if less than `min_hole` parts them.
+fn push(extents: &mut Vec<Extent>, next: Extent, min_hole: u64) {
+    match extents.last_mut() {
+        Some(last) if next.offset - last.end() < min_hole => {
+            last.length = next.end() - last.offset;
+        }
+        _ => extents.push(next),
     }
 }
 
@@ -64,13 +111,11 @@ fn seek_extents(file: &File, size: u64, min_hole: u64) -> Result<Option<Vec<Exte
         };
         let hole = seek(file, data, Whence::SeekHole).context("looking for a hole")?;
         let (data, hole) = (data.min(size), hole.min(size));
-        match extents.last_mut() {
-            Some(last) if data - last.end() < min_hole => last.length = hole - last.offset,
-            _ => extents.push(Extent {
-                offset: data,
-                length: hole - data,
-            }),
-        }
+        let next = Extent {
+            offset: data,
+            length: hole - data,
+        };
+        push(&mut extents, next, min_hole);
         if extents.len() > MAX_EXTENTS {
             return Ok(None);
         }
@@ -122,6 +167,21 @@ pub fn read_data(
 mod tests {
     use super::*;
     use nix::sys::stat::fstat;
+
+    #[test]
+    fn where_the_file_system_cannot_tell_zeros_are_holes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(3 << 20).unwrap();
+        file.write_all_at(&[1; 10], (1 << 20) + 5000).unwrap();
+        file.write_all_at(&[1; 10], (3 << 20) - 10).unwrap();
+        let list = |min_hole| zero_extents(&file, 3 << 20, min_hole).unwrap().unwrap();
+        let extents = [(1 << 20) + 4096, (3 << 20) - 4096].map(|offset| Extent {
+            offset,
+            length: 4096,
+        });
+        assert_eq!(list(FIRST_MIN_HOLE), extents);
+        assert_eq!(list(4 << 20).len(), 1);
+    }
 
     #[test]
     fn data_is_found_between_holes_at_both_ends() {

@@ -104,6 +104,26 @@ fn guestmount_is_used_where_it_is_installed_and_the_customers_data_are_hidden() 
 }
 
 #[test]
+fn links_that_a_guest_shows_as_copies_are_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = striped(dir.path(), false);
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("bin")).unwrap();
+    for name in ["gone", "bin/first", "bin/second"] {
+        fs::write(tree.join(name), "x").unwrap();
+    }
+    fs::hard_link(tree.join("bin/first"), tree.join("bin/same")).unwrap();
+    open_by_guest(dir.path(), &disk, "", "", &[]).assert_opened();
+    // To whoever looks at the tree, this is one name of two.
+    fs::hard_link(tree.join("bin/second"), dir.path().join("elsewhere")).unwrap();
+    let seen = open_by_guest(dir.path(), &disk, "", "", &[]);
+    let refusal = seen.refusal();
+    for word in ["/bin/second", "guestfish --ro -a", "striped.raw", "tar-out"] {
+        assert!(refusal.contains(word), "{refusal}");
+    }
+}
+
+#[test]
 fn what_may_be_the_data_volume_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let disk = striped(dir.path(), true);
