@@ -31,6 +31,7 @@ use crate::refuse;
 use crate::source::{self, SourceOptions};
 use crate::system::System;
 use crate::system::draft::check_output;
+use crate::tree::walk::is_hollow;
 
 /// What to build, and how.
 pub struct BuildOptions {
@@ -144,15 +145,32 @@ fn check_outputs(options: &BuildOptions) -> Result<PathBuf> {
     ];
     inputs.extend(options.key.as_deref().map(|key| ("the key", key)));
     let output = check_output(&options.output, &inputs)?;
-    if let Some(result) = &options.result
-        && check_output(result, &inputs)? == output
-    {
-        refuse!(
-            "{} is the bundle; give the result another name",
-            result.display()
-        );
+    refuse_inside(&output, &options.source)?;
+    if let Some(result) = &options.result {
+        let place = check_output(result, &inputs)?;
+        refuse_inside(&place, &options.source)?;
+        if place == output {
+            refuse!(
+                "{} is the bundle; give the result another name",
+                result.display()
+            );
+        }
     }
     Ok(output)
+}
+
+/// Refuses to write into the tree that is packed.
+fn refuse_inside(output: &Path, source: &Path) -> Result<()> {
+    let tree = fs::canonicalize(source).unwrap_or_default();
+    let inside = output.strip_prefix(&tree).ok();
+    if tree.is_dir() && inside.is_some_and(|path| !is_hollow(path)) {
+        refuse!(
+            "{} is in {}, which is to be packed; name a file elsewhere",
+            output.display(),
+            source.display()
+        );
+    }
+    Ok(())
 }
 
 /// Reads `SOURCE_DATE_EPOCH`, the time that stands in the bundle.

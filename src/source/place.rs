@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::opened::SourceOptions;
 use crate::refuse;
-use crate::system::{Mount, Mounted, System};
+use crate::system::{Mount, Mounted, System, files};
 
 const PLACES: [&str; 4] = ["/mnt", "/media", "/srv", "/opt"];
 
@@ -22,13 +22,10 @@ pub fn make<'a>(
     source: &Path,
     options: &SourceOptions,
 ) -> Result<Mounted<'a>> {
-    let current = env::current_dir().unwrap_or_default();
-    let mut visible: Vec<&Path> = vec![source, &current];
-    visible.extend(options.keep_visible.iter().map(PathBuf::as_path));
-    let Some(place) = choose(&visible, &PLACES) else {
+    let Some(place) = choose(&visible(source, options), &PLACES) else {
         refuse!(
             "{} must all stay visible, so the image cannot be mounted; \
-             move the source or the output elsewhere",
+             move the source, the output or TMPDIR elsewhere",
             PLACES.join(", ")
         );
     };
@@ -40,8 +37,16 @@ pub fn make<'a>(
     )
 }
 
+/// Returns what is used by its name while the source is open.
+fn visible(source: &Path, options: &SourceOptions) -> Vec<PathBuf> {
+    let current = env::current_dir().unwrap_or_default();
+    let mut visible = vec![source.to_owned(), current, files::temp_dir()];
+    visible.extend_from_slice(&options.keep_visible);
+    visible
+}
+
 /// Returns the first of `places` that is a directory with none of `visible` below.
-fn choose(visible: &[&Path], places: &[&str]) -> Option<PathBuf> {
+fn choose(visible: &[PathBuf], places: &[&str]) -> Option<PathBuf> {
     places
         .iter()
         .filter_map(|place| fs::canonicalize(place).ok())
@@ -68,8 +73,22 @@ mod tests {
         let places = [missing.as_str(), first.as_str(), second.as_str()];
         assert_eq!(choose(&[], &places), Some(PathBuf::from(&first)));
         let source = dir.path().join("first/deep/../deep/disk.raw");
-        assert_eq!(choose(&[&source], &places), Some(PathBuf::from(&second)));
+        let only = [source.clone()];
+        assert_eq!(choose(&only, &places), Some(PathBuf::from(&second)));
         let output = dir.path().join("second");
-        assert_eq!(choose(&[&source, &output], &places), None);
+        assert_eq!(choose(&[source, output], &places), None);
+    }
+
+    #[test]
+    fn the_directory_for_temporary_files_stays_visible() {
+        let options = SourceOptions {
+            keep_visible: vec!["/opt/x.vab".into()],
+            ..SourceOptions::default()
+        };
+        let visible = visible(Path::new("/mnt/disk.raw"), &options);
+        for path in ["/mnt/disk.raw", "/opt/x.vab"].map(PathBuf::from) {
+            assert!(visible.contains(&path), "{visible:?}");
+        }
+        assert!(visible.contains(&files::temp_dir()), "{visible:?}");
     }
 }

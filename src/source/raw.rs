@@ -58,9 +58,10 @@ impl RawImage {
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
         if free < data_bytes.saturating_add(SPARE_BYTES) {
             refuse!(
-                "{} has {free} bytes free, the disk's contents need up to {data_bytes}; \
-                 free some, or set TMPDIR to a directory with more",
-                dir.display()
+                "{} has {free} bytes free, the disk's contents need up to {data_bytes}, and {} MiB \
+                 stay free; free some, or set TMPDIR to a directory with more",
+                dir.display(),
+                SPARE_BYTES >> 20
             );
         }
         file.set_len(size_bytes)

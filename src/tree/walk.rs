@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -30,6 +31,13 @@ const LVM: [&[u8]; 4] = [
     b"etc/lvm/cache",
 ];
 const LOST_FOUND: &[u8] = b"lost+found";
+
+/// Tells whether what is at `path`, relative to the root, is never packed because
+/// it belongs to the running system.
+pub fn is_hollow(path: &Path) -> bool {
+    let first = path.components().next();
+    first.is_some_and(|name| HOLLOW.contains(&name.as_os_str().as_bytes()))
+}
 
 /// How many directories a walk keeps open.
 pub const OPEN_DIRS: usize = 64;

@@ -4,7 +4,7 @@ use std::fs;
 
 use va_upgrade::system::files::remove_tree;
 
-use super::desk::Desk;
+use super::desk::{BUILD, Desk};
 
 fn build<'a>(source: &'a str, release: &'a str) -> Vec<&'a str> {
     vec![
@@ -145,4 +145,21 @@ fn a_release_or_an_output_that_is_no_good_is_refused() {
         "--unsigned",
     ];
     desk.refuses(3, &["no/x.vab", "no directory"], &args);
+}
+
+#[test]
+fn an_output_in_the_tree_that_is_packed_is_refused() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    let [bundle, result] = ["tree/usr/x.vab", "tree/result.json"];
+    let mut args = BUILD;
+    args[3] = bundle;
+    desk.refuses(3, &[bundle, "is in tree", "elsewhere"], &args);
+    let args = [&BUILD[..], &["--result", result]].concat();
+    desk.refuses(3, &[result, "is in tree"], &args);
+    assert!(!desk.at(bundle).exists() && !desk.at(result).exists());
+    let mut args = BUILD;
+    fs::create_dir_all(desk.at("tree/tmp")).unwrap();
+    args[3] = "tree/tmp/x.vab";
+    desk.does(&args);
 }
