@@ -24,18 +24,26 @@ const OWN_WORDS: [&str; 10] = [
     "systemd.unit",
 ];
 
-/// Renders the entry that boots `slot` with the kernel arguments `args`.
+/// Renders the entry that boots `slot` from the files `kernel` and `initramfs` of
+/// its directory with the kernel arguments `args`.
 ///
 /// # Errors
-/// When an argument would be read as GRUB script.
-pub fn render(slot: Slot, title: &str, args: &[String]) -> Result<String> {
+/// When a name or an argument would be read as GRUB script.
+pub fn render(
+    slot: Slot,
+    title: &str,
+    [kernel, initramfs]: [&str; 2],
+    args: &[String],
+) -> Result<String> {
     let title: String = title.chars().filter(|c| !c.is_control()).collect();
     let quoted: Result<Vec<String>> = args.iter().map(|arg| quote(arg)).collect();
+    let path = |name: &str| quote(&format!("{DIR}/{}/{name}", slot.name()));
     Ok(TEMPLATE
         .replace("@SLOT@", slot.name())
         .replace("@TITLE@", &title)
-        .replace("@ARGS@", &quoted?.join(" "))
-        .replace("@DIR@", DIR))
+        .replace("@KERNEL@", &path(kernel)?)
+        .replace("@INITRD@", &path(initramfs)?)
+        .replace("@ARGS@", &quoted?.join(" ")))
 }
 
 /// Quotes one kernel argument for GRUB's script reader.
@@ -198,17 +206,24 @@ mod tests {
         let entry = render(
             Slot::Back,
             "acme 9.4\n1",
+            ["vmlinuz-6.1", "initrd"],
             &["root=/dev/mapper/VA-back".into(), "a=\"b c\"".into()],
         )
         .unwrap();
         assert_eq!(
             entry,
             "# Boot entry of slot back: acme 9.41\n\
-             if linux /va/back/vmlinuz root=/dev/mapper/VA-back 'a=b c' va.slot=back va.why=$va_why \
-             va.left=$va_left $va_trial_args; then\n  \
-             if initrd /va/back/initrd; then set va_ready=1; fi\nfi\n"
+             # Both files are looked for first: GRUB loads no second kernel after a first.\n\
+             set va_loaded=\n\
+             if [ -f /va/back/vmlinuz-6.1 -a -f /va/back/initrd ]; then\n  \
+             if linux /va/back/vmlinuz-6.1 root=/dev/mapper/VA-back 'a=b c' va.slot=back \
+             va.why=$va_why va.left=$va_left $va_trial_args; then\n    \
+             set va_loaded=1\n    \
+             if initrd /va/back/initrd; then set va_ready=1; fi\n  fi\nfi\n"
         );
-        assert!(render(Slot::Back, "x", &["a='; halt".into()]).is_err());
+        let render = |kernel, arg: &str| render(Slot::Back, "x", [kernel, "initrd"], &[arg.into()]);
+        assert!(render("vmlinuz-6.1", "a='; halt").is_err());
+        assert!(render("vmlinuz-'; halt", "a").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,9 @@ use crate::refuse;
 use crate::sha::Sha;
 use crate::slot::Slot;
 use crate::system::{Lock, System, files};
+
+const INITRAMFS: &str = "initrd";
+const ENTRY: &str = "entry.cfg";
 
 /// What a slot boots.
 pub struct BootSet<'a> {
@@ -37,29 +41,67 @@ pub fn dir(sys: &dyn System, slot: Slot) -> PathBuf {
 }
 
 /// Writes a slot's boot files and reads them back. The record comes last: a
-/// directory without one is not bootable.
+/// directory without one is not bootable. The kernel keeps its release in its
+/// name, by which kdump and the FIPS check find it.
 ///
 /// # Errors
 /// When a file cannot be written or does not read back.
 pub fn write(sys: &dyn System, slot: Slot, set: &BootSet, _lock: &Lock) -> Result<()> {
     let dir = dir(sys, slot);
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    copy(set.kernel, &dir.join("vmlinuz"), &[])?;
+    let kernel = format!("vmlinuz-{}", set.kernel_release);
+    let text = entry::render(slot, set.version, [&kernel, INITRAMFS], set.args)?;
+    let mut names = vec![kernel.clone(), INITRAMFS.to_owned(), ENTRY.to_owned()];
+    copy(set.kernel, &dir.join(&kernel), &[])?;
+    if let Some(sum) = kernel_sum(set.kernel)? {
+        let name = format!(".{kernel}.hmac");
+        let line = format!("{sum}  {BOOT_DIR}/{}/{kernel}\n", slot.name());
+        files::write_atomic(&dir.join(&name), line.as_bytes(), 0o644)?;
+        names.push(name);
+    }
     let addition = set.deadline_seconds.map(deadline::archive);
     let addition = addition.unwrap_or_default();
-    copy(set.initramfs, &dir.join("initrd"), &addition)?;
-    let text = entry::render(slot, set.version, set.args)?;
-    files::write_atomic(&dir.join("entry.cfg"), text.as_bytes(), 0o644)?;
-    let described: Result<Vec<BootFile>> = ["vmlinuz", "initrd", "entry.cfg"]
-        .iter()
-        .map(|name| describe(&dir, name))
-        .collect();
+    copy(set.initramfs, &dir.join(INITRAMFS), &addition)?;
+    files::write_atomic(&dir.join(ENTRY), text.as_bytes(), 0o644)?;
+    let described: Result<Vec<BootFile>> = names.iter().map(|name| describe(&dir, name)).collect();
     SlotRecord {
         version: set.version.to_owned(),
         kernel: set.kernel_release.to_owned(),
         files: described?,
     }
-    .save(&dir)
+    .save(&dir)?;
+    names.push(SlotRecord::FILE.to_owned());
+    remove_others(&dir, &names)
+}
+
+/// Removes what another kernel left in a slot's directory.
+fn remove_others(dir: &Path, names: &[String]) -> Result<()> {
+    let remove = || -> Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let is_ours = names.iter().any(|name| entry.file_name() == **name);
+            if !is_ours {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().with_context(|| format!("tidying {}", dir.display()))
+}
+
+/// Returns the sum that stands in a kernel's `.hmac` file, where it has one: with
+/// `fips=1` dracut(8) looks for such a file beside the kernel that GRUB loaded
+/// and compares, or starts nothing. It names the kernel by its path.
+fn kernel_sum(kernel: &Path) -> Result<Option<String>> {
+    let name = kernel.file_name().unwrap_or_default().to_string_lossy();
+    let path = kernel.with_file_name(format!(".{name}.hmac"));
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let sum = text.split_whitespace().next();
+    let sum = sum.filter(|sum| sum.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    Ok(sum.map(str::to_owned))
 }
 
 /// Removes a slot's boot files; absent is fine.
@@ -168,9 +210,18 @@ fn describe(dir: &Path, name: &str) -> Result<BootFile> {
 fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
     let write = || -> Result<()> {
         // A temporary name: what may boot meanwhile stays whole.
-        let temp = to.with_extension("new");
+        let mut temp = to.to_owned().into_os_string();
+        temp.push(".new");
+        let temp = PathBuf::from(temp);
         let mut source = File::open(from)?;
-        let mut file = File::create(&temp)?;
+        // An initramfs may hold keys; nobody gets at them meanwhile either.
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temp)?;
+        file.set_permissions(source.metadata()?.permissions())?;
         let copied = io::copy(&mut source, &mut file)?;
         if !addition.is_empty() {
             // The kernel looks for the next archive at a multiple of four

@@ -1,7 +1,7 @@
 //! `apply` on the fake machine.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::Result;
@@ -43,16 +43,16 @@ fn the_first_apply_adopts_the_running_system_and_puts_the_other_slot_on_trial() 
     assert_eq!(state.committed(), Slot::Root);
     assert_eq!(state.phase(Slot::Back), Phase::Trial);
     assert_eq!(state.trial().unwrap().tries_left, 3);
-    assert_eq!(machine.read("/boot/va/root/vmlinuz"), "old kernel");
+    assert_eq!(machine.read("/boot/va/root/vmlinuz-5.10.0-1"), "old kernel");
     assert!(
         machine
             .read("/boot/va/root/entry.cfg")
-            .contains("vmlinuz root=/dev/mapper/VA-root ro console=ttyS0 va.slot=root")
+            .contains("vmlinuz-5.10.0-1 root=/dev/mapper/VA-root ro console=ttyS0 va.slot=root")
     );
     let entry = machine.read("/boot/va/back/entry.cfg");
     assert!(
         entry.contains(
-            "vmlinuz root=/dev/mapper/VA-back rd.lvm.lv=VA/back ro console=ttyS0 va.slot=back"
+            "vmlinuz-6.1.0-2 root=/dev/mapper/VA-back rd.lvm.lv=VA/back ro console=ttyS0 va.slot=back"
         ),
         "{entry}"
     );
@@ -94,6 +94,33 @@ fn the_first_apply_adopts_the_running_system_and_puts_the_other_slot_on_trial() 
     assert!(!machine.at(&format!("{slot}/.va-upgrade-saved")).exists());
     // The installer's own menu is untouched.
     assert_eq!(machine.read("/boot/grub/grub.cfg"), "menu of the installer");
+}
+
+#[test]
+fn a_kernel_keeps_its_name_its_sum_and_an_initramfs_its_mode() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    machine.write(
+        "/boot/.vmlinuz-5.10.0-1.hmac",
+        "abc123  /boot/vmlinuz-5.10.0-1\n",
+    );
+    let initramfs = machine.at("/boot/initrd.img-5.10.0-1");
+    fs::set_permissions(&initramfs, Permissions::from_mode(0o600)).unwrap();
+    machine.write(
+        "/boot/va/root/vmlinuz-4.19.0-1",
+        "of an adoption that was cut off",
+    );
+    run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    assert_eq!(
+        machine.read("/boot/va/root/.vmlinuz-5.10.0-1.hmac"),
+        "abc123  /boot/va/root/vmlinuz-5.10.0-1\n"
+    );
+    assert!(machine.read("/boot/va/root/slot.yaml").contains(".hmac"));
+    assert!(!machine.at("/boot/va/root/vmlinuz-4.19.0-1").exists());
+    assert!(machine.at("/boot/va/back/vmlinuz-6.1.0-2").exists());
+    assert!(!machine.at("/boot/va/back/.vmlinuz-6.1.0-2.hmac").exists());
+    let copied = machine.at("/boot/va/root/initrd").metadata().unwrap();
+    assert_eq!(copied.permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
