@@ -1,18 +1,24 @@
-//! The deadline of a trial inside the initramfs.
+//! The end of a trial inside the initramfs.
 //!
 //! A trial that hangs before its root is up reaches none of the services that
 //! would end it. So the slot's initramfs gets a small archive appended, with a
 //! hook for each of the two families: initramfs-tools reads every file in
 //! `/conf/conf.d` into its init, dracut runs `/lib/dracut/hooks/pre-udev/*.sh`.
 //! Either starts the script in `initramfs/deadline.sh`, which acts on trials only.
+//!
+//! What dracut gives up on (`die` in its dracut-lib.sh) it halts or powers off,
+//! whatever `rd.emergency` says, and nobody is there to start the machine again.
+//! Before that it sources the `shutdown-emergency` hooks (dracut.modules(7)), of
+//! which `initramfs/given-up.sh` is one.
 
 use super::newc::{self, Entry};
 
-const SCRIPT: &str = include_str!("../../initramfs/deadline.sh");
+const DEADLINE: &str = include_str!("../../initramfs/deadline.sh");
+const GIVEN_UP: &str = include_str!("../../initramfs/given-up.sh");
 
 /// Renders the archive for a deadline this many seconds after the kernel's start.
 pub fn archive(seconds: u64) -> Vec<u8> {
-    let script = SCRIPT.replace("@SECONDS@", &seconds.to_string());
+    let script = DEADLINE.replace("@SECONDS@", &seconds.to_string());
     let directory = |path| Entry {
         path,
         mode: 0o040_755,
@@ -36,6 +42,14 @@ pub fn archive(seconds: u64) -> Vec<u8> {
         file(
             "var/lib/dracut/hooks/pre-udev/00-va-upgrade-deadline.sh",
             script.as_bytes(),
+        ),
+        file(
+            "lib/dracut/hooks/shutdown-emergency/00-va-upgrade-given-up.sh",
+            GIVEN_UP.as_bytes(),
+        ),
+        file(
+            "var/lib/dracut/hooks/shutdown-emergency/00-va-upgrade-given-up.sh",
+            GIVEN_UP.as_bytes(),
         ),
     ])
 }

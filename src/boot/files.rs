@@ -1,14 +1,14 @@
 //! A slot's directory on `/boot`: kernel, initramfs, boot entry, record.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::record::{BootFile, SlotRecord};
-use super::{deadline, entry};
+use super::{appended, deadline, entry};
 use crate::linux::initramfs;
 use crate::paths::{BOOT, BOOT_DIR};
 use crate::refuse;
@@ -206,7 +206,7 @@ fn describe(dir: &Path, name: &str) -> Result<BootFile> {
     })
 }
 
-/// Copies `from` with `addition` behind it, and compares what then is there.
+/// Copies `from` with the archive `addition` behind it, and compares what then is there.
 fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
     let write = || -> Result<()> {
         // A temporary name: what may boot meanwhile stays whole.
@@ -222,13 +222,9 @@ fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
             .mode(0o600)
             .open(&temp)?;
         file.set_permissions(source.metadata()?.permissions())?;
-        let copied = io::copy(&mut source, &mut file)?;
+        io::copy(&mut source, &mut file)?;
         if !addition.is_empty() {
-            // The kernel looks for the next archive at a multiple of four
-            // bytes (initramfs buffer format).
-            let padding = usize::try_from(copied.next_multiple_of(4) - copied)?;
-            io::Write::write_all(&mut file, &[0; 3][..padding])?;
-            io::Write::write_all(&mut file, addition)?;
+            file.write_all(&appended::behind(&source, addition)?)?;
         }
         file.sync_all()?;
         let same = same_start(from, &temp)?;

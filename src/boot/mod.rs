@@ -3,6 +3,7 @@
 //! Parts for the flows; nothing here decides when to act. [`bios`] is the only
 //! boot loader so far; another one is a room beside it.
 
+pub mod appended;
 pub mod bios;
 pub mod bootable;
 pub mod deadline;

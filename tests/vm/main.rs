@@ -7,6 +7,7 @@ mod appliance;
 mod bench;
 mod demo;
 mod grub_failure;
+mod initramfs;
 mod lab;
 mod machine;
 mod power_cut;

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod channel;
 pub mod disk;
+pub mod dracut;
 pub mod guest;
 pub mod images;
 pub mod qemu;

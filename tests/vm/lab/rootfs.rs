@@ -21,7 +21,7 @@ pub enum Debian {
 }
 
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,kmod,lvm2,e2fsprogs,\
-    util-linux,grub-pc-bin,grub2-common,initramfs-tools,zstd,xz-utils,iproute2,procps";
+    util-linux,grub-pc-bin,grub2-common,initramfs-tools,dracut-core,zstd,xz-utils,iproute2,procps";
 
 /// What the hook script of mmdebstrap reads, so that a change makes a new root.
 const GUEST_FILES: [&str; 6] = [
@@ -41,7 +41,8 @@ impl Debian {
         }
     }
 
-    fn number(self) -> u8 {
+    /// Returns its number.
+    pub fn number(self) -> u8 {
         match self {
             Debian::Bullseye => 11,
             Debian::Bookworm => 12,
