@@ -5,5 +5,6 @@ pub mod history;
 pub mod machine;
 pub mod network;
 pub mod release;
+pub mod services;
 
 pub use context::Appliance;

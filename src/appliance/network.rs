@@ -17,10 +17,14 @@ use crate::system::Cmd;
 /// The record's name in a slot's directory on `/boot`.
 pub const FILE: &str = "network.yaml";
 
+/// What stands for an address that a server gives and may change.
+const LEASED: &str = "by DHCP";
+
 /// What a healthy system reaches the network with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// The global addresses with prefix length, by hardware address of the card.
+    /// The global addresses with prefix length, by hardware address of the card;
+    /// a leased one has no number.
     pub cards: BTreeMap<String, Vec<String>>,
     /// The gateways of the default routes.
     pub gateways: Vec<String>,
@@ -47,7 +51,11 @@ impl Network {
                 list.push(address.to_owned());
             }
         }
-        cards.values_mut().for_each(|list| list.sort());
+        for list in cards.values_mut() {
+            leave_out_shared(list);
+            list.sort();
+            list.dedup();
+        }
         let path = appliance.at("/proc/net/route");
         let routes =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -65,17 +73,31 @@ impl Network {
                 missing.push(format!("network card {mac}"));
                 continue;
             };
-            let lost = addresses
-                .iter()
-                .filter(|address| !present.contains(address));
+            let is_there = |address: &str| match address {
+                LEASED => present.iter().any(|other| !other.contains(':')),
+                _ => present.iter().any(|other| other == address),
+            };
+            let lost = addresses.iter().filter(|address| !is_there(address));
             missing.extend(lost.map(|address| format!("address {address} on {mac}")));
         }
-        let lost = self
-            .gateways
-            .iter()
-            .filter(|gateway| !now.gateways.contains(gateway));
+        // Whoever leases addresses also names the gateway.
+        let is_leased = self.cards.values().flatten().any(|it| it == LEASED);
+        let is_there = |gateway: &String| match is_leased {
+            true => !now.gateways.is_empty(),
+            false => now.gateways.contains(gateway),
+        };
+        let lost = self.gateways.iter().filter(|gateway| !is_there(gateway));
         missing.extend(lost.map(|gateway| format!("gateway {gateway}")));
         missing
+    }
+}
+
+/// Leaves out addresses of a single host beside others: several machines share
+/// them (VRRP, RFC 9568), and the one that has it now need not have it later.
+fn leave_out_shared(addresses: &mut Vec<String>) {
+    let is_shared = |address: &str| address.ends_with("/32") || address.ends_with("/128");
+    if !addresses.iter().all(|address| is_shared(address)) {
+        addresses.retain(|address| !is_shared(address));
     }
 }
 
@@ -116,7 +138,8 @@ fn parse_address(line: &str) -> Option<(&str, &str)> {
     let name = name.split('@').next().unwrap_or(name);
     let stable = family == "inet"
         || (family == "inet6" && !line.contains("temporary") && !line.contains("dynamic"));
-    stable.then_some((name, address))
+    let is_leased = family == "inet" && fields.contains(&"dynamic");
+    stable.then_some((name, if is_leased { LEASED } else { address }))
 }
 
 /// Reads the gateway of a default route in `/proc/net/route` (proc(5)).
@@ -136,7 +159,9 @@ mod tests {
     #[test]
     fn the_kernels_tables_are_read() {
         let line = "2: enp1s0    inet 10.0.2.15/24 brd 10.0.2.255 scope global dynamic enp1s0\\ valid_lft 86387sec";
-        assert_eq!(parse_address(line), Some(("enp1s0", "10.0.2.15/24")));
+        assert_eq!(parse_address(line), Some(("enp1s0", LEASED)));
+        let line = "2: bond0.5@bond0    inet 10.0.2.15/24 brd 10.0.2.255 scope global bond0.5";
+        assert_eq!(parse_address(line), Some(("bond0.5", "10.0.2.15/24")));
         assert_eq!(
             parse_address("2: e inet6 2001:db8::1/64 scope global dynamic mngtmpaddr"),
             None
@@ -149,6 +174,33 @@ mod tests {
             parse_gateway("eth0\t0002000A\t00000000\t0001\t0\t0\t0\t0"),
             None
         );
+    }
+
+    #[test]
+    fn a_lease_and_a_shared_address_may_change() {
+        let network = |addresses: &[&str], gateway: &str| Network {
+            cards: BTreeMap::from([(
+                "52:54:00:00:00:01".into(),
+                addresses.iter().map(|it| (*it).to_owned()).collect(),
+            )]),
+            gateways: vec![gateway.into()],
+        };
+        let before = network(&[LEASED], "10.0.2.2");
+        for now in [
+            network(&[LEASED], "10.9.9.9"),
+            network(&["10.9.9.1/8"], "10.9.9.9"),
+        ] {
+            assert!(before.missing_in(&now).is_empty(), "{now:?}");
+        }
+        let lost = before.missing_in(&network(&["fd00::1/64"], "10.9.9.9"));
+        assert_eq!(lost, ["address by DHCP on 52:54:00:00:00:01"]);
+
+        let mut addresses = ["10.0.0.5/24", "10.0.0.9/32"].map(String::from).to_vec();
+        leave_out_shared(&mut addresses);
+        assert_eq!(addresses, ["10.0.0.5/24"]);
+        let mut alone = vec!["203.0.113.7/32".to_owned()];
+        leave_out_shared(&mut alone);
+        assert_eq!(alone, ["203.0.113.7/32"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::appliance::Appliance;
 use crate::appliance::network::{self, Network};
+use crate::appliance::services;
 use crate::boot::bootable::Bootable;
 use crate::boot::entry;
 use crate::boot::files::{self as boot_files, BootSet};
@@ -25,7 +26,7 @@ pub struct BootPlan<'a> {
 }
 
 /// Writes the boot files of the system whose tree is at `root`, and beside them
-/// the network it is to have.
+/// what its health is compared with: the network and the units that have failed.
 ///
 /// # Errors
 /// When a file cannot be written or does not read back.
@@ -47,8 +48,17 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
         deadline_seconds: Some(config.deadline_seconds),
     };
     boot_files::write(appliance.sys, plan.slot, &set, lock)?;
-    let network = Network::look(appliance)?;
-    let text = serde_yaml::to_string(&network).context("rendering the network record")?;
-    let path = boot_files::dir(appliance.sys, plan.slot).join(network::FILE);
-    files::write_atomic(&path, text.as_bytes(), 0o644)
+    let dir = boot_files::dir(appliance.sys, plan.slot);
+    let failed_units = services::failed(appliance)?;
+    for (name, text) in [
+        (
+            network::FILE,
+            serde_yaml::to_string(&Network::look(appliance)?),
+        ),
+        (services::FILE, serde_yaml::to_string(&failed_units)),
+    ] {
+        let text = text.with_context(|| format!("rendering {name}"))?;
+        files::write_atomic(&dir.join(name), text.as_bytes(), 0o644)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Whether a started system is healthy enough to be kept.
 //!
-//! 1. the service manager has finished starting and nothing failed;
+//! 1. the service manager has finished starting, and nothing failed that had not
+//!    before;
 //! 2. the network the appliance had before is there;
 //! 3. every executable in `/etc/va-upgrade/health.d` ends well in its time.
 
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::network::{self, Network};
+use crate::appliance::services;
 use crate::boot::files as boot_files;
 use crate::paths::CHECKS_DIR;
 use crate::signals;
@@ -36,7 +38,7 @@ const MAX_SILENT: u32 = 10;
 /// # Errors
 /// What is unhealthy.
 pub fn check(appliance: &Appliance, machine: &Machine) -> Result<()> {
-    wait_until_started(appliance)?;
+    wait_until_started(appliance, machine)?;
     check_network(appliance, machine)?;
     for path in product_checks(&appliance.at(CHECKS_DIR))? {
         signals::check()?;
@@ -54,8 +56,9 @@ pub fn check(appliance: &Appliance, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the end of the start, and refuses a degraded system.
-fn wait_until_started(appliance: &Appliance) -> Result<()> {
+/// Waits for the end of the start, and refuses a system that is more degraded than
+/// the one before.
+fn wait_until_started(appliance: &Appliance, machine: &Machine) -> Result<()> {
     let mut silent = 0;
     loop {
         // The exit status says less than the word, so the shell swallows it.
@@ -64,20 +67,7 @@ fn wait_until_started(appliance: &Appliance) -> Result<()> {
             "running" => return Ok(()),
             // Somebody restarts the machine: that is no verdict.
             "initializing" | "starting" | "stopping" => appliance.sys.wait(PAUSE),
-            "degraded" => {
-                let list = Cmd::new("systemctl").args([
-                    "list-units",
-                    "--state=failed",
-                    "--no-legend",
-                    "--plain",
-                ]);
-                let units = appliance.sys.run(&list)?;
-                let names: Vec<&str> = units
-                    .lines()
-                    .filter_map(|l| l.split_whitespace().next())
-                    .collect();
-                bail!("the system is degraded: failed units: {}", names.join(", "));
-            }
+            "degraded" => return check_failed_units(appliance, machine),
             // The service manager does not answer while it starts itself anew.
             "" | "unknown" | "offline" if silent < MAX_SILENT => {
                 silent += 1;
@@ -87,6 +77,33 @@ fn wait_until_started(appliance: &Appliance) -> Result<()> {
         }
         signals::check()?;
     }
+}
+
+/// Refuses a system in which units have failed that had not before, and not
+/// because another machine does not answer.
+fn check_failed_units(appliance: &Appliance, machine: &Machine) -> Result<()> {
+    let path = boot_files::dir(appliance.sys, machine.booted).join(services::FILE);
+    let before: Vec<String> = match path.exists() {
+        true => read_yaml(&path)?,
+        false => Vec::new(),
+    };
+    let is_known = |unit: &String| before.contains(unit);
+    let (known, mut news): (Vec<_>, Vec<_>) =
+        services::failed(appliance)?.into_iter().partition(is_known);
+    news.retain(|unit| !services::is_remote_mount(appliance, unit));
+    ensure!(
+        news.is_empty(),
+        "the system is degraded: failed units: {}",
+        news.join(", ")
+    );
+    let known = match known.is_empty() {
+        true => String::new(),
+        false => format!(", and these had before: {}", known.join(", ")),
+    };
+    appliance.progress.note(&format!(
+        "the system is degraded, but no unit has failed because of the upgrade{known}"
+    ));
+    Ok(())
 }
 
 fn check_network(appliance: &Appliance, machine: &Machine) -> Result<()> {

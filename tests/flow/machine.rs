@@ -302,9 +302,8 @@ impl System for Machine {
             "sh" if text.contains("is-system-running") => {
                 answer("running").unwrap_or_else(|| "running\n".into())
             }
-            "systemctl" if text.contains("list-units") => {
-                "broken.service loaded failed failed\n".into()
-            }
+            "systemctl" if text.contains("list-units") => answer("units").unwrap_or_default(),
+            "systemctl" if text.contains("show") => answer("type").unwrap_or_default(),
             "mkfs.ext4" => {
                 let dir = self.device_dir(Path::new(cmd.arguments().last().unwrap()));
                 fs::remove_dir_all(&dir)?;

@@ -8,8 +8,9 @@ use va_upgrade::system::Restart;
 use va_upgrade::upgrade::status::status;
 use va_upgrade::upgrade::trial::{Outcome, after_boot, watch_deadline};
 
-use crate::apply::{armed, state};
+use crate::apply::{armed, run, state};
 use crate::machine::{Machine, scratch};
+use crate::release::make_bundle;
 
 fn trial_running() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
@@ -35,6 +36,12 @@ fn exhaust(machine: &Machine) {
         let text = format!("{text:#<1024}");
         machine.write(&path, &text);
     }
+}
+
+/// Lets `unit` have failed.
+fn degrade(machine: &Machine, unit: &str) {
+    machine.answer("running", "degraded\n");
+    machine.answer("units", &format!("{unit} loaded failed failed A unit\n"));
 }
 
 fn shown(machine: &Machine) -> serde_json::Value {
@@ -66,7 +73,7 @@ fn a_healthy_trial_is_confirmed() {
 fn an_unhealthy_trial_notes_why_and_restarts() {
     type Setup = fn(&Machine);
     let cases: [(&str, Setup); 4] = [
-        ("broken.service", |m| m.answer("running", "degraded\n")),
+        ("units: broken.service", |m| degrade(m, "broken.service")),
         ("address 10.0.2.15/24", |m| m.answer("ip", "")),
         ("network card", |m| {
             std::fs::remove_file(m.at("/sys/class/net/eth0/device/x"))
@@ -96,6 +103,25 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
         assert_eq!(status["failed"]["reason"], "health");
         assert_eq!(status["failed"]["version"], "9.4.1");
         assert_eq!(status["next"], "root");
+    }
+}
+
+#[test]
+fn what_had_failed_before_or_another_machine_lacks_is_no_reason_to_go_back() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    degrade(&machine, "\u{25cf} old.service");
+    run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    machine.boot("back", "trial");
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
+
+    for (kind, is_kept) in [("Type=nfs4\n", true), ("Type=ext4\n", false)] {
+        let (_dir, machine) = trial_running();
+        degrade(&machine, "srv-share.mount");
+        machine.answer("type", kind);
+        let outcome = machine.with_appliance(after_boot).unwrap();
+        assert_eq!(outcome == Outcome::Confirmed(Slot::Back), is_kept, "{kind}");
     }
 }
 
