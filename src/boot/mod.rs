@@ -5,11 +5,13 @@
 
 pub mod bios;
 pub mod bootable;
+pub mod configured;
 pub mod deadline;
 pub mod entry;
 pub mod files;
 pub mod journal;
 pub mod menu;
 pub mod newc;
+pub mod once;
 pub mod record;
 pub mod state;

@@ -108,3 +108,26 @@ fn a_line_of_fstab_that_is_left_out_is_named_before_and_while_it_is() {
     let notes = notes_of_apply(&machine, &bundle);
     assert_eq!(notes, [format!("left out of the new fstab: {line}")]);
 }
+
+#[test]
+fn words_of_a_repair_end_with_the_boot_they_were_typed_for() {
+    let dir = scratch();
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    let typed = "single 1 systemd.unit=rescue.target init=/bin/bash";
+    for (configured, own_words) in [
+        ("linux /vmlinuz ro single init=/sbin/own", ""),
+        ("linux /vmlinuz ro init=/bin/bash", " init=/bin/bash"),
+    ] {
+        let machine = Machine::fresh();
+        machine.write("/boot/grub/grub.cfg", configured);
+        let line = format!("root=/dev/mapper/VA-root ro {typed} systemd.unit=own.target\n");
+        machine.write("/proc/cmdline", &line);
+        run(&machine, &bundle).unwrap();
+        let own = machine.read("/boot/va/root/entry.cfg");
+        let args = format!(" ro{own_words} systemd.unit=own.target va.slot=root");
+        assert!(own.contains(&args), "{own}");
+        let new = machine.read("/boot/va/back/entry.cfg");
+        let args = "rd.lvm.lv=VA/back ro systemd.unit=own.target va.slot=back";
+        assert!(new.contains(args), "{new}");
+    }
+}
