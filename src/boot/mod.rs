@@ -6,6 +6,7 @@
 pub mod bios;
 pub mod bootable;
 pub mod configured;
+pub mod crashkernel;
 pub mod deadline;
 pub mod entry;
 pub mod files;
