@@ -50,8 +50,8 @@ const VIRTUAL: [&str; 20] = [
     "tracefs",
 ];
 
-/// File systems that come over a network (systemd's list, `mount_is_network`).
-const NETWORK: [&str; 15] = [
+/// File systems that come over a network (systemd's list, `fstype_is_network`).
+const NETWORK: [&str; 18] = [
     "afs",
     "ceph",
     "cifs",
@@ -60,10 +60,13 @@ const NETWORK: [&str; 15] = [
     "gfs2",
     "glusterfs",
     "lustre",
+    "ncp",
     "ncpfs",
     "nfs",
     "nfs4",
     "ocfs2",
+    "orangefs",
+    "pvfs2",
     "smb3",
     "smbfs",
     "sshfs",
