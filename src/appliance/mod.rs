@@ -1,6 +1,7 @@
 //! This machine: its slots, its network, what is written down about it.
 
 mod context;
+pub mod devices;
 pub mod history;
 pub mod machine;
 pub mod network;

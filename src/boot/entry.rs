@@ -5,24 +5,13 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::menu::{DIR, TRIAL_ARGS};
+use super::once::{is_init, is_repair};
 use crate::slot::Slot;
 
 const TEMPLATE: &str = include_str!("../../grub/entry.cfg");
 
-/// Words of a command line that belong to one slot, one boot loader or one
-/// repair, and are not handed on to another entry.
-const OWN_WORDS: [&str; 10] = [
-    "BOOT_IMAGE",
-    "initrd",
-    "root",
-    "init",
-    "rdinit",
-    "rd.break",
-    "single",
-    "emergency",
-    "rescue",
-    "systemd.unit",
-];
+/// Words of a command line that a boot loader writes.
+const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
 
 /// Renders the entry that boots `slot` from the files `kernel` and `initramfs` of
 /// its directory with the kernel arguments `args`.
@@ -66,6 +55,7 @@ fn quote(arg: &str) -> Result<String> {
 
 /// Returns the kernel arguments for a slot: `root=` and what activates it,
 /// then the words of `inherited` that do not belong to one slot or one boot.
+/// `init=` is one of the old system's programs, so the new one starts its own.
 ///
 /// `mapper_path` is `/dev/mapper/VA-back`, `volume` is `VA/back`, `other_volume`
 /// is that of the slot the words come from.
@@ -81,11 +71,9 @@ pub fn arguments(
     let trial_args: Vec<&str> = TRIAL_ARGS.split_whitespace().collect();
     let trial_boot = booted_by(inherited).why == "trial";
     for word in split_words(inherited) {
-        let name = word.split('=').next().unwrap_or(&word);
-        let own =
-            OWN_WORDS.contains(&name) || name.starts_with("va.") || slot_volumes.contains(&word);
+        let own = word.starts_with("root=") || slot_volumes.contains(&word) || is_init(&word);
         let trial = trial_boot && trial_args.contains(&word.as_str());
-        if !own && !trial {
+        if !own && !trial && !is_of_one_boot(&word) {
             args.push(word);
         }
     }
@@ -96,13 +84,23 @@ pub fn arguments(
 }
 
 /// Returns the arguments of a running system, as they were given to it, for
-/// an entry of its own.
-pub fn own_arguments(cmdline: &str) -> Vec<String> {
+/// an entry of its own; without what was meant for this boot only.
+///
+/// `init=` and `rdinit=` stay where `configured`, the words of the system's own
+/// boot configuration, has the same word. Typed into the menu they start a
+/// shell for a repair, and an entry that has them would never start the system
+/// again; `single` and its like stand in the configuration too, in entries for
+/// recovery, so that tells nothing about them.
+pub fn own_arguments(cmdline: &str, configured: &[String]) -> Vec<String> {
     let mut args = split_words(cmdline);
-    args.retain(|word| {
-        !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=") && !word.starts_with("va.")
-    });
+    args.retain(|word| !is_of_one_boot(word) && (!is_init(word) || configured.contains(word)));
     args
+}
+
+/// Tells whether the boot loader or a person added `word` for one boot.
+fn is_of_one_boot(word: &str) -> bool {
+    let name = word.split('=').next().unwrap_or(word);
+    LOADER_WORDS.contains(&name) || name.starts_with("va.") || is_repair(word)
 }
 
 /// Says whether these arguments can be written in an entry.
@@ -197,8 +195,32 @@ mod tests {
 
     #[test]
     fn an_adopted_system_keeps_its_own_line() {
-        let args = own_arguments("BOOT_IMAGE=(hd0,gpt2)/vmlinuz-3.10 root=UUID=1-2 rw quiet");
+        let line = "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-3.10 root=UUID=1-2 rw quiet";
+        let args = own_arguments(line, &[]);
         assert_eq!(args, ["root=UUID=1-2", "rw", "quiet"]);
+    }
+
+    #[test]
+    fn words_of_a_repair_are_kept_for_no_entry_and_a_products_own_are() {
+        let line = "root=x ro single 1 rd.break=mount systemd.unit=rescue.target \
+                    systemd.unit=gateway.target init=/sbin/own rdinit=/bin/sh quiet";
+        let configured = ["init=/sbin/own".to_owned()];
+        assert_eq!(
+            own_arguments(line, &configured),
+            [
+                "root=x",
+                "ro",
+                "systemd.unit=gateway.target",
+                "init=/sbin/own",
+                "quiet"
+            ]
+        );
+        let own = own_arguments(line, &[]);
+        assert!(!own.iter().any(|word| word.contains("init=")), "{own:?}");
+        assert_eq!(
+            arguments(Path::new("m"), "v", "w", line)[2..],
+            ["ro", "systemd.unit=gateway.target", "quiet"]
+        );
     }
 
     #[test]

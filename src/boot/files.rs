@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::record::{BootFile, SlotRecord};
-use super::{appended, deadline, entry};
+use super::{appended, configured, deadline, entry};
 use crate::linux::initramfs;
 use crate::paths::{BOOT, BOOT_DIR};
 use crate::refuse;
@@ -148,10 +148,23 @@ pub fn adopt(
         kernel_release: &found.release,
         kernel: &found.kernel,
         initramfs: &found.initramfs,
-        args: &entry::own_arguments(cmdline),
+        args: &own_arguments(sys, cmdline)?,
         deadline_seconds: None,
     };
     write(sys, slot, &set, lock)
+}
+
+/// Returns the arguments that the running system's own entry gets; see
+/// [`entry::own_arguments`].
+///
+/// # Errors
+/// When its boot configuration cannot be read, or one cannot be written in an
+/// entry.
+pub fn own_arguments(sys: &dyn System, cmdline: &str) -> Result<Vec<String>> {
+    let configured = configured::words_by_file(&sys.at("/"))?.concat();
+    let args = entry::own_arguments(cmdline, &configured);
+    entry::check(&args)?;
+    Ok(args)
 }
 
 /// The running kernel as files on `/boot`.

@@ -6,11 +6,14 @@
 pub mod appended;
 pub mod bios;
 pub mod bootable;
+pub mod configured;
+pub mod crashkernel;
 pub mod deadline;
 pub mod entry;
 pub mod files;
 pub mod journal;
 pub mod menu;
 pub mod newc;
+pub mod once;
 pub mod record;
 pub mod state;

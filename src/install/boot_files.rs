@@ -8,8 +8,8 @@ use crate::appliance::Appliance;
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
 use crate::boot::bootable::Bootable;
-use crate::boot::entry;
 use crate::boot::files::{self as boot_files, BootSet};
+use crate::boot::{crashkernel, entry};
 use crate::slot::Slot;
 use crate::system::{Lock, files};
 
@@ -29,22 +29,27 @@ pub struct BootPlan<'a> {
 /// what its health is compared with: the network and the units that have failed.
 ///
 /// # Errors
-/// When a file cannot be written or does not read back.
+/// When the tree cannot be read, or a file cannot be written or does not read
+/// back.
 pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -> Result<()> {
     let config = appliance.config;
     let volume = |slot| format!("{}/{}", config.vg, config.volume(slot));
     let kernel = &plan.bootable.kernel;
+    let mut args = entry::arguments(
+        &config.mapped_device(plan.slot),
+        &volume(plan.slot),
+        &volume(plan.slot.other()),
+        plan.cmdline,
+    );
+    if let Some(note) = crashkernel::adapt(&mut args, &kernel.release, root)? {
+        appliance.progress.note(&note);
+    }
     let set = BootSet {
         version: plan.version,
         kernel_release: &kernel.release,
         kernel: &root.join(&kernel.image),
         initramfs: &root.join(&kernel.initramfs),
-        args: &entry::arguments(
-            &config.mapped_device(plan.slot),
-            &volume(plan.slot),
-            &volume(plan.slot.other()),
-            plan.cmdline,
-        ),
+        args: &args,
         deadline_seconds: Some(config.deadline_seconds),
     };
     boot_files::write(appliance.sys, plan.slot, &set, lock)?;

@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{fstab, program};
-use crate::appliance::Appliance;
 use crate::appliance::release::ReleaseRecord;
+use crate::appliance::{Appliance, devices};
 use crate::paths::{RELEASE_FILE, SETTINGS_DIR};
 use crate::slot::Slot;
 use crate::system::{Cmd, System, files};
@@ -54,7 +54,7 @@ fn write_fstab(appliance: &Appliance, from: &Path, root: &Path, identity: &Ident
     let of_old =
         fs::read_to_string(&old_path).with_context(|| format!("reading {}", old_path.display()))?;
     let new = fstab::compose(
-        &appliance.config.vg,
+        &|source| devices::is_own_volume(appliance, source),
         &system_mounts(appliance, identity),
         &of_image,
         &of_old,

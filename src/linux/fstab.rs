@@ -50,6 +50,38 @@ const VIRTUAL: [&str; 20] = [
     "tracefs",
 ];
 
+/// File systems that come over a network (systemd's list, `fstype_is_network`).
+const NETWORK: [&str; 18] = [
+    "afs",
+    "ceph",
+    "cifs",
+    "davfs",
+    "gfs",
+    "gfs2",
+    "glusterfs",
+    "lustre",
+    "ncp",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "ocfs2",
+    "orangefs",
+    "pvfs2",
+    "smb3",
+    "smbfs",
+    "sshfs",
+];
+
+/// Options of systemd.mount(5) that order a mount or take it out of the start.
+const ORDER_OPTIONS: [&str; 6] = [
+    "after",
+    "automount",
+    "before",
+    "required-by",
+    "requires",
+    "wanted-by",
+];
+
 impl Owner {
     /// Tells whose a file system mounted at `mount_point` is.
     pub fn of(mount_point: &Path) -> Owner {
@@ -67,6 +99,14 @@ impl Owner {
 /// Tells whether file systems of this type are the kernel's own, such as proc.
 pub fn is_virtual(fs_type: &str) -> bool {
     VIRTUAL.contains(&fs_type)
+}
+
+/// Takes away the quotes that mount(8) allows around the value of a tag.
+pub fn unquoted(value: &str) -> &str {
+    ['"', '\'']
+        .iter()
+        .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
+        .unwrap_or(value)
 }
 
 /// One line of fstab that is not a comment.
@@ -110,9 +150,27 @@ impl Line {
         is_device && !self.has_option("bind") && !self.has_option("rbind")
     }
 
+    /// Tells whether systemd mounts it when the network is there, not before.
+    pub fn is_on_network(&self) -> bool {
+        let fs_type = self.fs_type.strip_prefix("fuse.").unwrap_or(&self.fs_type);
+        self.has_option("_netdev") || NETWORK.contains(&fs_type)
+    }
+
     /// Tells whether the system comes up without it.
     pub fn may_be_absent(&self) -> bool {
         self.has_option("nofail") || self.has_option("noauto")
+    }
+
+    /// Tells whether the line itself says when or on what occasion it is mounted.
+    pub fn has_own_order(&self) -> bool {
+        let is_order = |option: &String| {
+            let word = option
+                .strip_prefix("x-systemd.")
+                .or_else(|| option.strip_prefix("comment=systemd."));
+            let name = word.and_then(|word| word.split('=').next());
+            name.is_some_and(|name| ORDER_OPTIONS.contains(&name))
+        };
+        self.options.iter().any(is_order)
     }
 
     fn has_option(&self, wanted: &str) -> bool {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::content::Content;
 use super::volume::{Name, Volume};
 use crate::linux::device_mapper;
+use crate::linux::fstab::unquoted;
 
 /// Tells whether a word of fstab's first column means `volume`, which is on one
 /// of `disk_count` disks.
@@ -89,14 +90,6 @@ fn is_mapped(volume: &Volume, name: &str) -> bool {
         || name
             .strip_prefix("dm-uuid-LVM-")
             .is_some_and(|uuid| !uuid.is_empty() && uuid == volume.lvm_uuid)
-}
-
-/// Takes away the quotes that mount(8) allows around the value of a tag.
-fn unquoted(value: &str) -> &str {
-    ['"', '\'']
-        .iter()
-        .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
-        .unwrap_or(value)
 }
 
 /// Undoes `\x20` and its like, as udev writes what may not stand in a name.

@@ -7,7 +7,7 @@ use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::machine::{Machine, boot_disk};
 use crate::boot::bios::area::BootArea;
-use crate::boot::{entry, files as boot_files};
+use crate::boot::files as boot_files;
 use crate::bundle::Manifest;
 use crate::disk::space;
 use crate::paths::BOOT;
@@ -68,7 +68,7 @@ pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Checked<String> {
 
 /// Looks whether the running system can be kept bootable.
 pub fn check_adoption(appliance: &Appliance, machine: &Machine) -> Checked<()> {
-    entry::check(&entry::own_arguments(&machine.cmdline))?;
+    boot_files::own_arguments(appliance.sys, &machine.cmdline)?;
     if boot_files::is_whole(appliance.sys, machine.booted) {
         let message = format!("slot {} has its own boot files", machine.booted);
         return Ok(((), message));

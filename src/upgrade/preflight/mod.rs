@@ -2,10 +2,11 @@
 //!
 //! Checks of the appliance, then, with a bundle, whether it fits. All of them
 //! run, so that one report names everything that is wrong. By subject:
-//! `release`, `system`, `volumes`, `boot`.
+//! `release`, `system`, `volumes`, `boot`, `mounts`.
 
 mod boot;
 mod checked;
+mod mounts;
 mod release;
 mod system;
 mod volumes;
@@ -58,6 +59,13 @@ pub fn check(
     let disk = report.add("boot disk", boot::check_disk(appliance));
     let boot_uuid = report.add("boot", boot::check_boot(appliance, machine));
     report.add("running kernel", boot::check_adoption(appliance, machine));
+    if let Some(left_behind) = report.add("fstab", mounts::check_fstab(appliance))
+        && !left_behind.is_empty()
+    {
+        let lines = left_behind.join("; ");
+        let message = format!("not mounted in the new system, which brings what is there: {lines}");
+        report.warn("left out of fstab", message);
+    }
     if let (Some(manifest), Some(volume)) = (manifest, &volume) {
         let slot_space = volumes::check_slot_space(appliance, target, volume, manifest);
         report.add("slot space", slot_space);
