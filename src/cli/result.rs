@@ -1,6 +1,7 @@
 //! What `build` made, for the pipeline that called it.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -99,6 +100,7 @@ impl<'a> BuildResult<'a> {
         let write = || -> Result<()> {
             let mut draft = Draft::create(path)?;
             serde_json::to_writer_pretty(draft.file(), self)?;
+            draft.file().write_all(b"\n")?;
             draft.commit()
         };
         write().with_context(|| format!("writing {}; the bundle is whole", path.display()))
