@@ -36,7 +36,7 @@ use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
 use crate::install::settle::Identity;
-use crate::install::{self, fill, label, settle};
+use crate::install::{self, fill, label, program, settle};
 use crate::paths::{BOOT_DIR, REVOKED_FILE, TARGET_MOUNT, TRUSTED_DIR};
 use crate::progress::Step;
 use crate::report::Report;
@@ -239,6 +239,7 @@ impl<'a> Job<'a> {
         }
         mounted.unmount()?;
 
+        self.equip();
         self.start(Step::Arm);
         state.finish_writing(self.to.slot)?;
         state.start_trial(self.to.slot, appliance.config.tries)?;
@@ -262,6 +263,21 @@ impl<'a> Job<'a> {
         let state = State::adopt(booted);
         state.save(&appliance.at(BOOT_DIR), &self.lock)?;
         Ok(state)
+    }
+
+    /// Gives the running system what a new one has: the boot service that mends the
+    /// boot state and writes down what became of the trial. Without it the system
+    /// starts all the same.
+    fn equip(&self) {
+        let root = self.appliance.at("/");
+        let installed =
+            program::install(self.appliance, &root).and_then(|()| program::install_units(&root));
+        if let Err(error) = installed {
+            self.appliance.progress.warn(&format!(
+                "the running system gets no boot service, so the history will not tell why a \
+                 trial failed: {error:#}"
+            ));
+        }
     }
 
     /// Declares the slot invalid before its first byte is written.

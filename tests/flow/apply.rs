@@ -76,20 +76,17 @@ fn the_first_apply_adopts_the_running_system_and_puts_the_other_slot_on_trial() 
         machine.read(&format!("{slot}/etc/va-upgrade/config.yaml")),
         "product: acme\n"
     );
-    assert_eq!(
-        machine.read(&format!("{slot}/usr/sbin/va-upgrade")),
-        "the program"
-    );
-    for unit in [
-        "multi-user.target.wants/va-upgrade-boot.service",
-        "sysinit.target.wants/va-upgrade-deadline.service",
-    ] {
-        assert!(
-            machine
-                .at(&format!("{slot}/etc/systemd/system/{unit}"))
-                .is_symlink(),
-            "{unit}"
-        );
+    // The running system too, for when it starts again after a failed trial.
+    for root in [slot, ""] {
+        let program = machine.read(&format!("{root}/usr/sbin/va-upgrade"));
+        assert_eq!(program, "the program");
+        for unit in [
+            "multi-user.target.wants/va-upgrade-boot.service",
+            "sysinit.target.wants/va-upgrade-deadline.service",
+        ] {
+            let link = machine.at(&format!("{root}/etc/systemd/system/{unit}"));
+            assert!(link.is_symlink(), "{root} {unit}");
+        }
     }
     assert!(!machine.at(&format!("{slot}/.va-upgrade-saved")).exists());
     // The installer's own menu is untouched.

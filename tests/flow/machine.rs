@@ -85,6 +85,7 @@ impl Machine {
         for dir in [
             "/run",
             "/dev/pts",
+            "/usr/sbin",
             "/data",
             "/devices/VA-back",
             "/devices/VA-root",
