@@ -26,18 +26,31 @@ impl ReleaseRecord {
     /// # Errors
     /// When a record is there and cannot be read.
     pub fn of_running(appliance: &Appliance) -> Result<ReleaseRecord> {
-        let path = appliance.at(RELEASE_FILE);
-        if path.exists() {
-            return read_yaml(&path);
+        if let Some(said) = ReleaseRecord::said(appliance)? {
+            return Ok(said);
         }
-        let version = match &appliance.config.version {
-            Some(version) => version.clone(),
-            None => os_version(appliance).context("finding the version of the running system")?,
-        };
+        let version = os_version(appliance).context("finding the version of the running system")?;
         Ok(ReleaseRecord {
             product: appliance.config.product.clone(),
             version,
         })
+    }
+
+    /// Returns the same where somebody has said which version runs: that of
+    /// os-release is the distribution's, and comes in no order with the product's.
+    ///
+    /// # Errors
+    /// When a record is there and cannot be read.
+    pub fn said(appliance: &Appliance) -> Result<Option<ReleaseRecord>> {
+        let path = appliance.at(RELEASE_FILE);
+        if path.exists() {
+            return read_yaml(&path).map(Some);
+        }
+        let version = appliance.config.version.clone();
+        Ok(version.map(|version| ReleaseRecord {
+            product: appliance.config.product.clone(),
+            version,
+        }))
     }
 }
 

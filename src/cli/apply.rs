@@ -29,6 +29,9 @@ pub struct Args {
     /// Accept a bundle without a signature
     #[arg(long)]
     allow_unsigned: bool,
+    /// Accept a version older than the running one
+    #[arg(long)]
+    allow_downgrade: bool,
     /// Threads that unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -53,6 +56,7 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     let options = Options {
         input,
         allow_unsigned: args.allow_unsigned,
+        allow_downgrade: args.allow_downgrade,
         dry_run: args.dry_run,
         threads,
     };

@@ -12,7 +12,7 @@ use crate::bundle::{Manifest, Sealed};
 use crate::failure::{class_of, with_class};
 use crate::progress::Progress;
 use crate::report::{Check, Report, Verdict};
-use crate::upgrade::preflight;
+use crate::upgrade::preflight::{self, Offer};
 
 /// Run every check of an upgrade; changes nothing
 ///
@@ -25,6 +25,9 @@ pub struct Args {
     /// Accept a bundle without a signature
     #[arg(long)]
     allow_unsigned: bool,
+    /// Accept a version older than the running one
+    #[arg(long)]
+    allow_downgrade: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,7 +75,11 @@ fn report(
     };
     let appliance = session.appliance();
     let machine = Machine::look(&appliance).map_err(|error| ("appliance", error))?;
-    let (report, _) = preflight::check(&appliance, &machine, manifest.as_ref());
+    let offer = manifest.as_ref().map(|manifest| Offer {
+        manifest,
+        allow_downgrade: args.allow_downgrade,
+    });
+    let (report, _) = preflight::check(&appliance, &machine, offer);
     Ok((report, manifest.map(|manifest| manifest.version)))
 }
 

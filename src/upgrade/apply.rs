@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::preflight::{self, Facts};
+use super::preflight::{self, Facts, Offer};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -58,6 +58,8 @@ pub struct Options {
     pub input: Input,
     /// Whether a bundle without a signature is accepted.
     pub allow_unsigned: bool,
+    /// Whether a version older than the running one is accepted.
+    pub allow_downgrade: bool,
     /// Whether to stop after the checks.
     pub dry_run: bool,
     /// How many chunks are unpacked at a time.
@@ -90,7 +92,11 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let manifest = bundle.manifest().clone();
     let machine = Machine::look(appliance)?;
-    let (report, facts) = preflight::check(appliance, &machine, Some(&manifest));
+    let offer = Offer {
+        manifest: &manifest,
+        allow_downgrade: options.allow_downgrade,
+    };
+    let (report, facts) = preflight::check(appliance, &machine, Some(offer));
     report.require()?;
     let facts = facts.context("the checks passed without facts")?;
     if !is_streamed {

@@ -14,14 +14,17 @@ use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
 
 pub fn run(machine: &Machine, bundle: &Path) -> Result<Applied> {
-    let input = Input::File(bundle.to_owned());
-    let options = Options {
-        input,
+    machine.with_appliance(|appliance| apply(appliance, options(bundle)))
+}
+
+fn options(bundle: &Path) -> Options {
+    Options {
+        input: Input::File(bundle.to_owned()),
         allow_unsigned: true,
+        allow_downgrade: false,
         dry_run: false,
         threads: 1,
-    };
-    machine.with_appliance(|appliance| apply(appliance, options))
+    }
 }
 
 pub fn state(machine: &Machine) -> Option<State> {
@@ -315,12 +318,9 @@ fn an_unsigned_or_damaged_bundle_is_refused_before_anything() {
     let dir = scratch();
     let bundle = make_bundle(dir.path(), "9.4.1");
     let machine = Machine::fresh();
-    let input = Input::File(bundle.clone());
     let options = Options {
-        input,
         allow_unsigned: false,
-        dry_run: false,
-        threads: 1,
+        ..options(&bundle)
     };
     let error = machine
         .with_appliance(|appliance| apply(appliance, options))
@@ -337,6 +337,32 @@ fn an_unsigned_or_damaged_bundle_is_refused_before_anything() {
 }
 
 #[test]
+fn an_older_version_is_refused_unless_it_is_asked_for() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    machine.write(
+        "/etc/va-upgrade/release.yaml",
+        "product: acme\nversion: 9.4.1\n",
+    );
+    let older = make_bundle(dir.path(), "9.4.0~rc1");
+    let error = run(&machine, &older).err().unwrap();
+    assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+    assert!(
+        format!("{error:#}").contains("--allow-downgrade"),
+        "{error:#}"
+    );
+    let wanted = Options {
+        allow_downgrade: true,
+        ..options(&older)
+    };
+    let applied = machine.with_appliance(|appliance| apply(appliance, wanted));
+    assert_eq!(applied.unwrap().version, "9.4.0~rc1");
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let dir = scratch();
     let machine = Machine::fresh();
@@ -345,6 +371,7 @@ fn a_dry_run_changes_nothing() {
     let options = Options {
         input,
         allow_unsigned: true,
+        allow_downgrade: false,
         dry_run: true,
         threads: 1,
     };
@@ -367,6 +394,7 @@ fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
         let options = Options {
             input,
             allow_unsigned: true,
+            allow_downgrade: false,
             dry_run: false,
             threads: 1,
         };

@@ -26,6 +26,7 @@ fn notes_of_apply(machine: &Machine, bundle: &Path) -> Vec<String> {
         let options = Options {
             input: Input::File(bundle.to_owned()),
             allow_unsigned: true,
+            allow_downgrade: false,
             dry_run: false,
             threads: 1,
         };

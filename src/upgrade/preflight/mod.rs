@@ -35,19 +35,30 @@ pub struct Facts {
     pub boot_uuid: String,
 }
 
-/// Runs every check on the machine, and on `manifest` when there is one.
+/// A bundle that is offered to an appliance.
+#[derive(Clone, Copy)]
+pub struct Offer<'a> {
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// Whether a version older than the running one is taken.
+    pub allow_downgrade: bool,
+}
+
+/// Runs every check on the machine, and on a bundle when there is one.
 ///
 /// Returns the report, and what was found when nothing was in the way.
 pub fn check(
     appliance: &Appliance,
     machine: &Machine,
-    manifest: Option<&Manifest>,
+    offer: Option<Offer>,
 ) -> (Report, Option<Facts>) {
     let mut report = Report::default();
     let target = machine.booted.other();
-    if let Some(manifest) = manifest {
+    let manifest = offer.map(|offer| offer.manifest);
+    if let Some(offer) = &offer {
+        let manifest = offer.manifest;
         report.add("product", release::check_product(appliance, manifest));
-        report.add("version", release::check_version(appliance, manifest));
+        report.add("version", release::check_version(appliance, offer));
         report.add("processor", release::check_processor(appliance, manifest));
     }
     report.add("boot state", system::check_boot_state(machine));

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::Offer;
 use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::release::ReleaseRecord;
@@ -23,9 +24,22 @@ pub fn check_product(appliance: &Appliance, manifest: &Manifest) -> Checked<()> 
     }
 }
 
-/// Compares the running version with the oldest the bundle upgrades.
-pub fn check_version(appliance: &Appliance, manifest: &Manifest) -> Checked<()> {
+/// Compares the running version with the oldest the bundle upgrades, and with its
+/// own where somebody has said which one runs.
+pub fn check_version(appliance: &Appliance, offer: &Offer) -> Checked<()> {
+    let manifest = offer.manifest;
     let running = ReleaseRecord::of_running(appliance)?.version;
+    let is_older = |running: &str| version::compare(&manifest.version, running).is_lt();
+    if let Some(said) = ReleaseRecord::said(appliance)?
+        && is_older(&said.version)
+        && !offer.allow_downgrade
+    {
+        refuse!(
+            "version {} is older than the running {running}; --allow-downgrade takes it all the \
+             same, and `va-upgrade rollback` goes back to the other slot as it is",
+            manifest.version
+        );
+    }
     if let Some(min) = &manifest.min_version
         && version::compare(&running, min).is_lt()
     {
