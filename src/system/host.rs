@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use super::calls::{Exited, Restart, System};
 use super::cmd::Cmd;
 use super::mount::Mount;
-use crate::signals;
+use crate::{signals, stderr};
 
 /// The machine this process runs on.
 pub struct Host {
@@ -63,7 +63,7 @@ impl System for Host {
     #[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
     fn run(&self, cmd: &Cmd) -> Result<String> {
         if self.verbose {
-            eprintln!("+ {cmd}");
+            stderr::say(&format!("+ {cmd}"));
         }
         let mut words = cmd.argv();
         if cmd.is_to_die_with_us() && can_tie_programs() {
