@@ -110,6 +110,35 @@ fn the_deadline_restarts_an_unconfirmed_trial_by_force() {
 }
 
 #[test]
+fn a_deadline_after_a_failed_health_check_leaves_its_reason() {
+    let (_dir, machine) = trial_running();
+    machine.answer("running", "degraded\n");
+    machine.with_appliance(after_boot).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
+    assert_eq!(machine.reboots(), [Restart::Orderly, Restart::Forced]);
+    exhaust(&machine);
+    machine.boot("root", "exhausted");
+    assert_eq!(shown(&machine)["failed"]["reason"], "health");
+}
+
+#[test]
+fn an_undone_apply_leaves_what_is_known_of_the_last_trial() {
+    let (dir, machine) = trial_running();
+    exhaust(&machine);
+    machine.boot("root", "exhausted");
+    machine.with_appliance(after_boot).unwrap();
+    let bundle = crate::release::make_bundle(dir.path(), "9.4.2");
+    machine.fail_on("grub-script-check");
+    assert!(crate::apply::run(&machine, &bundle).is_err());
+    let status = shown(&machine);
+    assert_eq!(
+        status["failed"],
+        serde_json::json!({"slot": "back", "version": null, "reason": "exhausted"})
+    );
+    assert_eq!(status["slots"][1]["state"], "empty");
+}
+
+#[test]
 fn the_deadline_restarts_even_when_boot_is_not_mounted() {
     let (_dir, machine) = trial_running();
     machine.write(
