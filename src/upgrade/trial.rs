@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{health, status};
 use crate::appliance::Appliance;
@@ -136,10 +136,10 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
         return Ok(Outcome::Confirmed(machine.booted));
     };
     let reason = format!("{error:#}");
-    if !give_up(appliance, Reason::Health, &reason) {
+    let Some(given_up) = give_up(appliance, Reason::Health, &reason) else {
         return Ok(Outcome::Ordinary);
-    }
-    restart(appliance, Restart::Orderly);
+    };
+    restart(appliance, &given_up, Restart::Orderly);
     Ok(Outcome::Restarting(reason))
 }
 
@@ -161,8 +161,8 @@ pub fn watch_deadline(appliance: &Appliance) -> Result<()> {
         "nothing confirmed this system in {} seconds",
         appliance.config.deadline_seconds
     );
-    if give_up(appliance, Reason::Deadline, &text) {
-        restart(appliance, Restart::Forced);
+    if let Some(given_up) = give_up(appliance, Reason::Deadline, &text) {
+        restart(appliance, &given_up, Restart::Forced);
     }
     Ok(())
 }
@@ -176,40 +176,61 @@ fn uptime_seconds(path: &Path) -> Result<u64> {
     seconds.with_context(|| format!("{} says {text:?}", path.display()))
 }
 
-/// Notes why the trial is about to end; returns whether it is to end at all,
-/// since it may have been confirmed or cancelled meanwhile.
+/// A trial that is to end. Nobody confirms it any more: the lock is held until
+/// the restart, unless somebody else holds it.
+struct GivenUp {
+    _lock: Option<Lock>,
+}
+
+/// Notes why the trial is about to end; returns `None` when it is not to end at
+/// all, since it was confirmed or cancelled meanwhile.
 ///
-/// Where that cannot be found out the restart is due: a system whose `/boot` or
-/// boot state is unreadable is not one to keep.
-fn give_up(appliance: &Appliance, reason: Reason, text: &str) -> bool {
-    let note = || -> Result<bool> {
-        let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
-        let machine = Machine::look(appliance)?;
-        if !on_trial(&machine) {
-            return Ok(false);
-        }
-        let mut state = machine.state();
-        state.note_reason(reason)?;
-        appliance.save(&state, &lock)?;
-        record(appliance, "trial", machine.booted, text);
-        Ok(true)
-    };
-    let due = note().unwrap_or_else(|error| {
-        appliance
-            .progress
-            .note(&format!("the reason could not be stored: {error:#}"));
-        true
-    });
-    if due {
-        appliance
-            .progress
-            .note(&format!("this trial is given up ({reason}): {text}"));
+/// That is read without the lock, which an `apply` to the other slot may hold
+/// for long. Where it cannot be found out the restart is due: a system whose
+/// `/boot` or boot state is unreadable is not one to keep.
+fn give_up(appliance: &Appliance, reason: Reason, text: &str) -> Option<GivenUp> {
+    if is_over(appliance) {
+        return None;
     }
-    due
+    let lock = match note_reason(appliance, reason, text) {
+        Ok(lock) => Some(lock),
+        Err(_) if is_over(appliance) => return None,
+        Err(error) => {
+            appliance
+                .progress
+                .note(&format!("the reason could not be stored: {error:#}"));
+            None
+        }
+    };
+    appliance
+        .progress
+        .note(&format!("this trial is given up ({reason}): {text}"));
+    Some(GivenUp { _lock: lock })
+}
+
+/// Tells whether the boot state clearly says that the running slot is not on trial.
+fn is_over(appliance: &Appliance) -> bool {
+    Machine::look(appliance).is_ok_and(|machine| machine.state.is_some() && !on_trial(&machine))
+}
+
+/// Writes why the running trial is about to end; returns the lock, still held.
+fn note_reason(appliance: &Appliance, reason: Reason, text: &str) -> Result<Lock> {
+    let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+    let machine = Machine::look(appliance)?;
+    ensure!(
+        on_trial(&machine),
+        "slot {} is not on trial",
+        machine.booted
+    );
+    let mut state = machine.state();
+    state.note_reason(reason)?;
+    appliance.save(&state, &lock)?;
+    record(appliance, "trial", machine.booted, text);
+    Ok(lock)
 }
 
 /// Restarts, if need be without asking anyone.
-fn restart(appliance: &Appliance, how: Restart) {
+fn restart(appliance: &Appliance, _trial: &GivenUp, how: Restart) {
     match appliance.sys.reboot(how) {
         Ok(()) => appliance.sys.wait(RESTART_PATIENCE),
         Err(error) => appliance

@@ -27,6 +27,9 @@ pub struct Machine {
     state: Mutex<Calls>,
 }
 
+/// Words of a call, and what happens within it.
+type Event = (&'static str, fn(&Machine));
+
 #[derive(Default)]
 struct Calls {
     count: usize,
@@ -35,6 +38,8 @@ struct Calls {
     fail_at: Option<usize>,
     fail_on: Option<&'static str>,
     failed: Option<String>,
+    /// What a test does within the next call that holds these words.
+    meanwhile: Option<Event>,
     log: Vec<String>,
     mounts: Vec<(PathBuf, PathBuf)>,
     reboots: Vec<Restart>,
@@ -176,6 +181,21 @@ impl Machine {
         self.state.lock().unwrap().fail_on = Some(words);
     }
 
+    /// Has `event` happen within the next call that holds `words`; every pause
+    /// is called `wait`.
+    pub fn meanwhile(&self, words: &'static str, event: fn(&Machine)) {
+        self.state.lock().unwrap().meanwhile = Some((words, event));
+    }
+
+    fn happen(&self, what: &str) {
+        let mut state = self.state.lock().unwrap();
+        let due = state.meanwhile.take_if(|(words, _)| what.contains(*words));
+        drop(state);
+        if let Some((_, event)) = due {
+            event(self);
+        }
+    }
+
     /// Returns the call that was made to fail, if it came to that.
     pub fn failed_call(&self) -> Option<String> {
         self.state.lock().unwrap().failed.clone()
@@ -227,6 +247,7 @@ impl Machine {
             let log = self.log();
             panic!("before `{what}` this machine would not boot: {fault}\n{log}");
         }
+        self.happen(&what);
         let mut state = self.state.lock().unwrap();
         let count = state.count;
         state.count += 1;
@@ -372,7 +393,9 @@ impl System for Machine {
     }
 
     /// Nothing happens here by itself, so time passes at once.
-    fn wait(&self, _time: Duration) {}
+    fn wait(&self, _time: Duration) {
+        self.happen("wait");
+    }
 }
 
 /// A directory in memory where there is such a place: the flows sync a lot.

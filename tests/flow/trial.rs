@@ -3,8 +3,9 @@
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::appliance::release::ReleaseRecord;
 use va_upgrade::boot::state::{Phase, Reason, State};
+use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
-use va_upgrade::system::Restart;
+use va_upgrade::system::{Lock, Restart};
 use va_upgrade::upgrade::status::status;
 use va_upgrade::upgrade::trial::{Outcome, after_boot, watch_deadline};
 
@@ -158,6 +159,52 @@ fn a_confirmed_trial_has_no_deadline_and_a_committed_boot_never_had_one() {
     machine.boot("back", "commit");
     machine.with_appliance(watch_deadline).unwrap();
     assert!(machine.reboots().is_empty());
+}
+
+#[test]
+fn a_lock_that_is_held_over_the_deadline_restarts_a_trial_but_no_confirmed_system() {
+    let (_dir, machine) = trial_running();
+    let lock = Lock::take(&machine.at("/run/va-upgrade.lock")).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
+    assert_eq!(machine.reboots(), [Restart::Forced]);
+    drop(lock);
+
+    let (dir, machine) = trial_running();
+    machine.confirm().unwrap();
+    // The other slot is written, and on trial, under the same kernel.
+    let bundle = crate::release::make_bundle(dir.path(), "9.4.2");
+    let lock = Lock::take(&machine.at("/run/va-upgrade.lock")).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
+    drop(lock);
+    crate::apply::run(&machine, &bundle).unwrap();
+    let _lock = Lock::take(&machine.at("/run/va-upgrade.lock")).unwrap();
+    machine.with_appliance(watch_deadline).unwrap();
+    assert!(machine.reboots().is_empty());
+}
+
+#[test]
+fn a_confirmation_while_the_watcher_waits_counts_and_none_comes_between_note_and_restart() {
+    let (_dir, machine) = trial_running();
+    machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
+    machine.with_appliance(watch_deadline).unwrap();
+    assert!(machine.reboots().is_empty());
+
+    let (_dir, machine) = trial_running();
+    machine.meanwhile("reboot", |machine| {
+        assert_eq!(class_of(&machine.confirm().unwrap_err()), Class::Locked);
+    });
+    machine.with_appliance(watch_deadline).unwrap();
+    assert_eq!(machine.reboots(), [Restart::Forced]);
+}
+
+#[test]
+fn a_trial_whose_boot_state_is_gone_ends_at_the_deadline() {
+    let (_dir, machine) = trial_running();
+    for copy in ["env1", "env2"] {
+        std::fs::remove_file(machine.at(&format!("/boot/va/{copy}"))).unwrap();
+    }
+    machine.with_appliance(watch_deadline).unwrap();
+    assert_eq!(machine.reboots(), [Restart::Forced]);
 }
 
 #[test]
