@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -148,6 +149,15 @@ impl System for Host {
 
     fn wait(&self, time: Duration) {
         thread::sleep(time);
+    }
+
+    fn wait_for(&self, word: &Receiver<()>, limit: Duration) -> bool {
+        word.recv_timeout(limit).is_ok()
+    }
+
+    fn lock_memory(&self) -> Result<()> {
+        let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+        mlockall(all).context("locking this process into memory")
     }
 }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::boots;
@@ -38,6 +39,8 @@ struct Calls {
     fail_at: Option<usize>,
     fail_on: Option<&'static str>,
     failed: Option<String>,
+    /// Whatever is waited for with a limit comes too late.
+    is_out_of_time: bool,
     /// What a test does within the next call that holds these words.
     meanwhile: Option<Event>,
     log: Vec<String>,
@@ -185,6 +188,11 @@ impl Machine {
     /// is called `wait`.
     pub fn meanwhile(&self, words: &'static str, event: fn(&Machine)) {
         self.state.lock().unwrap().meanwhile = Some((words, event));
+    }
+
+    /// Lets every limit pass at once.
+    pub fn run_out_of_time(&self) {
+        self.state.lock().unwrap().is_out_of_time = true;
     }
 
     fn happen(&self, what: &str) {
@@ -395,6 +403,17 @@ impl System for Machine {
     /// Nothing happens here by itself, so time passes at once.
     fn wait(&self, _time: Duration) {
         self.happen("wait");
+    }
+
+    fn wait_for(&self, word: &Receiver<()>, _limit: Duration) -> bool {
+        if self.state.lock().unwrap().is_out_of_time {
+            return false;
+        }
+        word.recv().is_ok()
+    }
+
+    fn lock_memory(&self) -> Result<()> {
+        self.step("lock memory".into())
     }
 }
 

@@ -3,16 +3,15 @@
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::appliance::release::ReleaseRecord;
 use va_upgrade::boot::state::{Phase, Reason, State};
-use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
-use va_upgrade::system::{Lock, Restart};
+use va_upgrade::system::Restart;
 use va_upgrade::upgrade::status::status;
-use va_upgrade::upgrade::trial::{Outcome, after_boot, watch_deadline};
+use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
 use crate::apply::{armed, state};
 use crate::machine::{Machine, scratch};
 
-fn trial_running() -> (tempfile::TempDir, Machine) {
+pub fn trial_running() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
@@ -20,7 +19,7 @@ fn trial_running() -> (tempfile::TempDir, Machine) {
 }
 
 /// Writes into both copies what GRUB writes when the tries are used up.
-fn exhaust(machine: &Machine) {
+pub fn exhaust(machine: &Machine) {
     for copy in ["env1", "env2"] {
         let path = format!("/boot/va/{copy}");
         let mut text = machine.read(&path);
@@ -38,7 +37,7 @@ fn exhaust(machine: &Machine) {
     }
 }
 
-fn shown(machine: &Machine) -> serde_json::Value {
+pub fn shown(machine: &Machine) -> serde_json::Value {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance).unwrap();
         serde_json::to_value(status(appliance, &facts).unwrap()).unwrap()
@@ -101,28 +100,6 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
 }
 
 #[test]
-fn the_deadline_restarts_an_unconfirmed_trial_by_force() {
-    let (_dir, machine) = trial_running();
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
-    exhaust(&machine);
-    machine.boot("root", "exhausted");
-    assert_eq!(shown(&machine)["failed"]["reason"], "deadline");
-}
-
-#[test]
-fn a_deadline_after_a_failed_health_check_leaves_its_reason() {
-    let (_dir, machine) = trial_running();
-    machine.answer("running", "degraded\n");
-    machine.with_appliance(after_boot).unwrap();
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Orderly, Restart::Forced]);
-    exhaust(&machine);
-    machine.boot("root", "exhausted");
-    assert_eq!(shown(&machine)["failed"]["reason"], "health");
-}
-
-#[test]
 fn an_undone_apply_leaves_what_is_known_of_the_last_trial() {
     let (dir, machine) = trial_running();
     exhaust(&machine);
@@ -137,74 +114,6 @@ fn an_undone_apply_leaves_what_is_known_of_the_last_trial() {
         serde_json::json!({"slot": "back", "version": null, "reason": "exhausted"})
     );
     assert_eq!(status["slots"][1]["state"], "empty");
-}
-
-#[test]
-fn the_deadline_restarts_even_when_boot_is_not_mounted() {
-    let (_dir, machine) = trial_running();
-    machine.write(
-        "/proc/self/mountinfo",
-        "1 0 253:1 / / rw - ext4 /dev/mapper/VA-back rw\n",
-    );
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
-}
-
-#[test]
-fn a_confirmed_trial_has_no_deadline_and_a_committed_boot_never_had_one() {
-    let (_dir, machine) = trial_running();
-    assert!(machine.confirm().unwrap());
-    assert!(!machine.confirm().unwrap());
-    machine.with_appliance(watch_deadline).unwrap();
-    machine.boot("back", "commit");
-    machine.with_appliance(watch_deadline).unwrap();
-    assert!(machine.reboots().is_empty());
-}
-
-#[test]
-fn a_lock_that_is_held_over_the_deadline_restarts_a_trial_but_no_confirmed_system() {
-    let (_dir, machine) = trial_running();
-    let lock = Lock::take(&machine.at("/run/va-upgrade.lock")).unwrap();
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
-    drop(lock);
-
-    let (dir, machine) = trial_running();
-    machine.confirm().unwrap();
-    // The other slot is written, and on trial, under the same kernel.
-    let bundle = crate::release::make_bundle(dir.path(), "9.4.2");
-    let lock = Lock::take(&machine.at("/run/va-upgrade.lock")).unwrap();
-    machine.with_appliance(watch_deadline).unwrap();
-    drop(lock);
-    crate::apply::run(&machine, &bundle).unwrap();
-    let _lock = Lock::take(&machine.at("/run/va-upgrade.lock")).unwrap();
-    machine.with_appliance(watch_deadline).unwrap();
-    assert!(machine.reboots().is_empty());
-}
-
-#[test]
-fn a_confirmation_while_the_watcher_waits_counts_and_none_comes_between_note_and_restart() {
-    let (_dir, machine) = trial_running();
-    machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
-    machine.with_appliance(watch_deadline).unwrap();
-    assert!(machine.reboots().is_empty());
-
-    let (_dir, machine) = trial_running();
-    machine.meanwhile("reboot", |machine| {
-        assert_eq!(class_of(&machine.confirm().unwrap_err()), Class::Locked);
-    });
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
-}
-
-#[test]
-fn a_trial_whose_boot_state_is_gone_ends_at_the_deadline() {
-    let (_dir, machine) = trial_running();
-    for copy in ["env1", "env2"] {
-        std::fs::remove_file(machine.at(&format!("/boot/va/{copy}"))).unwrap();
-    }
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
 }
 
 #[test]
