@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{health, status};
+use super::{health, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -101,6 +101,7 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     state.confirm()?;
     appliance.save(&state, lock)?;
     mark_over(appliance);
+    settings::take_back(appliance, &machine.cmdline);
     record(appliance, "confirm", machine.booted, "committed");
     Ok(true)
 }

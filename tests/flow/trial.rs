@@ -2,6 +2,7 @@
 
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::appliance::release::ReleaseRecord;
+use va_upgrade::boot::menu::TRIAL_ARGS;
 use va_upgrade::boot::state::{Phase, Reason, State};
 use va_upgrade::slot::Slot;
 use va_upgrade::system::Restart;
@@ -60,6 +61,61 @@ fn a_healthy_trial_is_confirmed() {
             .read("/data/va-upgrade/history.jsonl")
             .contains("\"operation\":\"confirm\"")
     );
+}
+
+/// Gives the kernel these command line words before and after the menu's own,
+/// and each setting its value; returns their values once the trial is confirmed.
+fn settings_after_confirm(own: &str, trial: &str, values: [&str; 3]) -> [String; 3] {
+    let (_dir, machine) = trial_running();
+    let line = format!("root=x {own} va.slot=back va.why=trial va.left=2 {trial}\n");
+    machine.write("/proc/cmdline", &line);
+    let paths = ["panic", "softlockup_panic", "hung_task_panic"]
+        .map(|name| format!("/proc/sys/kernel/{name}"));
+    for (path, value) in paths.iter().zip(values) {
+        machine.write(path, &format!("{value}\n"));
+    }
+    assert!(machine.confirm().unwrap());
+    paths.map(|path| machine.read(&path).trim().to_owned())
+}
+
+#[test]
+fn a_confirmed_system_has_the_kernel_settings_of_one_that_was_never_on_trial() {
+    let trial = TRIAL_ARGS;
+    let confirmed = settings_after_confirm;
+    assert_eq!(confirmed("ro", trial, ["10", "1", "1"]), ["0", "0", "0"]);
+    // Words of the entry's own, the last of which counts.
+    let own = "panic=5 panic=30 softlockup_panic=1";
+    assert_eq!(confirmed(own, trial, ["10", "1", "1"]), ["30", "1", "0"]);
+    // Somebody has set another value since.
+    assert_eq!(confirmed("ro", trial, ["60", "0", "1"]), ["60", "0", "0"]);
+    // An older menu gave no such word.
+    assert_eq!(
+        confirmed("ro", "panic=10", ["10", "1", "1"]),
+        ["0", "1", "1"]
+    );
+}
+
+#[test]
+fn a_kernel_setting_that_the_system_wants_stays_when_it_is_confirmed() {
+    let (_dir, machine) = trial_running();
+    let line = format!("root=x va.slot=back va.why=trial va.left=2 {TRIAL_ARGS}\n");
+    machine.write("/proc/cmdline", &line);
+    machine.write("/etc/sysctl.d/90-panic.conf", "kernel.panic = 10\n");
+    machine.write("/etc/sysctl.d/off", "kernel.softlockup_panic = 1\n");
+    machine.write("/proc/sys/kernel/panic", "10\n");
+    machine.write("/proc/sys/kernel/softlockup_panic", "1\n");
+    assert!(machine.confirm().unwrap());
+    assert_eq!(machine.read("/proc/sys/kernel/panic"), "10\n");
+    assert_eq!(machine.read("/proc/sys/kernel/softlockup_panic"), "0");
+}
+
+#[test]
+fn a_kernel_without_such_settings_can_be_confirmed() {
+    let (_dir, machine) = trial_running();
+    let line = format!("root=x va.slot=back va.why=trial va.left=2 {TRIAL_ARGS}\n");
+    machine.write("/proc/cmdline", &line);
+    std::fs::create_dir_all(machine.at("/proc/sys/kernel/panic")).unwrap();
+    assert!(machine.confirm().unwrap());
 }
 
 #[test]
