@@ -19,7 +19,7 @@
 //! archive                                     tar and pax
 //! tree                                        a file tree as such
 //! config  report  progress                    the ground
-//! linux  paths  slot  sha  signals  cpu  version  failure
+//! linux  paths  slot  sha  signals  stderr  cpu  version  failure
 //! ```
 //!
 //! Imports go down only, and parts on one floor do not import each other;
@@ -57,6 +57,7 @@ pub mod sha;
 pub mod signals;
 pub mod slot;
 pub mod source;
+pub mod stderr;
 pub mod system;
 pub mod tree;
 pub mod upgrade;

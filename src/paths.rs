@@ -30,6 +30,10 @@ pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 /// The lock of every command that changes something.
 pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 
+/// Is there once the trial that the running kernel was started for is over; gone
+/// with the next start, as all of `/run` is.
+pub const TRIAL_OVER_FILE: &str = "/run/va-upgrade.over";
+
 /// Where a slot is mounted while it is written.
 pub const TARGET_MOUNT: &str = "/run/va-upgrade/slot";
 

@@ -157,6 +157,43 @@ pub fn booted_by(cmdline: &str) -> BootedBy {
     }
 }
 
+/// Arguments that the kernel also has as `/proc/sys/kernel/<name>`.
+const SETTINGS: [&str; 3] = ["panic", "softlockup_panic", "hung_task_panic"];
+
+/// A kernel setting that the words of a trial made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TrialSetting {
+    /// Its name below `/proc/sys/kernel`.
+    pub name: &'static str,
+    /// Its value on trial.
+    pub on_trial: String,
+    /// Its value without the words of the trial.
+    pub otherwise: String,
+}
+
+/// Returns the settings that a trial's words in `/proc/cmdline` made. The entry's
+/// own words come before ours, the trial's behind them.
+pub fn trial_settings(cmdline: &str) -> Vec<TrialSetting> {
+    let words = split_words(cmdline);
+    let ours = words.iter().position(|word| word.starts_with("va.slot="));
+    let (own, rest) = words.split_at(ours.unwrap_or(words.len()));
+    let is_of_trial = |word: &&String| TRIAL_ARGS.split_whitespace().any(|arg| arg == *word);
+    let setting = |name| {
+        Some(TrialSetting {
+            name,
+            on_trial: last_value(rest.iter().filter(is_of_trial), name)?,
+            otherwise: last_value(own.iter(), name).unwrap_or_else(|| "0".to_owned()),
+        })
+    };
+    SETTINGS.into_iter().filter_map(setting).collect()
+}
+
+/// Returns what the last of the words `<name>=<value>` says.
+fn last_value<'a>(words: impl Iterator<Item = &'a String>, name: &str) -> Option<String> {
+    let values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    values.last().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

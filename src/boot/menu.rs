@@ -14,11 +14,15 @@ const TIMEOUT_SECONDS: u32 = 3;
 
 /// What turns each way of hanging into a restart, while on trial only.
 ///
-/// kernel-parameters (`panic`, `softlockup_panic`), dracut.cmdline(7),
-/// systemd(1); initramfs-tools(7) also restarts instead of opening a shell when
-/// `panic` is given. Each is ignored where it is not known.
-pub const TRIAL_ARGS: &str =
-    "panic=10 softlockup_panic=1 rd.shell=0 rd.emergency=reboot systemd.crash_reboot=1";
+/// kernel-parameters (`panic`, `softlockup_panic`, and `hung_task_panic`: a task
+/// that waits for storage for two minutes), dracut.cmdline(7), systemd(1);
+/// initramfs-tools(7) also restarts instead of opening a shell when `panic` is
+/// given. Each is known to Linux 3.10 and still is, or is ignored where it is not.
+///
+/// `nmi_watchdog=panic` is not among them: distributions build kernels with
+/// either default, so `confirm` could not tell what to go back to.
+pub const TRIAL_ARGS: &str = "panic=10 softlockup_panic=1 hung_task_panic=1 \
+     rd.shell=0 rd.emergency=reboot systemd.crash_reboot=1";
 
 /// Renders the menu for a `/boot` file system with this UUID.
 ///
@@ -79,6 +83,9 @@ mod tests {
         assert!(!menu.contains('@'), "{menu}");
         assert!(menu.contains("set va_slot=back\n"));
         assert!(menu.contains("if va_load /va/env1; then"));
+        assert!(
+            menu.contains("set va_trial_args=\"panic=10 softlockup_panic=1 hung_task_panic=1 ")
+        );
     }
 
     #[test]

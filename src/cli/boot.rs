@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::Session;
 use super::output::print;
 use crate::progress::Progress;
+use crate::upgrade::deadline;
 use crate::upgrade::trial::{self, Outcome};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
@@ -19,7 +20,7 @@ pub struct Args {
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.require_root("boot")?;
     if args.deadline {
-        return trial::watch_deadline(&session.appliance());
+        return deadline::watch(&session.appliance());
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),

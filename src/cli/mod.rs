@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::failure::{Class, Classify, class_of};
 use crate::refuse;
 use crate::signals;
+use crate::stderr;
 use crate::system::{Host, System};
 
 use output::printable;
@@ -174,9 +175,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let message = printable(&format!("{error:#}"));
             if is_json {
                 let error = serde_json::json!({ "class": class.name(), "message": message });
-                eprintln!("{}", serde_json::json!({ "error": error }));
+                stderr::say(&serde_json::json!({ "error": error }).to_string());
             } else {
-                eprintln!("error: {message}");
+                stderr::say(&format!("error: {message}"));
             }
             ExitCode::from(class as u8)
         }
@@ -219,7 +220,7 @@ impl Work {
         match Config::load(file) {
             Err(error) if matches!(self, Work::Boot(args) if args.deadline) => {
                 let why = printable(&format!("{error:#}"));
-                eprintln!("warning: {why}; going on with the defaults");
+                stderr::say(&format!("warning: {why}; going on with the defaults"));
                 Ok(Config::default())
             }
             outcome => outcome,

@@ -1,6 +1,6 @@
 //! Progress for people and programs, on stderr.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::output::printable;
 use crate::progress::{Note, Progress, Step};
+use crate::stderr::{self, say};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,7 +103,7 @@ impl Ui {
     /// # Errors
     /// When the answer cannot be read.
     pub fn ask(&self, question: &str) -> Result<bool> {
-        eprint!("{question} [y/N] ");
+        stderr::write(&format!("{question} [y/N] "));
         let mut answer = String::new();
         io::stdin()
             .lock()
@@ -117,11 +118,6 @@ impl Ui {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-/// Writes a line; progress that nobody can read is no reason to stop.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 impl Shown {

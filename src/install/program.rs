@@ -103,6 +103,7 @@ fn write_unit(file: &Path, content: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::Receiver;
     use std::time::Duration;
 
     use crate::config::Config;
@@ -139,6 +140,14 @@ mod tests {
         }
 
         fn wait(&self, _: Duration) {}
+
+        fn wait_for(&self, _: &Receiver<()>, _: Duration) -> bool {
+            unreachable!("nothing is waited for")
+        }
+
+        fn lock_memory(&self) -> Result<()> {
+            unreachable!("nothing watches")
+        }
     }
 
     /// Installs into a tree that has a program of `version` with a unit of its

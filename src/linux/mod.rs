@@ -7,3 +7,4 @@ pub mod initramfs;
 pub mod mountinfo;
 pub mod octal;
 pub mod os_release;
+pub mod sysctl;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -43,6 +44,16 @@ pub trait System: Sync {
 
     /// Lets `time` pass.
     fn wait(&self, time: Duration);
+
+    /// Waits for a word, at most `limit`; returns whether it came. A sender that
+    /// is gone sends none any more: then it returns at once.
+    fn wait_for(&self, word: &Receiver<()>, limit: Duration) -> bool;
+
+    /// Keeps this process in memory, so that it runs on when storage hangs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn lock_memory(&self) -> Result<()>;
 }
 
 impl dyn System + '_ {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use super::files;
 use crate::failure::{Class, Classify};
 use crate::refuse;
+use crate::stderr;
 
 /// Returns the path of `output` free of links in its directory, after a look at
 /// whether it can be written. `inputs`, each with what it is, are never replaced.
@@ -116,7 +117,10 @@ impl Drop for Draft {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
-            eprintln!("warning: removing {}: {error}", self.path.display());
+            stderr::say(&format!(
+                "warning: removing {}: {error}",
+                self.path.display()
+            ));
         }
     }
 }

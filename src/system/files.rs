@@ -14,7 +14,7 @@ use nix::libc;
 use nix::unistd::mkdtemp;
 
 use super::removal;
-use crate::signals;
+use crate::{signals, stderr};
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
@@ -109,7 +109,7 @@ impl ScratchDir {
 impl Drop for ScratchDir {
     fn drop(&mut self) {
         if let Err(error) = remove_tree(&self.0) {
-            eprintln!("warning: {error:#}");
+            stderr::say(&format!("warning: {error:#}"));
         }
     }
 }

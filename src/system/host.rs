@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::calls::{Exited, Restart, System};
 use super::cmd::Cmd;
 use super::mount::Mount;
-use crate::signals;
+use crate::{signals, stderr};
 
 /// The machine this process runs on.
 pub struct Host {
@@ -63,7 +64,7 @@ impl System for Host {
     #[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
     fn run(&self, cmd: &Cmd) -> Result<String> {
         if self.verbose {
-            eprintln!("+ {cmd}");
+            stderr::say(&format!("+ {cmd}"));
         }
         let mut words = cmd.argv();
         if cmd.is_to_die_with_us() && can_tie_programs() {
@@ -148,6 +149,15 @@ impl System for Host {
 
     fn wait(&self, time: Duration) {
         thread::sleep(time);
+    }
+
+    fn wait_for(&self, word: &Receiver<()>, limit: Duration) -> bool {
+        word.recv_timeout(limit).is_ok()
+    }
+
+    fn lock_memory(&self) -> Result<()> {
+        let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+        mlockall(all).context("locking this process into memory")
     }
 }
 

@@ -1,7 +1,8 @@
 //! The only code that runs programs, mounts or reboots.
 //!
 //! [`System`] is the machine, [`Host`] the real one. [`Lock`], [`Mounted`],
-//! [`Chroot`] and [`Draft`](draft::Draft) are guards; [`files`] is how files are replaced.
+//! [`Chroot`] and [`Draft`](draft::Draft) are guards; [`files`] is how files are replaced,
+//! [`Sysrq`] what restarts when all else hangs.
 
 mod calls;
 mod chroot;
@@ -13,6 +14,7 @@ mod lock;
 mod mount;
 mod mounted;
 mod removal;
+mod sysrq;
 
 pub use calls::{Exited, Restart, System};
 pub use chroot::Chroot;
@@ -21,3 +23,4 @@ pub use host::Host;
 pub use lock::Lock;
 pub use mount::Mount;
 pub use mounted::Mounted;
+pub use sysrq::Sysrq;

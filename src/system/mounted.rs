@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::calls::System;
 use super::mount::Mount;
+use crate::stderr;
 
 /// A mount that ends with this value.
 pub struct Mounted<'a> {
@@ -76,7 +77,7 @@ impl<'a> Mounted<'a> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("warning: {error:#}");
+            stderr::say(&format!("warning: {error:#}"));
         }
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
-//! - [`trial`]: what the boot service does in a started system, with [`health`]
+//! - [`trial`]: what the boot service does in a started system, with [`health`] and,
+//!   once it is confirmed, [`settings`]
+//! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`rollback`]: makes the other slot the default
 //! - [`status`]: tells what boots and why
 
 pub mod apply;
+pub mod deadline;
 pub mod health;
 pub mod preflight;
 pub mod rollback;
+pub mod settings;
 pub mod status;
 pub mod trial;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::trial::mark_over;
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::{Machine, boot_disk};
@@ -53,6 +54,9 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     }
     state.commit(target)?;
     appliance.save(&state, lock)?;
+    if cancelled_trial {
+        mark_over(appliance);
+    }
     let outcome = if cancelled_trial {
         "trial cancelled"
     } else {

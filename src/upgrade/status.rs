@@ -35,7 +35,7 @@ pub struct Status {
 pub struct Failed {
     /// Its slot.
     pub slot: Slot,
-    /// The version that was tried.
+    /// The version that was tried; `None` once it is being written over.
     pub version: Option<String>,
     /// Why it ended.
     pub reason: Reason,
@@ -78,7 +78,11 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
     let failed = match state.failed() {
         Some((slot, reason)) => Some(Failed {
             slot,
-            version: record(slot)?.map(|r| r.version),
+            version: match state.phase(slot) {
+                Phase::Failed => record(slot)?.map(|r| r.version),
+                // What is on /boot by now, if anything, is of another system.
+                _ => None,
+            },
             reason,
         }),
         None => None,

@@ -2,29 +2,27 @@
 //!
 //! On a trial: check health, then confirm, or note why not and restart; GRUB
 //! counts the tries. On any other boot: mend the boot state and write down what
-//! became of a trial. [`watch_deadline`] restarts a trial that nothing ends.
+//! became of a trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 
-use super::{health, status};
+use super::{health, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
-use crate::boot::entry::booted_by;
 use crate::boot::files as boot_files;
 use crate::boot::state::{Reason, State};
-use crate::paths::BOOT_DIR;
+use crate::paths::{BOOT_DIR, TRIAL_OVER_FILE};
 use crate::progress::Step;
 use crate::refuse;
 use crate::slot::Slot;
-use crate::system::{Lock, Restart};
+use crate::system::{Lock, Restart, Sysrq};
 
 /// How long an ordered restart may take before the kernel is told to restart.
-const RESTART_PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const RESTART_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long another command, even one that only looks, may hold the lock before a trial counts as not
 /// confirmable.
@@ -102,6 +100,8 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     }
     state.confirm()?;
     appliance.save(&state, lock)?;
+    mark_over(appliance);
+    settings::take_back(appliance, &machine.cmdline);
     record(appliance, "confirm", machine.booted, "committed");
     Ok(true)
 }
@@ -136,89 +136,105 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
         return Ok(Outcome::Confirmed(machine.booted));
     };
     let reason = format!("{error:#}");
-    if !give_up(appliance, Reason::Health, &reason) {
+    let Some(given_up) = give_up(appliance, Reason::Health, &reason, LOCK_PATIENCE) else {
         return Ok(Outcome::Ordinary);
-    }
-    restart(appliance, Restart::Orderly);
+    };
+    let sysrq = Sysrq::open(appliance.sys);
+    restart(appliance, &given_up, Restart::Orderly, &sysrq);
     Ok(Outcome::Restarting(reason))
 }
 
-/// Waits until this boot's deadline, then restarts the machine if it is still
-/// an unconfirmed trial. Needs neither `/boot` nor a sound boot state to restart.
-///
-/// # Errors
-/// When the kernel's clock or command line cannot be read.
-pub fn watch_deadline(appliance: &Appliance) -> Result<()> {
-    let cmdline = fs::read_to_string(appliance.at("/proc/cmdline"))
-        .context("reading the kernel command line")?;
-    if booted_by(&cmdline).why != "trial" {
-        return Ok(());
-    }
-    let uptime = uptime_seconds(&appliance.at("/proc/uptime"))?;
-    let left = appliance.config.deadline_seconds.saturating_sub(uptime);
-    appliance.sys.wait(Duration::from_secs(left));
-    let text = format!(
-        "nothing confirmed this system in {} seconds",
-        appliance.config.deadline_seconds
-    );
-    if give_up(appliance, Reason::Deadline, &text) {
-        restart(appliance, Restart::Forced);
-    }
-    Ok(())
+/// A trial that is to end. Nobody confirms it any more: the lock is held until
+/// the restart, unless somebody else holds it.
+pub(super) struct GivenUp {
+    _lock: Option<Lock>,
 }
 
-fn uptime_seconds(path: &Path) -> Result<u64> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let seconds = text
-        .split(['.', ' '])
-        .next()
-        .and_then(|word| word.parse().ok());
-    seconds.with_context(|| format!("{} says {text:?}", path.display()))
-}
-
-/// Notes why the trial is about to end; returns whether it is to end at all,
-/// since it may have been confirmed or cancelled meanwhile.
+/// Notes why the trial is about to end; returns `None` when it is not to end at
+/// all, since it was confirmed or cancelled meanwhile.
 ///
-/// Where that cannot be found out the restart is due: a system whose `/boot` or
-/// boot state is unreadable is not one to keep.
-fn give_up(appliance: &Appliance, reason: Reason, text: &str) -> bool {
-    let note = || -> Result<bool> {
-        let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
-        let machine = Machine::look(appliance)?;
-        if !on_trial(&machine) {
-            return Ok(false);
+/// That is read without the lock, which an `apply` to the other slot may hold
+/// for long; only the note waits for it, up to `patience`. Where it cannot be found out the restart is due: a system whose
+/// `/boot` or boot state is unreadable is not one to keep.
+pub(super) fn give_up(
+    appliance: &Appliance,
+    reason: Reason,
+    text: &str,
+    patience: Duration,
+) -> Option<GivenUp> {
+    if is_over(appliance) {
+        return None;
+    }
+    let lock = match note_reason(appliance, reason, text, patience) {
+        Ok(lock) => Some(lock),
+        Err(_) if is_over(appliance) => return None,
+        Err(error) => {
+            appliance
+                .progress
+                .note(&format!("the reason could not be stored: {error:#}"));
+            None
         }
-        let mut state = machine.state();
-        state.note_reason(reason)?;
-        appliance.save(&state, &lock)?;
-        record(appliance, "trial", machine.booted, text);
-        Ok(true)
     };
-    let due = note().unwrap_or_else(|error| {
+    appliance
+        .progress
+        .note(&format!("this trial is given up ({reason}): {text}"));
+    Some(GivenUp { _lock: lock })
+}
+
+/// Tells whether it is clear that the running slot is not on trial any more.
+fn is_over(appliance: &Appliance) -> bool {
+    is_marked_over(appliance)
+        || Machine::look(appliance)
+            .is_ok_and(|machine| machine.state.is_some() && !on_trial(&machine))
+}
+
+/// Leaves word, where no storage is needed to find it, that the trial which the
+/// running kernel was started for is over.
+pub(super) fn mark_over(appliance: &Appliance) {
+    let path = appliance.at(TRIAL_OVER_FILE);
+    if let Err(error) = fs::write(&path, "") {
         appliance
             .progress
-            .note(&format!("the reason could not be stored: {error:#}"));
-        true
-    });
-    if due {
-        appliance
-            .progress
-            .note(&format!("this trial is given up ({reason}): {text}"));
+            .note(&format!("writing {}: {error}", path.display()));
     }
-    due
+}
+
+/// Tells whether that word was left; reads memory only.
+pub(super) fn is_marked_over(appliance: &Appliance) -> bool {
+    appliance.at(TRIAL_OVER_FILE).exists()
+}
+
+/// Writes why the running trial is about to end; returns the lock, still held.
+fn note_reason(
+    appliance: &Appliance,
+    reason: Reason,
+    text: &str,
+    patience: Duration,
+) -> Result<Lock> {
+    let lock = appliance.wait_for_lock(patience)?;
+    let machine = Machine::look(appliance)?;
+    ensure!(
+        on_trial(&machine),
+        "slot {} is not on trial",
+        machine.booted
+    );
+    let mut state = machine.state();
+    state.note_reason(reason)?;
+    appliance.save(&state, &lock)?;
+    record(appliance, "trial", machine.booted, text);
+    Ok(lock)
 }
 
 /// Restarts, if need be without asking anyone.
-fn restart(appliance: &Appliance, how: Restart) {
+pub(super) fn restart(appliance: &Appliance, _trial: &GivenUp, how: Restart, sysrq: &Sysrq) {
     match appliance.sys.reboot(how) {
         Ok(()) => appliance.sys.wait(RESTART_PATIENCE),
         Err(error) => appliance
             .progress
             .note(&format!("the restart was not accepted: {error:#}")),
     }
-    // Linux, "Magic SysRq": s syncs, b restarts at once.
-    for key in ["s", "b"] {
-        if let Err(error) = fs::write(appliance.at("/proc/sysrq-trigger"), key) {
+    for outcome in [sysrq.sync(), sysrq.restart()] {
+        if let Err(error) = outcome {
             appliance
                 .progress
                 .note(&format!("restarting through sysrq: {error}"));

@@ -108,3 +108,16 @@ fn a_terminal_gets_colours_unless_they_are_refused() {
         }
     }
 }
+
+#[test]
+fn nobody_reading_the_messages_changes_no_outcome() {
+    let desk = Desk::new();
+    desk.be_an_appliance(SLY);
+    // The reader of standard error ends before the program begins.
+    let deaf = "coproc read; exec 2>&${COPROC[1]}; kill $COPROC_PID; wait; exec \"$@\"";
+    for args in [&["--verbose", "check"][..], &["check"]] {
+        let check = run_by(&desk, &["bash", "-c", deaf, "bash"], args);
+        assert_eq!(check.status, 3, "{check:?}");
+        assert!(check.stdout.contains("\nFAIL  volumes "), "{check:?}");
+    }
+}

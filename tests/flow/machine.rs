@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::boots;
@@ -27,6 +28,9 @@ pub struct Machine {
     state: Mutex<Calls>,
 }
 
+/// Words of a call, and what happens within it.
+type Event = (&'static str, fn(&Machine));
+
 #[derive(Default)]
 struct Calls {
     count: usize,
@@ -35,6 +39,10 @@ struct Calls {
     fail_at: Option<usize>,
     fail_on: Option<&'static str>,
     failed: Option<String>,
+    /// Whatever is waited for with a limit comes too late.
+    is_out_of_time: bool,
+    /// What a test does within the next call that holds these words.
+    meanwhile: Option<Event>,
     log: Vec<String>,
     mounts: Vec<(PathBuf, PathBuf)>,
     reboots: Vec<Restart>,
@@ -177,6 +185,26 @@ impl Machine {
         self.state.lock().unwrap().fail_on = Some(words);
     }
 
+    /// Has `event` happen within the next call that holds `words`; every pause
+    /// is called `wait`.
+    pub fn meanwhile(&self, words: &'static str, event: fn(&Machine)) {
+        self.state.lock().unwrap().meanwhile = Some((words, event));
+    }
+
+    /// Lets every limit pass at once.
+    pub fn run_out_of_time(&self) {
+        self.state.lock().unwrap().is_out_of_time = true;
+    }
+
+    fn happen(&self, what: &str) {
+        let mut state = self.state.lock().unwrap();
+        let due = state.meanwhile.take_if(|(words, _)| what.contains(*words));
+        drop(state);
+        if let Some((_, event)) = due {
+            event(self);
+        }
+    }
+
     /// Returns the call that was made to fail, if it came to that.
     pub fn failed_call(&self) -> Option<String> {
         self.state.lock().unwrap().failed.clone()
@@ -228,6 +256,7 @@ impl Machine {
             let log = self.log();
             panic!("before `{what}` this machine would not boot: {fault}\n{log}");
         }
+        self.happen(&what);
         let mut state = self.state.lock().unwrap();
         let count = state.count;
         state.count += 1;
@@ -372,7 +401,20 @@ impl System for Machine {
     }
 
     /// Nothing happens here by itself, so time passes at once.
-    fn wait(&self, _time: Duration) {}
+    fn wait(&self, _time: Duration) {
+        self.happen("wait");
+    }
+
+    fn wait_for(&self, word: &Receiver<()>, _limit: Duration) -> bool {
+        if self.state.lock().unwrap().is_out_of_time {
+            return false;
+        }
+        word.recv().is_ok()
+    }
+
+    fn lock_memory(&self) -> Result<()> {
+        self.step("lock memory".into())
+    }
 }
 
 /// A directory in memory where there is such a place: the flows sync a lot.

@@ -8,6 +8,7 @@
 
 mod apply;
 mod boots;
+mod deadline;
 mod machine;
 mod release;
 mod rollback;

@@ -10,7 +10,7 @@ use va_upgrade::upgrade::rollback::{RolledBack, rollback};
 use crate::apply::{armed, state};
 use crate::machine::{Machine, scratch};
 
-fn run(machine: &Machine) -> anyhow::Result<RolledBack> {
+pub fn run(machine: &Machine) -> anyhow::Result<RolledBack> {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance).unwrap();
         rollback(appliance, &facts, &appliance.lock()?)
@@ -24,10 +24,15 @@ fn upgraded() -> (tempfile::TempDir, Machine) {
     machine.boot("back", "trial");
     machine.confirm().unwrap();
     machine.boot("back", "commit");
+    fill_root(&machine);
+    (dir, machine)
+}
+
+/// Puts into `root` what an old system there would have.
+pub fn fill_root(machine: &Machine) {
     for path in ["sbin/init", "lib/modules/5.10.0-1/modules.dep", "etc/fstab"] {
         machine.write(&format!("/devices/VA-root/{path}"), "");
     }
-    (dir, machine)
 }
 
 #[test]

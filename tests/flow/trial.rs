@@ -2,17 +2,18 @@
 
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::appliance::release::ReleaseRecord;
+use va_upgrade::boot::menu::TRIAL_ARGS;
 use va_upgrade::boot::state::{Phase, Reason, State};
 use va_upgrade::slot::Slot;
 use va_upgrade::system::Restart;
 use va_upgrade::upgrade::status::status;
-use va_upgrade::upgrade::trial::{Outcome, after_boot, watch_deadline};
+use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
 use crate::apply::{armed, run, state};
 use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
 
-fn trial_running() -> (tempfile::TempDir, Machine) {
+pub fn trial_running() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");
@@ -20,7 +21,7 @@ fn trial_running() -> (tempfile::TempDir, Machine) {
 }
 
 /// Writes into both copies what GRUB writes when the tries are used up.
-fn exhaust(machine: &Machine) {
+pub fn exhaust(machine: &Machine) {
     for copy in ["env1", "env2"] {
         let path = format!("/boot/va/{copy}");
         let mut text = machine.read(&path);
@@ -39,12 +40,12 @@ fn exhaust(machine: &Machine) {
 }
 
 /// Lets `unit` have failed.
-fn degrade(machine: &Machine, unit: &str) {
+pub fn degrade(machine: &Machine, unit: &str) {
     machine.answer("running", "degraded\n");
     machine.answer("units", &format!("{unit} loaded failed failed A unit\n"));
 }
 
-fn shown(machine: &Machine) -> serde_json::Value {
+pub fn shown(machine: &Machine) -> serde_json::Value {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance).unwrap();
         serde_json::to_value(status(appliance, &facts).unwrap()).unwrap()
@@ -67,6 +68,61 @@ fn a_healthy_trial_is_confirmed() {
             .read("/data/va-upgrade/history.jsonl")
             .contains("\"operation\":\"confirm\"")
     );
+}
+
+/// Gives the kernel these command line words before and after the menu's own,
+/// and each setting its value; returns their values once the trial is confirmed.
+fn settings_after_confirm(own: &str, trial: &str, values: [&str; 3]) -> [String; 3] {
+    let (_dir, machine) = trial_running();
+    let line = format!("root=x {own} va.slot=back va.why=trial va.left=2 {trial}\n");
+    machine.write("/proc/cmdline", &line);
+    let paths = ["panic", "softlockup_panic", "hung_task_panic"]
+        .map(|name| format!("/proc/sys/kernel/{name}"));
+    for (path, value) in paths.iter().zip(values) {
+        machine.write(path, &format!("{value}\n"));
+    }
+    assert!(machine.confirm().unwrap());
+    paths.map(|path| machine.read(&path).trim().to_owned())
+}
+
+#[test]
+fn a_confirmed_system_has_the_kernel_settings_of_one_that_was_never_on_trial() {
+    let trial = TRIAL_ARGS;
+    let confirmed = settings_after_confirm;
+    assert_eq!(confirmed("ro", trial, ["10", "1", "1"]), ["0", "0", "0"]);
+    // Words of the entry's own, the last of which counts.
+    let own = "panic=5 panic=30 softlockup_panic=1";
+    assert_eq!(confirmed(own, trial, ["10", "1", "1"]), ["30", "1", "0"]);
+    // Somebody has set another value since.
+    assert_eq!(confirmed("ro", trial, ["60", "0", "1"]), ["60", "0", "0"]);
+    // An older menu gave no such word.
+    assert_eq!(
+        confirmed("ro", "panic=10", ["10", "1", "1"]),
+        ["0", "1", "1"]
+    );
+}
+
+#[test]
+fn a_kernel_setting_that_the_system_wants_stays_when_it_is_confirmed() {
+    let (_dir, machine) = trial_running();
+    let line = format!("root=x va.slot=back va.why=trial va.left=2 {TRIAL_ARGS}\n");
+    machine.write("/proc/cmdline", &line);
+    machine.write("/etc/sysctl.d/90-panic.conf", "kernel.panic = 10\n");
+    machine.write("/etc/sysctl.d/off", "kernel.softlockup_panic = 1\n");
+    machine.write("/proc/sys/kernel/panic", "10\n");
+    machine.write("/proc/sys/kernel/softlockup_panic", "1\n");
+    assert!(machine.confirm().unwrap());
+    assert_eq!(machine.read("/proc/sys/kernel/panic"), "10\n");
+    assert_eq!(machine.read("/proc/sys/kernel/softlockup_panic"), "0");
+}
+
+#[test]
+fn a_kernel_without_such_settings_can_be_confirmed() {
+    let (_dir, machine) = trial_running();
+    let line = format!("root=x va.slot=back va.why=trial va.left=2 {TRIAL_ARGS}\n");
+    machine.write("/proc/cmdline", &line);
+    std::fs::create_dir_all(machine.at("/proc/sys/kernel/panic")).unwrap();
+    assert!(machine.confirm().unwrap());
 }
 
 #[test]
@@ -126,35 +182,20 @@ fn what_had_failed_before_or_another_machine_lacks_is_no_reason_to_go_back() {
 }
 
 #[test]
-fn the_deadline_restarts_an_unconfirmed_trial_by_force() {
-    let (_dir, machine) = trial_running();
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
+fn an_undone_apply_leaves_what_is_known_of_the_last_trial() {
+    let (dir, machine) = trial_running();
     exhaust(&machine);
     machine.boot("root", "exhausted");
-    assert_eq!(shown(&machine)["failed"]["reason"], "deadline");
-}
-
-#[test]
-fn the_deadline_restarts_even_when_boot_is_not_mounted() {
-    let (_dir, machine) = trial_running();
-    machine.write(
-        "/proc/self/mountinfo",
-        "1 0 253:1 / / rw - ext4 /dev/mapper/VA-back rw\n",
+    machine.with_appliance(after_boot).unwrap();
+    let bundle = crate::release::make_bundle(dir.path(), "9.4.2");
+    machine.fail_on("grub-script-check");
+    assert!(crate::apply::run(&machine, &bundle).is_err());
+    let status = shown(&machine);
+    assert_eq!(
+        status["failed"],
+        serde_json::json!({"slot": "back", "version": null, "reason": "exhausted"})
     );
-    machine.with_appliance(watch_deadline).unwrap();
-    assert_eq!(machine.reboots(), [Restart::Forced]);
-}
-
-#[test]
-fn a_confirmed_trial_has_no_deadline_and_a_committed_boot_never_had_one() {
-    let (_dir, machine) = trial_running();
-    assert!(machine.confirm().unwrap());
-    assert!(!machine.confirm().unwrap());
-    machine.with_appliance(watch_deadline).unwrap();
-    machine.boot("back", "commit");
-    machine.with_appliance(watch_deadline).unwrap();
-    assert!(machine.reboots().is_empty());
+    assert_eq!(status["slots"][1]["state"], "empty");
 }
 
 #[test]

@@ -3,6 +3,11 @@
 //! They need root, QEMU and the network for the first run, so plain `cargo
 //! test` leaves them out; `scripts/test` runs them.
 
+#![allow(
+    clippy::disallowed_macros,
+    reason = "a test that nobody watches may panic"
+)]
+
 mod appliance;
 mod bench;
 mod demo;

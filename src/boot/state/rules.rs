@@ -50,7 +50,8 @@ impl State {
         self.trial
     }
 
-    /// Returns the slot whose last trial failed, and why.
+    /// Returns the slot whose last trial failed, and why. Known until the slot
+    /// holds another system; meanwhile it may be empty.
     pub fn failed(&self) -> Option<(Slot, Reason)> {
         self.failed
     }
@@ -65,14 +66,16 @@ impl State {
 
     /// Returns what `slot` is.
     pub fn phase(&self, slot: Slot) -> Phase {
+        let mark = self.marks[slot as usize];
+        let has_system = !matches!(mark, Phase::Empty | Phase::Writing);
         if self.trial.is_some_and(|t| t.slot == slot) {
             Phase::Trial
         } else if self.committed == slot {
             Phase::Committed
-        } else if self.failed.is_some_and(|(failed, _)| failed == slot) {
+        } else if has_system && self.failed.is_some_and(|(failed, _)| failed == slot) {
             Phase::Failed
         } else {
-            self.marks[slot as usize]
+            mark
         }
     }
 
@@ -92,7 +95,6 @@ impl State {
             !matches!(phase, Phase::Committed | Phase::Trial),
             "slot {slot} is {phase}; it cannot be overwritten"
         );
-        self.failed = self.failed.filter(|(failed, _)| *failed != slot);
         self.note = None;
         self.mark(slot, Phase::Writing);
         Ok(())
@@ -110,6 +112,7 @@ impl State {
             phase == Phase::Writing,
             "slot {slot} is {phase}, not being written"
         );
+        self.failed = self.failed.filter(|(failed, _)| *failed != slot);
         self.mark(slot, Phase::Ready);
         Ok(())
     }
@@ -172,14 +175,17 @@ impl State {
         Ok(())
     }
 
-    /// Declares that `slot`, which is neither committed nor on trial, failed.
+    /// Declares that `slot`, which holds a system and is neither committed nor
+    /// on trial, failed.
     ///
     /// Changes memory only.
     pub fn fail(&mut self, slot: Slot, reason: Reason) {
         self.failed = Some((slot, reason));
+        self.mark(slot, Phase::Ready);
     }
 
-    /// Notes why the running trial is about to be restarted.
+    /// Notes why the running trial is about to be restarted. A deadline, which
+    /// says less, takes the place of no failed health check.
     ///
     /// Changes memory only.
     ///
@@ -187,7 +193,9 @@ impl State {
     /// When no slot is on trial.
     pub fn note_reason(&mut self, reason: Reason) -> Result<()> {
         ensure!(self.trial.is_some(), "no slot is on trial");
-        self.note = Some(reason);
+        if reason != Reason::Deadline || self.note != Some(Reason::Health) {
+            self.note = Some(reason);
+        }
         Ok(())
     }
 

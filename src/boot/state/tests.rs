@@ -133,6 +133,47 @@ fn a_failed_slot_can_be_written_again() {
     state.fail_trial(Reason::Deadline).unwrap();
     assert!(state.commit(Slot::Back).is_err());
     state.start_writing(Slot::Back).unwrap();
-    assert_eq!(state.failed(), None);
     assert_eq!(state.phase(Slot::Back), Phase::Writing);
+    state.finish_writing(Slot::Back).unwrap();
+    assert_eq!(state.failed(), None);
+    assert_eq!(state.phase(Slot::Back), Phase::Ready);
+}
+
+#[test]
+fn a_failed_trial_is_remembered_until_the_slot_holds_another_system() {
+    let mut state = on_trial();
+    state.fail_trial(Reason::Health).unwrap();
+    state.start_writing(Slot::Back).unwrap();
+    state.clear(Slot::Back).unwrap();
+    assert_eq!(state.failed(), Some((Slot::Back, Reason::Health)));
+    assert_eq!(state.phase(Slot::Back), Phase::Empty);
+    let read = State::parse(&state.render().unwrap()).unwrap();
+    assert_eq!(read, state);
+}
+
+#[test]
+fn a_slot_of_a_lost_state_is_failed_not_empty() {
+    let mut state = State::adopt(Slot::Root);
+    state.fail(Slot::Back, Reason::Noenv);
+    assert_eq!(state.phase(Slot::Back), Phase::Failed);
+}
+
+#[test]
+fn a_deadline_says_less_than_a_failed_health_check() {
+    let noted = |reasons: &[Reason]| {
+        let mut state = on_trial();
+        for reason in reasons {
+            state.note_reason(*reason).unwrap();
+        }
+        state.note
+    };
+    assert_eq!(
+        noted(&[Reason::Health, Reason::Deadline]),
+        Some(Reason::Health)
+    );
+    assert_eq!(
+        noted(&[Reason::Deadline, Reason::Health]),
+        Some(Reason::Health)
+    );
+    assert_eq!(noted(&[Reason::Deadline]), Some(Reason::Deadline));
 }

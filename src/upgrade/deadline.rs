@@ -1,0 +1,105 @@
+//! The watcher of a trial's deadline, the last net below a trial.
+//!
+//! 1. before anything can hang: sysrq is opened, the process stays in memory, a
+//!    thread of its own counts the time;
+//! 2. wait for the deadline;
+//! 3. unless the trial is over, note why it ends and restart ([`trial`]);
+//! 4. whatever hangs in step 3, the thread restarts the machine.
+//!
+//! In the initramfs, [`boot::deadline`](crate::boot::deadline) stands in.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::trial::{self, give_up, is_marked_over, restart};
+use crate::appliance::Appliance;
+use crate::boot::entry::booted_by;
+use crate::boot::state::Reason;
+use crate::system::{Restart, Sysrq};
+
+/// How long the note why a trial ends may wait for the lock.
+const NOTE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long after the deadline the machine restarts at the latest: the note and
+/// an ordered restart get what they may take, and some time for slow storage.
+const LAST_RESORT: Duration =
+    Duration::from_secs(NOTE_PATIENCE.as_secs() + trial::RESTART_PATIENCE.as_secs() + 40);
+
+/// Waits until this boot's deadline, then restarts the machine if it is still
+/// an unconfirmed trial. Needs neither `/boot` nor a sound boot state to restart,
+/// nor storage that answers.
+///
+/// # Errors
+/// When the kernel's clock or command line cannot be read.
+pub fn watch(appliance: &Appliance) -> Result<()> {
+    let cmdline = fs::read_to_string(appliance.at("/proc/cmdline"))
+        .context("reading the kernel command line")?;
+    if booted_by(&cmdline).why != "trial" {
+        return Ok(());
+    }
+    let sysrq = Sysrq::open(appliance.sys);
+    let uptime = uptime_seconds(&appliance.at("/proc/uptime"))?;
+    let left = Duration::from_secs(appliance.config.deadline_seconds.saturating_sub(uptime));
+    thread::scope(|scope| {
+        let (sender, word) = mpsc::channel();
+        let last = || last_resort(appliance, &sysrq, word, left + LAST_RESORT);
+        let started = thread::Builder::new().spawn_scoped(scope, last);
+        if let Err(error) = started.map(drop).context("starting a thread") {
+            note_risk(appliance, &error);
+        }
+        if let Err(error) = appliance.sys.lock_memory() {
+            note_risk(appliance, &error);
+        }
+        appliance.sys.wait(left);
+        end_trial(appliance, &sysrq);
+        // Nobody listens where the thread could not be started.
+        let _ = sender.send(());
+    });
+    Ok(())
+}
+
+/// Restarts the machine, in the usual way, unless the trial is over.
+fn end_trial(appliance: &Appliance, sysrq: &Sysrq) {
+    let text = format!(
+        "nothing confirmed this system in {} seconds",
+        appliance.config.deadline_seconds
+    );
+    let given_up = give_up(appliance, Reason::Deadline, &text, NOTE_PATIENCE);
+    if let Some(given_up) = given_up {
+        restart(appliance, &given_up, Restart::Forced, sysrq);
+    }
+}
+
+/// Restarts the machine after `limit` unless the watcher is done by then: `word`
+/// comes, or the trial is known to be over. Touches no storage, and says
+/// something only when nothing is left to do.
+fn last_resort(appliance: &Appliance, sysrq: &Sysrq, word: Receiver<()>, limit: Duration) {
+    if appliance.sys.wait_for(&word, limit) || is_marked_over(appliance) {
+        return;
+    }
+    if let Err(error) = sysrq.restart() {
+        appliance
+            .progress
+            .note(&format!("restarting through sysrq: {error}"));
+    }
+}
+
+fn note_risk(appliance: &Appliance, error: &anyhow::Error) {
+    appliance.progress.note(&format!(
+        "hung storage may keep this trial running: {error:#}"
+    ));
+}
+
+fn uptime_seconds(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let seconds = text
+        .split(['.', ' '])
+        .next()
+        .and_then(|word| word.parse().ok());
+    seconds.with_context(|| format!("{} says {text:?}", path.display()))
+}
