@@ -1,8 +1,9 @@
 //! What the boot service does in a started system.
 //!
-//! On a trial: check health, then confirm, or note why not and restart; GRUB
-//! counts the tries. On any other boot: mend the boot state and write down what
-//! became of a trial. [`watch_deadline`] restarts a trial that nothing ends.
+//! On any boot: tell when the boot sector does not start our GRUB. On a trial:
+//! check health, then confirm, or note why not and restart; GRUB counts the
+//! tries. On any other boot: mend the boot state and write down what became of a
+//! trial. [`watch_deadline`] restarts a trial that nothing ends.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{health, status};
+use super::{boot_sector, health, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -51,6 +52,7 @@ pub enum Outcome {
 /// When the machine cannot be looked at or the boot state not be written.
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
+    tell_boot_sector(appliance, &machine);
     if on_trial(&machine) {
         return run_trial(appliance, &machine);
     }
@@ -79,6 +81,21 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
             Ok(Outcome::TrialFailed(slot, reason))
         }
         _ => Ok(Outcome::Ordinary),
+    }
+}
+
+/// Tells when the boot sector starts another GRUB; that ends nothing.
+fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
+    match boot_sector::owner(appliance, machine) {
+        Ok(owner) => {
+            if let Some(fault) = owner.and_then(boot_sector::fault) {
+                appliance.progress.note(fault);
+                record(appliance, "boot", machine.booted, fault);
+            }
+        }
+        Err(error) => appliance
+            .progress
+            .note(&format!("the boot sector was not looked at: {error:#}")),
     }
 }
 

@@ -45,7 +45,7 @@ fn rollback_works_from_either_side_twice_in_a_row() {
 #[test]
 fn rollback_refuses_a_slot_that_would_not_boot() {
     type Damage = fn(&Machine);
-    let cases: [(&str, Damage); 6] = [
+    let cases: [(&str, Damage); 7] = [
         ("vmlinuz", |m| {
             fs::remove_file(m.at("/boot/va/root/vmlinuz")).unwrap()
         }),
@@ -61,7 +61,8 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
         ("lacks init", |m| {
             fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()
         }),
-        ("another GRUB", |m| {
+        ("another GRUB", Machine::install_foreign_grub),
+        ("cannot be told", |m| {
             fs::remove_file(m.at("/boot/va/grub-1/core")).unwrap();
             fs::remove_file(m.at("/boot/va/grub-1/grub/i386-pc/core.img")).unwrap()
         }),
