@@ -3,7 +3,8 @@
 //! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be;
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
-//! 3. the inactive slot is marked `writing`, its old boot files go;
+//! 3. the inactive slot is marked `writing`; the last look whether it can be
+//!    written; its old boot files go;
 //! 4. it is formatted, unpacked into, and read back against the manifest
 //!    ([`install::fill`](fill));
 //! 5. it becomes this appliance's: fstab, settings, release record, program, units
@@ -13,7 +14,9 @@
 //! 8. it is marked `ready`, then put on trial: the last write.
 //!
 //! Until the boot sector is switched in step 7 the old GRUB boots the old slot;
-//! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone.
+//! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone;
+//! until its old boot files go the inactive slot is then what it was, after that
+//! it is empty.
 
 use std::cell::Cell;
 use std::io::Read;
@@ -118,6 +121,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
         format,
         first_time: !appliance.at(BOOT_DIR).exists(),
         lock,
+        is_overwritten: Cell::new(false),
         step: Cell::new("prepare"),
     };
     let written = job.run(bundle, options.threads);
@@ -173,6 +177,8 @@ struct Job<'a> {
     /// Whether `/boot/va` was not there before.
     first_time: bool,
     lock: Lock,
+    /// Whether the old system in the slot is given up.
+    is_overwritten: Cell<bool>,
     /// The id of the step that runs, for the history.
     step: Cell<&'static str>,
 }
@@ -220,6 +226,7 @@ impl<'a> Job<'a> {
         let appliance = self.appliance;
         let mut state = self.adopt()?;
         self.invalidate(&mut state)?;
+        self.give_up_old_system()?;
         self.start(Step::Format(self.to.slot));
         appliance.sys.run(&self.format)?;
         let tree = bundle.manifest().tree.clone();
@@ -264,7 +271,7 @@ impl<'a> Job<'a> {
         Ok(state)
     }
 
-    /// Declares the slot invalid before its first byte is written.
+    /// Declares the slot invalid before anything of it is changed.
     fn invalidate(&self, state: &mut State) -> Result<()> {
         let appliance = self.appliance;
         self.start(Step::Invalidate(self.to.slot));
@@ -273,13 +280,23 @@ impl<'a> Job<'a> {
         }
         state.start_writing(self.to.slot)?;
         state.save(&appliance.at(BOOT_DIR), &self.lock)?;
-        boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
         if installed::prune(appliance.sys, &self.facts.disk)? == Pruned::Unsure {
             appliance.progress.note(
                 "no GRUB in /boot/va is known to be the one that the boot sector starts, \
                  so the old ones stay",
             );
         }
+        appliance.flush_boot()
+    }
+
+    /// Removes the old boot files of the slot, once nothing is known to stand in
+    /// the way of formatting it.
+    fn give_up_old_system(&self) -> Result<()> {
+        let appliance = self.appliance;
+        fill::require_unused(appliance, &self.to)?;
+        signals::check()?;
+        self.is_overwritten.set(true);
+        boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
         appliance.flush_boot()
     }
 
@@ -326,13 +343,15 @@ impl<'a> Job<'a> {
         prepared.finish(&plan)
     }
 
-    /// Writes the boot state of before, without the slot whose content is gone.
+    /// Writes the boot state of before, without the slot if its content is gone.
     fn disarm(&self) -> Result<()> {
         let mut state = self.machine.state();
-        if state.trial().is_some() {
-            state.cancel_trial()?;
+        if self.is_overwritten.get() {
+            if state.trial().is_some() {
+                state.cancel_trial()?;
+            }
+            state.clear(self.to.slot)?;
         }
-        state.clear(self.to.slot)?;
         state.save(&self.appliance.at(BOOT_DIR), &self.lock)?;
         self.appliance.flush_boot()
     }
@@ -341,7 +360,7 @@ impl<'a> Job<'a> {
     fn remove_boot_files(&self) -> Result<()> {
         if self.first_time {
             files::remove_tree(&self.appliance.at(BOOT_DIR))?;
-        } else {
+        } else if self.is_overwritten.get() {
             boot_files::remove(self.appliance.sys, self.to.slot, &self.lock)?;
         }
         self.appliance.flush_boot()
