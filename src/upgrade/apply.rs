@@ -249,8 +249,7 @@ impl<'a> Job<'a> {
         self.start(Step::Arm);
         state.finish_writing(self.to.slot)?;
         state.start_trial(self.to.slot, appliance.config.tries)?;
-        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
-        appliance.flush_boot()
+        appliance.save(&state, &self.lock).map(drop)
     }
 
     /// Returns the boot state. Makes it, and boot files for the running slot,
@@ -267,7 +266,7 @@ impl<'a> Job<'a> {
         }
         self.start(Step::Adopt(booted));
         let state = State::adopt(booted);
-        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
+        appliance.save(&state, &self.lock)?;
         Ok(state)
     }
 
@@ -279,7 +278,7 @@ impl<'a> Job<'a> {
             state.cancel_trial()?;
         }
         state.start_writing(self.to.slot)?;
-        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
+        appliance.save(state, &self.lock)?;
         if installed::prune(appliance.sys, &self.facts.disk)? == Pruned::Unsure {
             appliance.progress.note(
                 "no GRUB in /boot/va is known to be the one that the boot sector starts, \
@@ -352,7 +351,7 @@ impl<'a> Job<'a> {
             }
             state.clear(self.to.slot)?;
         }
-        state.save(&self.appliance.at(BOOT_DIR), &self.lock)?;
+        self.appliance.save(&state, &self.lock)?;
         self.appliance.flush_boot()
     }
 

@@ -58,11 +58,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     let state = status::after_boot(appliance, &machine);
-    let dir = appliance.at(BOOT_DIR);
     if machine.state.as_ref() != Some(&state) {
         appliance.save(&state, &lock)?;
-    } else if state.repair(&dir, &lock)? {
-        appliance.flush_boot()?;
+    } else if !state.is_whole(&appliance.at(BOOT_DIR)) && appliance.save(&state, &lock)? {
         appliance
             .progress
             .note("a damaged copy of the boot state was repaired");
@@ -89,13 +87,13 @@ fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
     match boot_sector::owner(appliance, machine) {
         Ok(owner) => {
             if let Some(fault) = owner.and_then(boot_sector::fault) {
-                appliance.progress.note(fault);
+                appliance.progress.warn(fault);
                 record(appliance, "boot", machine.booted, fault);
             }
         }
         Err(error) => appliance
             .progress
-            .note(&format!("the boot sector was not looked at: {error:#}")),
+            .warn(&format!("the boot sector was not looked at: {error:#}")),
     }
 }
 

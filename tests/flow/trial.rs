@@ -178,6 +178,16 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
 }
 
 #[test]
+fn each_boot_mends_the_default_beside_the_boot_state() {
+    let (_dir, machine) = trial_running();
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    machine.write("/boot/va/default.cfg", "set va_slot=root\n");
+    machine.with_appliance(after_boot).unwrap();
+    assert_eq!(machine.read("/boot/va/default.cfg"), "set va_slot=back\n");
+}
+
+#[test]
 fn a_system_of_ours_that_lost_its_boot_state_can_be_upgraded_and_loses_nothing_in_a_failure() {
     let (dir, machine) = trial_running();
     machine.confirm().unwrap();
