@@ -49,7 +49,7 @@ use crate::system::{Cmd, Lock, files};
 
 /// Where a bundle comes from.
 pub enum Input {
-    /// A file.
+    /// A file, a block device that begins with the bundle, or a named pipe.
     File(PathBuf),
     /// A stream that is read once.
     Stream(Box<dyn Read + Send>),
@@ -89,14 +89,13 @@ pub struct Applied {
 pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
     let lock = appliance.lock()?;
-    let is_streamed = matches!(options.input, Input::Stream(_));
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let manifest = bundle.manifest().clone();
     let machine = Machine::look(appliance)?;
     let (report, facts) = preflight::check(appliance, &machine, Some(&manifest));
     report.require()?;
     let facts = facts.context("the checks passed without facts")?;
-    if !is_streamed {
+    if !bundle.is_stream() {
         bundle.verify(options.threads, appliance.progress)?;
     }
     let from = ReleaseRecord::of_running(appliance)?.version;

@@ -338,32 +338,6 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
-    let dir = scratch();
-    let bytes = fs::read(make_bundle(dir.path(), "9.4.1")).unwrap();
-    for (length, whole) in [(bytes.len(), true), (bytes.len() * 2 / 3, false)] {
-        let machine = Machine::fresh();
-        let boot = machine.snapshot("/boot");
-        let input = Input::Stream(Box::new(std::io::Cursor::new(bytes[..length].to_vec())));
-        let options = Options {
-            input,
-            allow_unsigned: true,
-            dry_run: false,
-            threads: 1,
-        };
-        let outcome = machine.with_appliance(|appliance| apply(appliance, options));
-        assert_eq!(outcome.is_ok(), whole);
-        if let Err(error) = outcome {
-            assert!(
-                matches!(class_of(&error), Class::Undone | Class::BadBundle),
-                "{error:#}"
-            );
-            assert!(machine.snapshot("/boot") == boot);
-        }
-    }
-}
-
-#[test]
 fn a_grub_that_nothing_tells_from_the_one_in_use_is_never_removed() {
     let dir = scratch();
     let machine = armed(dir.path());

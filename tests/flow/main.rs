@@ -11,4 +11,5 @@ mod boots;
 mod machine;
 mod release;
 mod rollback;
+mod streams;
 mod trial;
