@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::record::{BootFile, SlotRecord};
 use super::{deadline, entry};
@@ -180,6 +181,8 @@ fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
             io::Write::write_all(&mut file, addition)?;
         }
         file.sync_all()?;
+        // What is compared comes from the disk, not from memory.
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         let same = same_start(from, &temp)?;
         ensure!(same, "it does not read back as written");
         fs::rename(&temp, to)?;
