@@ -45,16 +45,30 @@ impl Appliance<'_> {
         Lock::wait(self.sys, &self.at(LOCK_FILE), patience)
     }
 
-    /// Writes the boot state so that GRUB sees it.
+    /// Writes the boot state so that GRUB sees it; returns whether all of it was
+    /// written.
+    ///
+    /// What fails once the menu believes the new state undoes nothing, so it is a
+    /// warning.
     ///
     /// # Errors
-    /// When it cannot be written, or a file had to be made and the journal of
-    /// `/boot` cannot be flushed.
-    pub fn save(&self, state: &State, lock: &Lock) -> Result<()> {
-        if state.save(&self.at(BOOT_DIR), lock)? {
-            self.flush_boot()?;
+    /// When it cannot be written, so that the state of before counts.
+    pub fn save(&self, state: &State, lock: &Lock) -> Result<bool> {
+        let saved = state.save(&self.at(BOOT_DIR), lock)?;
+        let flushed = match saved.needs_flush {
+            true => self.flush_boot(),
+            false => Ok(()),
+        };
+        match saved.rest.and(flushed) {
+            Err(error) if saved.is_committed => {
+                self.progress.warn(&format!(
+                    "the boot state is written and counts, but not all that belongs to it, \
+                     which the next boot tries again: {error:#}"
+                ));
+                Ok(false)
+            }
+            outcome => outcome.map(|()| true),
         }
-        Ok(())
     }
 
     /// Makes everything written to `/boot` visible to GRUB.

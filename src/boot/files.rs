@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::record::{BootFile, SlotRecord};
 use super::{appended, configured, deadline, entry};
@@ -240,6 +241,8 @@ fn copy(from: &Path, to: &Path, addition: &[u8]) -> Result<()> {
             file.write_all(&appended::behind(&source, addition)?)?;
         }
         file.sync_all()?;
+        // What is compared comes from the disk, not from memory.
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         let same = same_start(from, &temp)?;
         ensure!(same, "it does not read back as written");
         fs::rename(&temp, to)?;

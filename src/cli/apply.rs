@@ -17,7 +17,7 @@ use crate::upgrade::apply::{self as apply_flow, Applied, Input, Options};
 /// healthy; else the running one boots again by itself.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The bundle; "-" reads it from standard input
+    /// The bundle: a file, disk or named pipe; "-" reads standard input
     #[arg(value_name = "FILE.vab")]
     file: PathBuf,
     /// Only check, and say what would be done

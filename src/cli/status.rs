@@ -5,8 +5,10 @@ use anyhow::Result;
 use super::Session;
 use super::output::{Page, Tone, print_json};
 use crate::appliance::machine::Machine;
+use crate::boot::bios::installed::Owner;
 use crate::boot::state::{Phase, Reason, Trial};
 use crate::slot::Slot;
+use crate::upgrade::boot_sector;
 use crate::upgrade::status::{Failed, SlotStatus, Status, status};
 
 /// Show the slots, their versions, what boots next and why
@@ -145,6 +147,7 @@ fn notes(status: &Status) -> Vec<Note> {
     let failed = status.failed.as_ref();
     let notes = [
         about_trial(status),
+        status.boot_sector.and_then(about_boot_sector),
         about_other_slot(status),
         about_next_boot(status),
         failed.map(|failed| Note::new(Tone::Bad, "failed", failure(failed))),
@@ -163,6 +166,14 @@ fn about_trial(status: &Status) -> Option<Note> {
         "`va-upgrade rollback` ends the trial"
     };
     Some(Note::new(Tone::Strong, "note", text))
+}
+
+fn about_boot_sector(owner: Owner) -> Option<Note> {
+    let tone = match owner {
+        Owner::Other => Tone::Bad,
+        Owner::Ours | Owner::Unknown => Tone::Warn,
+    };
+    boot_sector::fault(owner).map(|fault| Note::new(tone, "warning", fault))
 }
 
 /// Wonders at a slot that runs and is neither committed nor on trial.
@@ -255,6 +266,7 @@ mod tests {
             next: Slot::Root,
             trial: None,
             failed: None,
+            boot_sector: Some(Owner::Ours),
             slots: vec![slot(Slot::Root, root, "7.9"), slot(Slot::Back, back, "9.4")],
         }
     }
@@ -376,6 +388,24 @@ note: restart to try it; `va-upgrade rollback` cancels the trial
             told.contains(&format!("{warning}write a whole system")),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_boot_sector_that_starts_another_grub_is_a_warning_with_the_repair() {
+        let mut status = appliance(Phase::Committed, Phase::Good);
+        assert!(!text(&status).contains("boot sector"));
+        for (owner, words) in [
+            (Owner::Other, "warning: the boot sector starts another GRUB"),
+            (
+                Owner::Unknown,
+                "warning: it cannot be told whether the boot sector",
+            ),
+        ] {
+            status.boot_sector = Some(owner);
+            let told = text(&status);
+            assert!(told.contains(words), "{told}");
+            assert!(told.contains("`va-upgrade apply` to install"), "{told}");
+        }
     }
 
     #[test]

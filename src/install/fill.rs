@@ -21,6 +21,15 @@ use crate::tree::digest::digest_tree;
 /// # Errors
 /// Class `Refused` when something uses the device.
 pub fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<Cmd> {
+    require_unused(appliance, to)?;
+    mkfs::command(appliance.sys, to.fs_type, &to.device, to.size_bytes, inodes)
+}
+
+/// Makes sure that nothing uses the destination. Changes nothing.
+///
+/// # Errors
+/// Class `Refused` when something does.
+pub fn require_unused(appliance: &Appliance, to: &Destination) -> Result<()> {
     let exclusive = fs::OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_EXCL.bits())
@@ -31,7 +40,7 @@ pub fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<C
             to.device.display()
         );
     }
-    mkfs::command(appliance.sys, to.fs_type, &to.device, to.size_bytes, inodes)
+    Ok(())
 }
 
 /// Unpacks `bundle`.

@@ -3,7 +3,8 @@
 //! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be;
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
-//! 3. the inactive slot is marked `writing`, its old boot files go;
+//! 3. the inactive slot is marked `writing`; the last look whether it can be
+//!    written; its old boot files go;
 //! 4. it is formatted, unpacked into, and read back against the manifest
 //!    ([`install::fill`](fill));
 //! 5. it becomes this appliance's: fstab, settings, release record, program, units
@@ -13,7 +14,9 @@
 //! 8. it is marked `ready`, then put on trial: the last write.
 //!
 //! Until the boot sector is switched in step 7 the old GRUB boots the old slot;
-//! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone.
+//! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone;
+//! until its old boot files go the inactive slot is then what it was, after that
+//! it is empty.
 
 use std::cell::Cell;
 use std::io::Read;
@@ -46,7 +49,7 @@ use crate::system::{Cmd, Lock, files};
 
 /// Where a bundle comes from.
 pub enum Input {
-    /// A file.
+    /// A file, a block device that begins with the bundle, or a named pipe.
     File(PathBuf),
     /// A stream that is read once.
     Stream(Box<dyn Read + Send>),
@@ -88,7 +91,6 @@ pub struct Applied {
 pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
     let lock = appliance.lock()?;
-    let is_streamed = matches!(options.input, Input::Stream(_));
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let manifest = bundle.manifest().clone();
     let machine = Machine::look(appliance)?;
@@ -99,7 +101,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let (report, facts) = preflight::check(appliance, &machine, Some(offer));
     report.require()?;
     let facts = facts.context("the checks passed without facts")?;
-    if !is_streamed {
+    if !bundle.is_stream() {
         bundle.verify(options.threads, appliance.progress)?;
     }
     let from = ReleaseRecord::of_running(appliance)?.version;
@@ -124,6 +126,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
         format,
         first_time: !appliance.at(BOOT_DIR).exists(),
         lock,
+        is_overwritten: Cell::new(false),
         step: Cell::new("prepare"),
     };
     let written = job.run(bundle, options.threads);
@@ -179,6 +182,8 @@ struct Job<'a> {
     /// Whether `/boot/va` was not there before.
     first_time: bool,
     lock: Lock,
+    /// Whether the old system in the slot is given up.
+    is_overwritten: Cell<bool>,
     /// The id of the step that runs, for the history.
     step: Cell<&'static str>,
 }
@@ -226,6 +231,7 @@ impl<'a> Job<'a> {
         let appliance = self.appliance;
         let mut state = self.adopt()?;
         self.invalidate(&mut state)?;
+        self.give_up_old_system()?;
         self.start(Step::Format(self.to.slot));
         appliance.sys.run(&self.format)?;
         let tree = bundle.manifest().tree.clone();
@@ -249,8 +255,7 @@ impl<'a> Job<'a> {
         self.start(Step::Arm);
         state.finish_writing(self.to.slot)?;
         state.start_trial(self.to.slot, appliance.config.tries)?;
-        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
-        appliance.flush_boot()
+        appliance.save(&state, &self.lock).map(drop)
     }
 
     /// Returns the boot state. Makes it, and boot files for the running slot,
@@ -267,7 +272,7 @@ impl<'a> Job<'a> {
         }
         self.start(Step::Adopt(booted));
         let state = State::adopt(booted);
-        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
+        appliance.save(&state, &self.lock)?;
         Ok(state)
     }
 
@@ -286,7 +291,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Declares the slot invalid before its first byte is written.
+    /// Declares the slot invalid before anything of it is changed.
     fn invalidate(&self, state: &mut State) -> Result<()> {
         let appliance = self.appliance;
         self.start(Step::Invalidate(self.to.slot));
@@ -294,14 +299,24 @@ impl<'a> Job<'a> {
             state.cancel_trial()?;
         }
         state.start_writing(self.to.slot)?;
-        state.save(&appliance.at(BOOT_DIR), &self.lock)?;
-        boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
+        appliance.save(state, &self.lock)?;
         if installed::prune(appliance.sys, &self.facts.disk)? == Pruned::Unsure {
             appliance.progress.note(
                 "no GRUB in /boot/va is known to be the one that the boot sector starts, \
                  so the old ones stay",
             );
         }
+        appliance.flush_boot()
+    }
+
+    /// Removes the old boot files of the slot, once nothing is known to stand in
+    /// the way of formatting it.
+    fn give_up_old_system(&self) -> Result<()> {
+        let appliance = self.appliance;
+        fill::require_unused(appliance, &self.to)?;
+        signals::check()?;
+        self.is_overwritten.set(true);
+        boot_files::remove(appliance.sys, self.to.slot, &self.lock)?;
         appliance.flush_boot()
     }
 
@@ -348,14 +363,16 @@ impl<'a> Job<'a> {
         prepared.finish(&plan)
     }
 
-    /// Writes the boot state of before, without the slot whose content is gone.
+    /// Writes the boot state of before, without the slot if its content is gone.
     fn disarm(&self) -> Result<()> {
         let mut state = self.machine.state();
-        if state.trial().is_some() {
-            state.cancel_trial()?;
+        if self.is_overwritten.get() {
+            if state.trial().is_some() {
+                state.cancel_trial()?;
+            }
+            state.clear(self.to.slot)?;
         }
-        state.clear(self.to.slot)?;
-        state.save(&self.appliance.at(BOOT_DIR), &self.lock)?;
+        self.appliance.save(&state, &self.lock)?;
         self.appliance.flush_boot()
     }
 
@@ -363,7 +380,7 @@ impl<'a> Job<'a> {
     fn remove_boot_files(&self) -> Result<()> {
         if self.first_time {
             files::remove_tree(&self.appliance.at(BOOT_DIR))?;
-        } else {
+        } else if self.is_overwritten.get() {
             boot_files::remove(self.appliance.sys, self.to.slot, &self.lock)?;
         }
         self.appliance.flush_boot()

@@ -6,9 +6,11 @@
 //!   once it is confirmed, [`settings`]
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`rollback`]: makes the other slot the default
+//! - [`boot_sector`]: whether our GRUB is still the one that is started
 //! - [`status`]: tells what boots and why
 
 pub mod apply;
+pub mod boot_sector;
 pub mod deadline;
 pub mod health;
 pub mod preflight;

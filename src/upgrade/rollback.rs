@@ -9,11 +9,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::boot_sector;
 use super::trial::mark_over;
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
-use crate::appliance::machine::{Machine, boot_disk};
-use crate::boot::bios::installed;
+use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
 use crate::boot::record::SlotRecord;
 use crate::boot::state::{Phase, State};
@@ -107,11 +107,8 @@ fn bootable(
     if !faults.is_empty() {
         refuse!("slot {slot} would not boot: {}", faults.join("; "));
     }
-    if !installed::is_ours(appliance.sys, &boot_disk(appliance)?)? {
-        refuse!(
-            "the boot sector starts another GRUB, which does not read va-upgrade's boot state; \
-             run `va-upgrade apply` to install it again"
-        );
+    if let Some(fault) = boot_sector::owner(appliance, machine)?.and_then(boot_sector::fault) {
+        refuse!("{fault}");
     }
     if slot != machine.booted {
         check_root(appliance, machine, slot, &record)?;

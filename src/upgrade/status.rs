@@ -3,9 +3,11 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use super::boot_sector;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
+use crate::boot::bios::installed::Owner;
 use crate::boot::files as boot_files;
 use crate::boot::record::SlotRecord;
 use crate::boot::state::{Phase, Reason, State, Trial};
@@ -26,6 +28,8 @@ pub struct Status {
     pub trial: Option<Trial>,
     /// The last trial that did not come up.
     pub failed: Option<Failed>,
+    /// Whose GRUB the boot sector starts; `None` before the first `apply`.
+    pub boot_sector: Option<Owner>,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
 }
@@ -94,6 +98,8 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
         next: state.next(),
         trial: state.trial(),
         failed,
+        // Who may not read the disk gets the rest of the answer.
+        boot_sector: boot_sector::owner(appliance, machine).unwrap_or(Some(Owner::Unknown)),
         slots,
     })
 }

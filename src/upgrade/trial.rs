@@ -1,15 +1,16 @@
 //! What the boot service does in a started system.
 //!
-//! On a trial: check health, then confirm, or note why not and restart; GRUB
-//! counts the tries. On any other boot: mend the boot state and write down what
-//! became of a trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
+//! On any boot: tell when the boot sector does not start our GRUB. On a trial:
+//! check health, then confirm, or note why not and restart; GRUB counts the
+//! tries. On any other boot: mend the boot state and write down what became of a
+//! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{health, settings, status};
+use super::{boot_sector, health, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -49,16 +50,15 @@ pub enum Outcome {
 /// When the machine cannot be looked at or the boot state not be written.
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
+    tell_boot_sector(appliance, &machine);
     if on_trial(&machine) {
         return run_trial(appliance, &machine);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     let state = status::after_boot(appliance, &machine);
-    let dir = appliance.at(BOOT_DIR);
     if machine.state.as_ref() != Some(&state) {
         appliance.save(&state, &lock)?;
-    } else if state.repair(&dir, &lock)? {
-        appliance.flush_boot()?;
+    } else if !state.is_whole(&appliance.at(BOOT_DIR)) && appliance.save(&state, &lock)? {
         appliance
             .progress
             .note("a damaged copy of the boot state was repaired");
@@ -77,6 +77,21 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
             Ok(Outcome::TrialFailed(slot, reason))
         }
         _ => Ok(Outcome::Ordinary),
+    }
+}
+
+/// Tells when the boot sector starts another GRUB; that ends nothing.
+fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
+    match boot_sector::owner(appliance, machine) {
+        Ok(owner) => {
+            if let Some(fault) = owner.and_then(boot_sector::fault) {
+                appliance.progress.warn(fault);
+                record(appliance, "boot", machine.booted, fault);
+            }
+        }
+        Err(error) => appliance
+            .progress
+            .warn(&format!("the boot sector was not looked at: {error:#}")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bundles that are no good.
 
 use std::fs;
+use std::thread;
 
 use super::desk::{BUILD, Desk};
 
@@ -36,6 +37,29 @@ fn what_is_not_a_bundle_is_refused_by_every_verb() {
     desk.write("note.vab", "not a bundle\n".repeat(100));
     all_refuse(&desk, "note.vab", 4, &["note.vab is not a bundle"]);
     desk.refuses(4, &["/dev/null is not a bundle"], &["verify", "/dev/null"]);
+}
+
+#[test]
+fn a_named_pipe_is_read_once() {
+    let desk = Desk::with_bundle();
+    let good = fs::read(desk.at("good.vab")).unwrap();
+    desk.shell(&format!("mkfifo '{}'", desk.at("pipe").display()));
+    let given = |work: &dyn Fn()| {
+        thread::scope(|scope| {
+            // Who reads a part only ends the writing early.
+            scope.spawn(|| drop(fs::write(desk.at("pipe"), &good)));
+            work();
+        });
+    };
+    for verb in &READERS[..4] {
+        let args = [verb, &["pipe", "--trusted", "keys"][..]].concat();
+        given(&|| drop(desk.does(&args)));
+    }
+    let cut = &good[..good.len() - 1];
+    thread::scope(|scope| {
+        scope.spawn(|| fs::write(desk.at("pipe"), cut));
+        assert_eq!(desk.run(&["verify", "pipe", "--trusted", "keys"]).status, 4);
+    });
 }
 
 #[test]

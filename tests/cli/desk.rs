@@ -115,7 +115,11 @@ impl Desk {
         state.finish_writing(Slot::Back).unwrap();
         state.start_trial(Slot::Back, 3).unwrap();
         let lock = Lock::take(&self.at("lock")).unwrap();
-        state.save(&self.at("boot/va"), &lock).unwrap();
+        state
+            .save(&self.at("boot/va"), &lock)
+            .unwrap()
+            .rest
+            .unwrap();
         for tool in ["lvs", "pvs", "vgs"] {
             let name = format!("tools/{tool}");
             put(

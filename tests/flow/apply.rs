@@ -200,6 +200,11 @@ fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() 
             continue;
         };
         assert_eq!(after.next(), Slot::Back, "step {step}: {error:#}");
+        let is_kept = machine.at("/boot/va/root/slot.yaml").exists();
+        let phase = if is_kept { Phase::Good } else { Phase::Empty };
+        assert_eq!(after.phase(Slot::Root), phase, "step {step}: {error:#}");
+        let is_formatted = machine.log().matches("mkfs.ext4 -q").count() == 2;
+        assert!(!(is_kept && is_formatted), "step {step}: {error:#}");
         assert_eq!(machine.boot_area(), area, "step {step}: {error:#}");
         assert!(
             machine.snapshot("/boot/va/grub-1") == grub,
@@ -384,33 +389,6 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
-    let dir = scratch();
-    let bytes = fs::read(make_bundle(dir.path(), "9.4.1")).unwrap();
-    for (length, whole) in [(bytes.len(), true), (bytes.len() * 2 / 3, false)] {
-        let machine = Machine::fresh();
-        let boot = machine.snapshot("/boot");
-        let input = Input::Stream(Box::new(std::io::Cursor::new(bytes[..length].to_vec())));
-        let options = Options {
-            input,
-            allow_unsigned: true,
-            allow_downgrade: false,
-            dry_run: false,
-            threads: 1,
-        };
-        let outcome = machine.with_appliance(|appliance| apply(appliance, options));
-        assert_eq!(outcome.is_ok(), whole);
-        if let Err(error) = outcome {
-            assert!(
-                matches!(class_of(&error), Class::Undone | Class::BadBundle),
-                "{error:#}"
-            );
-            assert!(machine.snapshot("/boot") == boot);
-        }
-    }
-}
-
-#[test]
 fn a_grub_that_nothing_tells_from_the_one_in_use_is_never_removed() {
     let dir = scratch();
     let machine = armed(dir.path());
@@ -501,4 +479,38 @@ fn the_history_names_the_step_that_failed() {
             serde_json::from_str(history.lines().last().unwrap()).unwrap();
         assert_eq!(event["step"], step, "{event}");
     }
+}
+
+#[test]
+fn a_failure_before_the_slot_is_formatted_leaves_the_system_in_it() {
+    for (words, is_kept) in [("fsfreeze --freeze", true), ("mkfs.ext4 -q", false)] {
+        let dir = scratch();
+        let machine = armed(dir.path());
+        machine.boot("back", "trial");
+        machine.confirm().unwrap();
+        machine.boot("back", "commit");
+        let (before, files) = (state(&machine), machine.snapshot("/boot/va/root"));
+        machine.fail_on(words);
+        let error = run(&machine, &make_bundle(dir.path(), "9.4.2"))
+            .err()
+            .unwrap();
+        assert_eq!(class_of(&error), Class::Undone, "{error:#}");
+        if is_kept {
+            assert_eq!(state(&machine), before);
+            assert!(machine.snapshot("/boot/va/root") == files);
+        } else {
+            assert_eq!(state(&machine).unwrap().phase(Slot::Root), Phase::Empty);
+            assert!(!machine.at("/boot/va/root").exists());
+        }
+    }
+}
+
+#[test]
+fn a_trial_that_has_not_started_stays_armed_until_its_slot_is_formatted() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    let before = state(&machine);
+    machine.fail_on("fsfreeze --freeze");
+    assert!(run(&machine, &make_bundle(dir.path(), "9.4.2")).is_err());
+    assert_eq!(state(&machine), before);
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::boots;
 use anyhow::{Context, Result, bail};
 use va_upgrade::appliance::Appliance;
+use va_upgrade::boot::bios::area::BootArea;
 use va_upgrade::config::Config;
 use va_upgrade::progress::Silent;
 use va_upgrade::system::{Cmd, Mount, Restart, System};
@@ -248,6 +249,16 @@ impl Machine {
     /// The disk's sectors of boot code and of the bios_grub partition.
     pub fn boot_area(&self) -> Vec<u8> {
         fs::read(self.at("/dev/vda")).unwrap()
+    }
+
+    /// Does what a package's `grub-install` does; the test looks after the rest.
+    pub fn install_foreign_grub(&self) {
+        self.be_damaged();
+        let core = core_img("/boot");
+        fs::write(self.at("/boot/grub/i386-pc/core.img"), &core).unwrap();
+        let area = BootArea::change(&self.at("/dev/vda")).unwrap();
+        let place = area.write_core(&core).unwrap();
+        area.switch(&boot_img(), place.start_lba).unwrap();
     }
 
     fn step(&self, what: String) -> Result<()> {

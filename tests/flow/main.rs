@@ -13,4 +13,5 @@ mod machine;
 mod release;
 mod rollback;
 mod settle;
+mod streams;
 mod trial;

@@ -50,7 +50,7 @@ fn rollback_works_from_either_side_twice_in_a_row() {
 #[test]
 fn rollback_refuses_a_slot_that_would_not_boot() {
     type Damage = fn(&Machine);
-    let cases: [(&str, Damage); 6] = [
+    let cases: [(&str, Damage); 7] = [
         ("vmlinuz", |m| {
             fs::remove_file(m.at("/boot/va/root/vmlinuz-5.10.0-1")).unwrap()
         }),
@@ -66,7 +66,8 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
         ("lacks init", |m| {
             fs::remove_file(m.at("/devices/VA-root/sbin/init")).unwrap()
         }),
-        ("another GRUB", |m| {
+        ("another GRUB", Machine::install_foreign_grub),
+        ("cannot be told", |m| {
             fs::remove_file(m.at("/boot/va/grub-1/core")).unwrap();
             fs::remove_file(m.at("/boot/va/grub-1/grub/i386-pc/core.img")).unwrap()
         }),
@@ -104,4 +105,34 @@ fn without_a_second_system_there_is_nothing_to_go_back_to() {
     let machine = Machine::fresh();
     assert_eq!(class_of(&run(&machine).unwrap_err()), Class::Refused);
     assert!(!machine.at("/boot/va").exists());
+}
+
+#[test]
+fn what_fails_once_the_boot_state_counts_fails_neither_rollback_nor_confirm() {
+    type Damage = fn(&Machine);
+    let damages: [Damage; 2] = [
+        |m| {
+            fs::remove_file(m.at("/boot/va/default.cfg")).unwrap();
+            fs::create_dir(m.at("/boot/va/default.cfg")).unwrap();
+        },
+        |m| {
+            m.write("/boot/va/env2", "cut short");
+            m.fail_on("fsfreeze");
+        },
+    ];
+    for damage in damages {
+        let (_dir, machine) = upgraded();
+        damage(&machine);
+        assert_eq!(run(&machine).unwrap().next, Slot::Root);
+        assert_eq!(state(&machine).unwrap().committed(), Slot::Root);
+        let history = machine.read("/data/va-upgrade/history.jsonl");
+        assert!(history.contains("made the default"), "{history}");
+
+        let dir = scratch();
+        let machine = armed(dir.path());
+        machine.boot("back", "trial");
+        damage(&machine);
+        assert!(machine.confirm().unwrap());
+        assert_eq!(state(&machine).unwrap().committed(), Slot::Back);
+    }
 }

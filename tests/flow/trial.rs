@@ -1,11 +1,15 @@
 //! What the boot service does on the fake machine.
 
+use std::fs;
+
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::appliance::release::ReleaseRecord;
 use va_upgrade::boot::menu::TRIAL_ARGS;
 use va_upgrade::boot::state::{Phase, Reason, State};
+use va_upgrade::report::Verdict;
 use va_upgrade::slot::Slot;
 use va_upgrade::system::Restart;
+use va_upgrade::upgrade::preflight;
 use va_upgrade::upgrade::status::status;
 use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
@@ -241,6 +245,16 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
 }
 
 #[test]
+fn each_boot_mends_the_default_beside_the_boot_state() {
+    let (_dir, machine) = trial_running();
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    machine.write("/boot/va/default.cfg", "set va_slot=root\n");
+    machine.with_appliance(after_boot).unwrap();
+    assert_eq!(machine.read("/boot/va/default.cfg"), "set va_slot=back\n");
+}
+
+#[test]
 fn a_system_of_ours_that_lost_its_boot_state_can_be_upgraded_and_loses_nothing_in_a_failure() {
     let (dir, machine) = trial_running();
     machine.confirm().unwrap();
@@ -287,6 +301,7 @@ fn an_appliance_that_never_saw_us_has_a_status() {
         shown(&machine),
         serde_json::json!({
             "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null, "failed": null,
+            "boot_sector": null,
             "slots": [
                 { "name": "root", "device": "/dev/VA/root", "state": "committed", "version": "11",
                   "kernel": "5.10.0-1", "bootable": true },
@@ -294,6 +309,46 @@ fn an_appliance_that_never_saw_us_has_a_status() {
                   "kernel": null, "bootable": false } ]
         })
     );
+}
+
+#[test]
+fn a_grub_of_another_program_is_told_by_status_check_and_the_boot_service() {
+    let (_dir, machine) = trial_running();
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    assert_eq!(shown(&machine)["boot_sector"], "ours");
+    assert_eq!(checked(&machine), Some(Verdict::Pass));
+    machine.with_appliance(after_boot).unwrap();
+    let history = || machine.read("/data/va-upgrade/history.jsonl");
+    assert!(!history().contains("another GRUB"));
+
+    machine.install_foreign_grub();
+    assert_eq!(shown(&machine)["boot_sector"], "other");
+    assert_eq!(checked(&machine), Some(Verdict::Warn));
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::Ordinary);
+    assert!(history().contains("the boot sector starts another GRUB"));
+
+    fs::remove_file(machine.at("/boot/grub/i386-pc/core.img")).unwrap();
+    assert_eq!(shown(&machine)["boot_sector"], "unknown");
+    assert_eq!(checked(&machine), Some(Verdict::Warn));
+    // A disk that cannot be read spoils neither the answer nor the boot.
+    fs::remove_file(machine.at("/dev/vda")).unwrap();
+    assert_eq!(shown(&machine)["boot_sector"], "unknown");
+    machine.with_appliance(after_boot).unwrap();
+}
+
+/// Returns what `check` says of the boot sector.
+fn checked(machine: &Machine) -> Option<Verdict> {
+    machine.with_appliance(|appliance| {
+        let facts = Facts::look(appliance).unwrap();
+        let (report, _) = preflight::check(appliance, &facts, None);
+        let found = report
+            .checks
+            .iter()
+            .find(|check| check.name == "boot sector");
+        found.map(|check| check.verdict)
+    })
 }
 
 #[test]

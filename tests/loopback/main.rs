@@ -5,6 +5,7 @@
 
 mod boot_area;
 mod build;
+mod device;
 mod disk;
 mod opener;
 mod source_damage;

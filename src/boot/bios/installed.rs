@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 use super::area::BootArea;
 use crate::paths::{BOOT, BOOT_DIR};
@@ -30,6 +31,18 @@ pub enum Pruned {
     Done,
     /// None was removed, since none is known to be the one in use.
     Unsure,
+}
+
+/// Whose GRUB the boot sector starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// Ours, whose files are there.
+    Ours,
+    /// Another one, which does not read our boot state.
+    Other,
+    /// It could be ours, with damaged files.
+    Unknown,
 }
 
 /// The GRUB that LBA 0 starts.
@@ -99,13 +112,17 @@ pub fn prune(sys: &dyn System, disk: &Path) -> Result<Pruned> {
     Ok(Pruned::Done)
 }
 
-/// Returns whether LBA 0 starts a GRUB of ours whose files are there.
+/// Returns whose GRUB LBA 0 starts.
 ///
 /// # Errors
 /// When the disk or `/boot` cannot be read.
-pub fn is_ours(sys: &dyn System, disk: &Path) -> Result<bool> {
+pub fn owner(sys: &dyn System, disk: &Path) -> Result<Owner> {
     let area = BootArea::look(&sys.at(disk))?;
-    Ok(matches!(InUse::look(sys, &area)?, InUse::Ours(_)))
+    Ok(match InUse::look(sys, &area)? {
+        InUse::Ours(_) => Owner::Ours,
+        InUse::Foreign => Owner::Other,
+        InUse::Unknown => Owner::Unknown,
+    })
 }
 
 fn our_dirs(sys: &dyn System) -> Result<Vec<PathBuf>> {

@@ -30,7 +30,7 @@ impl State {
         }
         let mut damage = Vec::new();
         for path in paths {
-            match read_copy(&path).and_then(|block| State::parse(&block)) {
+            match load_copy(&path) {
                 Ok(state) => return Ok(Some(state)),
                 Err(error) => damage.push(format!("{}: {error:#}", path.display())),
             }
@@ -45,44 +45,76 @@ impl State {
     /// Writes both copies in place and reads them back, then the default for
     /// the day when both are unreadable.
     ///
-    /// Returns whether a file was made or replaced, so that GRUB sees it only
-    /// once the journal of `/boot` is flushed.
-    ///
     /// # Errors
-    /// When a copy cannot be written or does not read back as written.
-    pub fn save(&self, dir: &Path, _lock: &Lock) -> Result<bool> {
+    /// When the copy that the menu believes cannot be written or does not read
+    /// back as written: the state of before is then the one that counts. What
+    /// fails behind it is in [`Saved::rest`].
+    pub fn save(&self, dir: &Path, _lock: &Lock) -> Result<Saved> {
         let block = self.render()?;
         let [first, second] = copies(dir);
-        let mut replaced = false;
-        for path in [second, first] {
-            replaced |=
-                write_copy(&path, &block).with_context(|| format!("writing {}", path.display()))?;
-        }
-        let default = dir.join(DEFAULT_FILE);
-        let text = format!("set va_slot={}\n", self.committed);
-        if fs::read(&default).ok().as_deref() != Some(text.as_bytes()) {
-            files::write_atomic(&default, text.as_bytes(), 0o644)?;
-            replaced = true;
-        }
-        Ok(replaced)
+        // As the menu does, which asks the second where the first is not valid.
+        let believes_second = load_copy(&first).is_err();
+        let second_made = write_copy(&second, &block)?;
+        let wrote_first = match write_copy(&first, &block) {
+            Err(error) if !believes_second => return Err(error),
+            outcome => outcome,
+        };
+        let in_place = !second_made || wrote_first.as_ref().is_ok_and(|made| !made);
+        let wrote_default = self.save_default(dir);
+        let made = |outcome: &Result<bool>| !outcome.as_ref().is_ok_and(|made| !made);
+        Ok(Saved {
+            is_committed: in_place,
+            needs_flush: second_made || made(&wrote_first) || made(&wrote_default),
+            rest: wrote_first.and(wrote_default).map(drop),
+        })
     }
 
-    /// Rewrites the copies when they differ; returns whether they did.
-    ///
-    /// # Errors
-    /// When writing fails.
-    pub fn repair(&self, dir: &Path, lock: &Lock) -> Result<bool> {
-        let [first, second] = copies(dir).map(|path| read_copy(&path).ok());
-        let sound = first.is_some() && first == second;
-        if !sound {
-            self.save(dir, lock)?;
+    /// Writes the default where it is another; returns whether it was.
+    fn save_default(&self, dir: &Path) -> Result<bool> {
+        let differs = !self.is_default(dir);
+        if differs {
+            let text = self.render_default();
+            files::write_atomic(&dir.join(DEFAULT_FILE), text.as_bytes(), 0o644)?;
         }
-        Ok(!sound)
+        Ok(differs)
     }
+
+    fn is_default(&self, dir: &Path) -> bool {
+        let found = fs::read(dir.join(DEFAULT_FILE));
+        found.is_ok_and(|found| found == self.render_default().as_bytes())
+    }
+
+    fn render_default(&self) -> String {
+        format!("set va_slot={}\n", self.committed)
+    }
+
+    /// Tells whether the files need no repair: the copies are the same, and the
+    /// default names the committed slot.
+    pub fn is_whole(&self, dir: &Path) -> bool {
+        let [first, second] = copies(dir).map(|path| read_copy(&path).ok());
+        first.is_some() && first == second && self.is_default(dir)
+    }
+}
+
+/// What came of saving a state that the menu will believe.
+#[derive(Debug)]
+#[must_use]
+pub struct Saved {
+    /// Whether the menu believes it already; else once `/boot` is flushed.
+    pub is_committed: bool,
+    /// Whether a file was made or replaced, which GRUB sees only once the
+    /// journal of `/boot` is flushed.
+    pub needs_flush: bool,
+    /// Whether the other copy and the default were written as well.
+    pub rest: Result<()>,
 }
 
 fn copies(dir: &Path) -> [PathBuf; 2] {
     [dir.join("env1"), dir.join("env2")]
+}
+
+fn load_copy(path: &Path) -> Result<State> {
+    State::parse(&read_copy(path)?)
 }
 
 fn read_copy(path: &Path) -> Result<Vec<u8>> {
@@ -94,6 +126,10 @@ fn read_copy(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes one copy; returns whether the file had to be made or replaced.
 fn write_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<bool> {
+    replace_copy(path, block).with_context(|| format!("writing {}", path.display()))
+}
+
+fn replace_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<bool> {
     let whole = path
         .metadata()
         .is_ok_and(|m| m.is_file() && m.len() == grubenv::SIZE_BYTES as u64);

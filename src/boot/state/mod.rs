@@ -17,6 +17,7 @@ mod grubenv;
 mod phase;
 mod rules;
 
+pub use copies::Saved;
 pub use phase::{Phase, Reason};
 pub use rules::{State, Trial};
 

@@ -6,6 +6,11 @@ fn lock(dir: &std::path::Path) -> Lock {
     Lock::take(&dir.join("lock")).unwrap()
 }
 
+/// Saves `state`, all of it.
+fn save(state: &State, dir: &std::path::Path) {
+    state.save(dir, &lock(dir)).unwrap().rest.unwrap();
+}
+
 fn on_trial() -> State {
     let mut state = State::adopt(Slot::Root);
     state.start_writing(Slot::Back).unwrap();
@@ -48,7 +53,7 @@ fn every_state_reads_back_as_saved() {
         confirmed,
     ] {
         let dir = tempfile::tempdir().unwrap();
-        state.save(dir.path(), &lock(dir.path())).unwrap();
+        save(&state, dir.path());
         assert_eq!(State::load(dir.path()).unwrap(), Some(state));
     }
 }
@@ -90,11 +95,12 @@ fn what_grub_writes_when_tries_run_out_is_a_failed_trial() {
 fn a_damaged_first_copy_gives_way_to_the_second_and_is_repaired() {
     let dir = tempfile::tempdir().unwrap();
     let state = on_trial();
-    state.save(dir.path(), &lock(dir.path())).unwrap();
+    save(&state, dir.path());
     std::fs::write(dir.path().join("env1"), [0; 1024]).unwrap();
     assert_eq!(State::load(dir.path()).unwrap().as_ref(), Some(&state));
-    assert!(state.repair(dir.path(), &lock(dir.path())).unwrap());
-    assert!(!state.repair(dir.path(), &lock(dir.path())).unwrap());
+    assert!(!state.is_whole(dir.path()));
+    save(&state, dir.path());
+    assert!(state.is_whole(dir.path()));
     std::fs::write(dir.path().join("env1"), b"").unwrap();
     std::fs::write(dir.path().join("env2"), b"").unwrap();
     assert!(State::load(dir.path()).is_err());
@@ -105,7 +111,7 @@ fn a_copy_cut_short_while_it_was_first_made_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("env2"), b"").unwrap();
     let state = on_trial();
-    state.save(dir.path(), &lock(dir.path())).unwrap();
+    save(&state, dir.path());
     assert_eq!(State::load(dir.path()).unwrap(), Some(state));
     assert_eq!(
         std::fs::metadata(dir.path().join("env2")).unwrap().len(),
@@ -176,4 +182,44 @@ fn a_deadline_says_less_than_a_failed_health_check() {
         Some(Reason::Health)
     );
     assert_eq!(noted(&[Reason::Deadline]), Some(Reason::Deadline));
+}
+
+#[test]
+fn a_default_that_names_another_slot_is_not_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = on_trial();
+    save(&state, dir.path());
+    let default = dir.path().join("default.cfg");
+    std::fs::write(&default, "set va_slot=back\n").unwrap();
+    assert!(!state.is_whole(dir.path()));
+    save(&state, dir.path());
+    assert!(state.is_whole(dir.path()));
+    assert_eq!(std::fs::read(&default).unwrap(), b"set va_slot=root\n");
+}
+
+#[test]
+fn what_fails_behind_the_copy_that_the_menu_believes_undoes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let mut state = on_trial();
+    save(&state, dir.path());
+    std::fs::remove_file(at("default.cfg")).unwrap();
+    std::fs::create_dir(at("default.cfg")).unwrap();
+    state.confirm().unwrap();
+    let saved = state.save(dir.path(), &lock(dir.path())).unwrap();
+    assert!(saved.is_committed && saved.rest.is_err());
+    assert_eq!(State::load(dir.path()).unwrap().as_ref(), Some(&state));
+
+    // The menu does not believe a first copy that is damaged.
+    std::fs::remove_file(at("env1")).unwrap();
+    std::fs::create_dir(at("env1")).unwrap();
+    state.commit(Slot::Root).unwrap();
+    let saved = state.save(dir.path(), &lock(dir.path())).unwrap();
+    assert!(saved.is_committed && saved.rest.is_err());
+    assert_eq!(State::load(dir.path()).unwrap().as_ref(), Some(&state));
+
+    // What is made anew counts once it is flushed.
+    let empty = tempfile::tempdir().unwrap();
+    let saved = state.save(empty.path(), &lock(empty.path())).unwrap();
+    assert!(!saved.is_committed && saved.needs_flush && saved.rest.is_ok());
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::feed::{Feed, FeedSource, damaged};
 use super::input::{Input, Source};
@@ -60,22 +60,23 @@ impl<'a> Bundle<'a> {
         &self.manifest
     }
 
-    /// Checks every byte after the manifest against it, without unpacking.
+    /// Tells whether it is a stream: what has been read of it has gone by.
+    pub fn is_stream(&self) -> bool {
+        self.source.by_offset().is_none()
+    }
+
+    /// Checks every byte after the manifest against it, without unpacking, which
+    /// takes all of a stream.
     ///
     /// # Errors
     /// Class [`Class::BadBundle`] when a byte differs, is missing or is left
-    /// over. A stream cannot be read twice and is refused.
+    /// over; a block device may be larger than its bundle.
     pub fn verify(&mut self, threads: usize, progress: &dyn Progress) -> Result<()> {
-        let Source::File(file) = &mut self.source else {
-            return Err(anyhow!(
-                "{} is a stream; it is verified while it is unpacked",
-                self.label
-            ));
-        };
         let packed = self.manifest.payload.packed_bytes;
         progress.start(Step::Verify, Some(packed));
-        check_tail(file, &self.manifest, self.payload_at)
-            .map_err(|error| damaged(&self.label, error))?;
+        if !self.is_stream() {
+            self.check_end()?;
+        }
         let threads = threads.clamp(1, self.index.chunks.len().max(1));
         let feed = self.feed();
         thread::scope(|scope| {
@@ -86,6 +87,9 @@ impl<'a> Bundle<'a> {
                 .into_iter()
                 .try_for_each(|w| w.join().expect("a verifying thread does not panic"))
         })?;
+        if self.is_stream() {
+            self.check_end()?;
+        }
         progress.finish();
         Ok(())
     }
@@ -105,7 +109,7 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// When it cannot be read.
     pub fn files(&self) -> Result<Option<Vec<u8>>> {
-        let Source::File(file) = &self.source else {
+        let Some(file) = self.source.by_offset() else {
             return Ok(None);
         };
         let mut at = self.members_at;
@@ -126,10 +130,10 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// Class [`Class::Refused`](crate::failure::Class::Refused) of a stream, where
-    /// it has gone by.
+    /// it has gone by, and of a device, in whose place no file can come.
     pub fn copy_members(&self, to: &mut File) -> Result<()> {
         let Source::File(file) = &self.source else {
-            refuse!("{} is a stream, which nothing can be added to", self.label);
+            refuse!("{} is no file, so nothing can be added to it", self.label);
         };
         let length = file.metadata()?.len();
         files::copy_bytes(file, self.members_at, to, length - self.members_at)
@@ -146,9 +150,9 @@ impl<'a> Bundle<'a> {
         self.feed_in(order)
     }
 
-    /// Hands out the chunks with the numbers in `order` only; of a file.
+    /// Hands out the chunks with the numbers in `order` only; not of a stream.
     pub fn feed_of(&mut self, order: Vec<usize>) -> Result<Feed<'_, 'a>> {
-        if let Source::Stream(_) = self.source {
+        if self.is_stream() {
             refuse!(
                 "{} is a stream; parts of a bundle are only unpacked from a file",
                 self.label
@@ -159,7 +163,7 @@ impl<'a> Bundle<'a> {
 
     fn feed_in(&mut self, order: Vec<usize>) -> Feed<'_, 'a> {
         let source = match &mut self.source {
-            Source::File(file) => FeedSource::file(file, self.payload_at),
+            Source::File(file) | Source::Device(file) => FeedSource::file(file, self.payload_at),
             Source::Stream(stream) => FeedSource::stream(stream.as_mut()),
         };
         Feed::new(&self.label, &self.manifest, &self.index, order, source)
@@ -169,7 +173,11 @@ impl<'a> Bundle<'a> {
     pub fn check_end(&mut self) -> Result<()> {
         let packed = self.manifest.payload.packed_bytes;
         let checked = match &mut self.source {
-            Source::File(file) => check_tail(file, &self.manifest, self.payload_at),
+            Source::File(file) => check_tail(file, &self.manifest, self.payload_at)
+                .and_then(|()| container::read_end(file)),
+            // What a device holds behind the bundle is of an earlier use.
+            Source::Device(file) => check_tail(file, &self.manifest, self.payload_at)
+                .and_then(|()| container::read_end(&mut file.take(END.len() as u64))),
             Source::Stream(stream) => {
                 container::read_padding(stream, &self.manifest.payload.member, packed)
                     .and_then(|()| container::read_end(stream))
@@ -179,18 +187,19 @@ impl<'a> Bundle<'a> {
     }
 }
 
+/// Checks that all of the bundle is there; leaves `file` at the end of the tar.
 fn check_tail(file: &mut File, manifest: &Manifest, payload_at: u64) -> Result<()> {
     let packed = manifest.payload.packed_bytes;
     let end = payload_at + packed;
     let whole = end + (padding(packed) + END.len()) as u64;
-    let length = file.metadata()?.len();
+    // Of a device, its metadata say nothing.
+    let length = file.seek(SeekFrom::End(0))?;
     ensure!(
         length >= whole,
         "it is cut short: {length} of {whole} bytes"
     );
     file.seek(SeekFrom::Start(end))?;
-    container::read_padding(file, &manifest.payload.member, packed)?;
-    container::read_end(file)
+    container::read_padding(file, &manifest.payload.member, packed)
 }
 
 fn verify_chunks(feed: &Feed, progress: &dyn Progress) -> Result<()> {

@@ -8,8 +8,20 @@ use std::os::unix::fs::FileExt;
 pub enum Source<'a> {
     /// A file, read by offset.
     File(File),
+    /// A block device that begins with the bundle, read by offset.
+    Device(File),
     /// A stream, read once.
     Stream(Box<dyn Read + Send + 'a>),
+}
+
+impl Source<'_> {
+    /// Returns what is read by offset; `None` of a stream.
+    pub fn by_offset(&self) -> Option<&File> {
+        match self {
+            Source::File(file) | Source::Device(file) => Some(file),
+            Source::Stream(_) => None,
+        }
+    }
 }
 
 /// A source, and how far it has been read.
@@ -30,7 +42,7 @@ impl<'a> Input<'a> {
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.source {
-            Source::File(file) => file.read_at(buffer, self.at),
+            Source::File(file) | Source::Device(file) => file.read_at(buffer, self.at),
             Source::Stream(stream) => stream.read(buffer),
         }?;
         self.at += read as u64;

@@ -1,8 +1,9 @@
 //! What comes before the payload, unread, and who signed it.
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -49,7 +50,8 @@ impl fmt::Debug for Sealed<'_> {
 }
 
 impl<'a> Sealed<'a> {
-    /// Opens the bundle in the file at `path`.
+    /// Opens the bundle in the file at `path`, at the beginning of a block device,
+    /// or from a named pipe.
     ///
     /// # Errors
     /// Class [`Class::BadBundle`] when it is not a bundle, [`Class::Refused`]
@@ -59,16 +61,17 @@ impl<'a> Sealed<'a> {
         let file = File::open(path)
             .with_context(|| format!("opening the bundle {label}"))
             .class(Class::Refused)?;
-        let meta = file.metadata();
-        if meta.as_ref().is_ok_and(Metadata::is_dir) {
-            bad_bundle!("{label} is a directory, not a bundle; name a .vab file");
-        }
-        let is_file = meta.is_ok_and(|m| m.is_file());
-        if !is_file {
-            // A pipe or a device by its name is still a stream.
-            return Sealed::read(label, Source::Stream(Box::new(file)));
-        }
-        Sealed::read(label, Source::File(file))
+        let kind = file.metadata().map(|meta| meta.file_type());
+        let source = match kind.with_context(|| format!("looking at {label}"))? {
+            kind if kind.is_dir() => {
+                bad_bundle!("{label} is a directory, not a bundle; name a .vab file")
+            }
+            kind if kind.is_file() => Source::File(file),
+            kind if kind.is_block_device() => Source::Device(file),
+            // A pipe by its name is still a stream.
+            _ => Source::Stream(Box::new(file)),
+        };
+        Sealed::read(label, source)
     }
 
     /// Opens the bundle that comes from `stream`; `label` names it in messages.

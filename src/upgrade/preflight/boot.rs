@@ -12,6 +12,8 @@ use crate::bundle::Manifest;
 use crate::disk::space;
 use crate::paths::BOOT;
 use crate::refuse;
+use crate::report::Report;
+use crate::upgrade::boot_sector;
 
 /// What GRUB's modules, fonts and translations take on `/boot`, generously.
 const GRUB_BYTES: u64 = 16 << 20;
@@ -39,6 +41,19 @@ pub fn check_disk(appliance: &Appliance) -> Checked<PathBuf> {
         disk.display()
     );
     Ok((disk, message))
+}
+
+/// Looks whether the boot sector starts our GRUB, which an upgrade installs anew.
+pub fn check_sector(appliance: &Appliance, machine: &Machine, report: &mut Report) {
+    const NAME: &str = "boot sector";
+    match boot_sector::owner(appliance, machine) {
+        Ok(Some(owner)) => match boot_sector::fault(owner) {
+            Some(fault) => report.warn(NAME, fault.to_owned()),
+            None => drop(report.add(NAME, Ok(((), "starts va-upgrade's GRUB".to_owned())))),
+        },
+        Ok(None) => {}
+        Err(error) => report.warn(NAME, format!("it was not looked at: {error:#}")),
+    }
 }
 
 /// Looks whether GRUB can read and write `/boot`; returns its UUID.

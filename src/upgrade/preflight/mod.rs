@@ -68,6 +68,9 @@ pub fn check(
     report.add("inactive slot", volumes::check_unused(appliance, target));
     let fs_type = report.add("file system", volumes::check_fs_type(machine));
     let disk = report.add("boot disk", boot::check_disk(appliance));
+    if disk.is_some() {
+        boot::check_sector(appliance, machine, &mut report);
+    }
     let boot_uuid = report.add("boot", boot::check_boot(appliance, machine));
     report.add("running kernel", boot::check_adoption(appliance, machine));
     if let Some(left_behind) = report.add("fstab", mounts::check_fstab(appliance))
