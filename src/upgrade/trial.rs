@@ -51,7 +51,9 @@ pub enum Outcome {
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
     tell_boot_sector(appliance, &machine);
-    if on_trial(&machine) {
+    // A boot state that is gone takes no system for good that was only tried.
+    let lost = machine.state.is_none() && machine.booted_by.why == "trial";
+    if lost || on_trial(&machine) {
         return run_trial(appliance, &machine);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
@@ -147,7 +149,10 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
     appliance.progress.start(step, None);
     let Err(error) = health::check(appliance, machine) else {
         let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
-        confirm(appliance, &lock)?;
+        if !confirm(appliance, &lock)? && machine.state.is_none() {
+            appliance.save(&machine.state(), &lock)?;
+            mark_over(appliance);
+        }
         return Ok(Outcome::Confirmed(machine.booted));
     };
     let reason = format!("{error:#}");
@@ -169,8 +174,9 @@ pub(super) struct GivenUp {
 /// all, since it was confirmed or cancelled meanwhile.
 ///
 /// That is read without the lock, which an `apply` to the other slot may hold
-/// for long; only the note waits for it, up to `patience`. Where it cannot be found out the restart is due: a system whose
-/// `/boot` or boot state is unreadable is not one to keep.
+/// for long; only the note waits for it, up to `patience`. Where it cannot be
+/// found out the restart is due: a system whose `/boot` or boot state is
+/// unreadable is not one to keep.
 pub(super) fn give_up(
     appliance: &Appliance,
     reason: Reason,

@@ -167,6 +167,28 @@ fn an_unhealthy_trial_notes_why_and_restarts() {
 }
 
 #[test]
+fn a_trial_whose_boot_state_is_gone_is_kept_only_when_it_is_healthy() {
+    for is_healthy in [true, false] {
+        let (_dir, machine) = trial_running();
+        for copy in ["env1", "env2"] {
+            std::fs::remove_file(machine.at(&format!("/boot/va/{copy}"))).unwrap();
+        }
+        if !is_healthy {
+            degrade(&machine, "broken.service");
+        }
+        let outcome = machine.with_appliance(after_boot).unwrap();
+        let restarts = machine.reboots().len();
+        if is_healthy {
+            assert_eq!((outcome, restarts), (Outcome::Confirmed(Slot::Back), 0));
+            assert_eq!(state(&machine).unwrap().committed(), Slot::Back);
+        } else {
+            assert!(matches!(outcome, Outcome::Restarting(_)), "{outcome:?}");
+            assert_eq!(restarts, 1);
+        }
+    }
+}
+
+#[test]
 fn what_had_failed_before_or_another_machine_lacks_is_no_reason_to_go_back() {
     let dir = scratch();
     let machine = Machine::fresh();
