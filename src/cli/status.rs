@@ -148,6 +148,7 @@ fn notes(status: &Status) -> Vec<Note> {
     let notes = [
         about_trial(status),
         status.boot_sector.and_then(about_boot_sector),
+        about_unread_state(status),
         about_other_slot(status),
         about_next_boot(status),
         failed.map(|failed| Note::new(Tone::Bad, "failed", failure(failed))),
@@ -176,10 +177,27 @@ fn about_boot_sector(owner: Owner) -> Option<Note> {
     boot_sector::fault(owner).map(|fault| Note::new(tone, "warning", fault))
 }
 
+/// Tells why a slot runs that nothing in the boot state asks for.
+fn about_unread_state(status: &Status) -> Option<Note> {
+    let text = format!(
+        "the menu could not read the boot state, so it started slot {}, which default.cfg or \
+         the menu itself names; the state is readable now, the boot service writes it again, \
+         and a restart shows whether slot {} boots; if not, look for errors of the disk that \
+         holds /boot",
+        status.booted, status.next
+    );
+    status
+        .state_unread
+        .then(|| Note::new(Tone::Warn, "warning", text))
+}
+
 /// Wonders at a slot that runs and is neither committed nor on trial.
 fn about_other_slot(status: &Status) -> Option<Note> {
     let (booted, committed) = (status.booted, status.committed);
-    if booted == committed || status.trial.is_some_and(|trial| trial.slot == booted) {
+    if status.state_unread
+        || booted == committed
+        || status.trial.is_some_and(|trial| trial.slot == booted)
+    {
         return None;
     }
     let text = format!(
@@ -266,6 +284,7 @@ mod tests {
             next: Slot::Root,
             trial: None,
             failed: None,
+            state_unread: false,
             boot_sector: Some(Owner::Ours),
             slots: vec![slot(Slot::Root, root, "7.9"), slot(Slot::Back, back, "9.4")],
         }
@@ -388,6 +407,20 @@ note: restart to try it; `va-upgrade rollback` cancels the trial
             told.contains(&format!("{warning}write a whole system")),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_boot_without_the_boot_state_is_told_as_that() {
+        let mut status = appliance(Phase::Committed, Phase::Good);
+        (status.booted, status.state_unread) = (Slot::Back, true);
+        let told = text(&status);
+        assert!(
+            told.contains(
+                "\n\nwarning: the menu could not read the boot state, so it started slot back, "
+            ),
+            "{told}"
+        );
+        assert!(!told.contains("rolled back"), "{told}");
     }
 
     #[test]

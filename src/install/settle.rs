@@ -1,15 +1,16 @@
 //! What makes an unpacked tree the system of one slot of this appliance.
 //!
 //! A bundle never names a slot. Its fstab is rewritten for the slot, our
-//! settings come over from the old system, and our program and units are put
-//! in where they are missing or older.
+//! settings come over from the old system, our program and units are put in
+//! where they are missing or older, and its package of GRUB is kept from the
+//! boot sector.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{fstab, program};
+use super::{debconf, fstab, program};
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, devices};
 use crate::paths::{RELEASE_FILE, SETTINGS_DIR};
@@ -44,7 +45,8 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     let place = resolve::place(root, Path::new(RELEASE_FILE))?;
     files::write_atomic(&place, release.as_bytes(), 0o644)?;
     program::install(appliance, root)?;
-    program::install_units(root)
+    program::install_units(root)?;
+    debconf::name_no_disk(root)
 }
 
 fn write_fstab(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {

@@ -28,6 +28,9 @@ pub struct Status {
     pub trial: Option<Trial>,
     /// The last trial that did not come up.
     pub failed: Option<Failed>,
+    /// Whether the menu could not read the boot state when it started this boot,
+    /// though it is readable now.
+    pub state_unread: bool,
     /// Whose GRUB the boot sector starts; `None` before the first `apply`.
     pub boot_sector: Option<Owner>,
     /// Both slots.
@@ -98,10 +101,17 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
         next: state.next(),
         trial: state.trial(),
         failed,
+        state_unread: was_unread(machine),
         // Who may not read the disk gets the rest of the answer.
         boot_sector: boot_sector::owner(appliance, machine).unwrap_or(Some(Owner::Unknown)),
         slots,
     })
+}
+
+/// Tells whether the menu started this boot without the boot state that is
+/// readable now.
+pub fn was_unread(machine: &Machine) -> bool {
+    machine.booted_by.why == "noenv" && machine.state.is_some()
 }
 
 /// Returns the state with what the menu could not write itself: a trial that

@@ -58,7 +58,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     let state = status::after_boot(appliance, &machine);
-    if machine.state.as_ref() != Some(&state) {
+    if status::was_unread(&machine) {
+        write_unread(appliance, &machine, &state, &lock)?;
+    } else if machine.state.as_ref() != Some(&state) {
         appliance.save(&state, &lock)?;
     } else if !state.is_whole(&appliance.at(BOOT_DIR)) && appliance.save(&state, &lock)? {
         appliance
@@ -72,7 +74,8 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         return Ok(Outcome::OtherSlot(machine.booted));
     }
     // The words the menu gives to the first boot after a trial.
-    let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str());
+    let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
+        && !status::was_unread(&machine);
     match state.failed() {
         Some((slot, reason)) if just_failed => {
             record(appliance, "trial", slot, &format!("failed: {reason}"));
@@ -80,6 +83,23 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         }
         _ => Ok(Outcome::Ordinary),
     }
+}
+
+/// Writes the boot state that the menu could not read once more, and all of
+/// `/boot` out of its journal, which the menu does not replay.
+fn write_unread(
+    appliance: &Appliance,
+    machine: &Machine,
+    state: &State,
+    lock: &Lock,
+) -> Result<()> {
+    appliance.save(state, lock)?;
+    appliance.flush_boot()?;
+    let outcome = "started without the boot state, which the menu could not read; \
+                   it is written again";
+    appliance.progress.warn(outcome);
+    record(appliance, "boot", machine.booted, outcome);
+    Ok(())
 }
 
 /// Tells when the boot sector starts another GRUB; that ends nothing.

@@ -267,6 +267,37 @@ fn a_lost_boot_state_starts_anew_from_what_runs() {
 }
 
 #[test]
+fn a_state_that_only_the_menu_could_not_read_is_written_again() {
+    let (_dir, machine) = trial_running();
+    exhaust(&machine);
+    machine.boot("root", "exhausted");
+    machine.with_appliance(after_boot).unwrap();
+    let before = state(&machine);
+    assert_eq!(shown(&machine)["state_unread"], false);
+
+    machine.boot("root", "noenv");
+    assert_eq!(shown(&machine)["state_unread"], true);
+    assert_eq!(shown(&machine)["failed"]["reason"], "exhausted");
+    let flushes = || machine.log().matches("fsfreeze --freeze").count();
+    let flushed = flushes();
+    // The trial of then did not fail now.
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::Ordinary);
+    assert_eq!(flushes(), flushed + 1);
+    assert_eq!(state(&machine), before);
+    let history = machine.read("/data/va-upgrade/history.jsonl");
+    assert_eq!(history.matches("failed: exhausted").count(), 1, "{history}");
+    assert!(
+        history.contains("which the menu could not read"),
+        "{history}"
+    );
+
+    machine.boot("back", "noenv");
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::OtherSlot(Slot::Back));
+}
+
+#[test]
 fn each_boot_mends_the_default_beside_the_boot_state() {
     let (_dir, machine) = trial_running();
     machine.confirm().unwrap();
@@ -323,7 +354,7 @@ fn an_appliance_that_never_saw_us_has_a_status() {
         shown(&machine),
         serde_json::json!({
             "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null, "failed": null,
-            "boot_sector": null,
+            "state_unread": false, "boot_sector": null,
             "slots": [
                 { "name": "root", "device": "/dev/VA/root", "state": "committed", "version": "11",
                   "kernel": "5.10.0-1", "bootable": true },
