@@ -277,23 +277,34 @@ fn a_signal_ends_the_build_and_nothing_stays() {
 }
 
 #[test]
-fn a_build_from_an_archive_needs_nothing_of_the_machine() {
+fn a_bundle_is_made_and_signed_with_nothing_of_the_machine() {
     let place = Place::new();
     place.shell(&format!(
-        "cd tree; {ODD_THINGS} cd ..; {GNU} -C tree -cf root.tar ."
+        "cp -a tree plain; chmod 644 key.pem; cd tree; {ODD_THINGS} cd ..
+         {GNU} -C tree -cf root.tar ."
     ));
-    place.does("$BUILD tree -o out/tree.vab -q");
+    place.does(
+        "$BUILD tree -o out/tree.vab -q; $BUILD plain -o out/plain.vab -q
+         for name in tree plain; do ./va-upgrade sign out/$name.vab --key key.pem -q; done",
+    );
     let sandbox = format!(
         "mount --bind $PWD $PWD; cd $PWD
          mount -t tmpfs -o size=100m,mode=1777 small tmp
          mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9
          mount -o remount,bind,ro /; touch /x 2> /dev/null && exit 9
-         umask 077
-         env -u HOME LC_ALL=tr_TR.UTF-8 {NOBODY} $BUILD root.tar -o out/x.vab -q
+         umask 077; unset HOME; export LC_ALL=tr_TR.UTF-8
+         {NOBODY} $BUILD root.tar -o out/x.vab -q < /dev/null
+         {NOBODY} $BUILD plain -o out/y.vab -q < /dev/null
+         for name in x y; do
+             {NOBODY} ./va-upgrade sign out/$name.vab --key key.pem -q < /dev/null
+         done
          rmdir tmp/* 2> /dev/null && exit 9; umount tmp"
     );
     place.does(&sandbox);
-    assert!(place.bundle("x.vab") == place.bundle("tree.vab"));
+    for (made, same) in [("x.vab", "tree.vab"), ("y.vab", "plain.vab")] {
+        assert!(place.bundle(made) == place.bundle(same), "{made}");
+    }
+    place.does("./va-upgrade verify out/x.vab --trusted keys --deep -q");
 }
 
 #[test]
