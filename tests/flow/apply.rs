@@ -389,52 +389,6 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn a_grub_that_nothing_tells_from_the_one_in_use_is_never_removed() {
-    let dir = scratch();
-    let machine = armed(dir.path());
-    machine.boot("back", "trial");
-    machine.confirm().unwrap();
-    machine.boot("back", "commit");
-    let menu = machine.read("/boot/va/grub-1/grub/grub.cfg");
-    machine.be_damaged();
-    machine.write("/boot/va/grub-1/core", "2048 of another time");
-    machine.write("/boot/va/grub-1/grub/i386-pc/core.img", "damaged");
-    let bundle = make_bundle(dir.path(), "9.4.2");
-    machine.fail_on("mkfs.ext4 -q");
-    assert!(run(&machine, &bundle).is_err());
-    assert_eq!(machine.read("/boot/va/grub-1/grub/grub.cfg"), menu);
-    run(&machine, &bundle).unwrap();
-    assert_eq!(machine.read("/boot/va/grub-1/grub/grub.cfg"), menu);
-    assert!(machine.at("/boot/va/grub-2/core").exists());
-    // The next one knows again which is in use.
-    machine.boot("root", "trial");
-    machine.confirm().unwrap();
-    machine.boot("root", "commit");
-    run(&machine, &make_bundle(dir.path(), "9.4.3")).unwrap();
-    assert!(machine.at("/boot/va/grub-2/core").exists());
-    let note = machine.read("/boot/va/grub-1/core");
-    assert_ne!(note, "2048 of another time");
-    assert!(!machine.at("/boot/va/grub-3").exists());
-}
-
-#[test]
-fn each_apply_takes_the_place_of_the_grub_before_the_one_in_use() {
-    let dir = scratch();
-    let machine = armed(dir.path());
-    for (booted, version, new) in [("back", "9.4.2", "grub-2"), ("root", "9.4.3", "grub-1")] {
-        machine.boot(booted, "trial");
-        machine.confirm().unwrap();
-        machine.boot(booted, "commit");
-        let stray = format!("/boot/va/{new}/stray");
-        machine.write(&stray, "of an apply that was cut off");
-        run(&machine, &make_bundle(dir.path(), version)).unwrap();
-        assert!(!machine.at(&stray).exists());
-        assert!(machine.at(&format!("/boot/va/{new}/core")).exists());
-        assert!(!machine.at("/boot/va/grub-3").exists());
-    }
-}
-
-#[test]
 fn a_first_apply_that_cannot_adopt_is_undone() {
     let dir = scratch();
     let machine = Machine::fresh();
@@ -443,24 +397,6 @@ fn a_first_apply_that_cannot_adopt_is_undone() {
     let error = run(&machine, &bundle).err().unwrap();
     assert_eq!(class_of(&error), Class::Undone, "{error:#}");
     run(&machine, &bundle).unwrap();
-}
-
-#[test]
-fn a_grub_whose_note_is_lost_is_known_by_its_core() {
-    let dir = scratch();
-    let machine = armed(dir.path());
-    machine.boot("back", "trial");
-    machine.confirm().unwrap();
-    machine.boot("back", "commit");
-    machine.be_damaged();
-    fs::remove_file(machine.at("/boot/va/grub-1/core")).unwrap();
-    machine.write("/boot/va/grub-2/stray", "nobody needs it");
-    let grub = machine.snapshot("/boot/va/grub-1");
-    machine.fail_on("mkfs.ext4 -q");
-    assert!(run(&machine, &make_bundle(dir.path(), "9.4.2")).is_err());
-    assert!(machine.snapshot("/boot/va/grub-1") == grub);
-    // What is not in use goes only where it is known what is.
-    assert!(!machine.at("/boot/va/grub-2").exists());
 }
 
 #[test]

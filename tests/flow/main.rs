@@ -9,6 +9,7 @@
 mod apply;
 mod boots;
 mod deadline;
+mod grubs;
 mod machine;
 mod release;
 mod rollback;
