@@ -21,7 +21,7 @@ use crate::slot::Slot;
 /// Something that happened.
 #[derive(Serialize)]
 pub struct Event<'a> {
-    /// What was done: `apply`, `confirm`, `rollback`, `trial`.
+    /// What was done: `apply`, `confirm`, `repair`, `rollback`, `trial`.
     pub operation: &'a str,
     /// The slot it was about.
     pub slot: Slot,

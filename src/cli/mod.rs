@@ -9,6 +9,7 @@ mod confirm;
 mod info;
 mod man;
 mod output;
+mod repair;
 mod result;
 mod rollback;
 mod sign;
@@ -143,6 +144,7 @@ enum Work {
     Status(status::Args),
     Confirm(confirm::Args),
     Rollback(rollback::Args),
+    Repair(repair::Args),
     #[command(hide = true)]
     Boot(boot::Args),
 }
@@ -210,6 +212,7 @@ impl Work {
             Work::Status(args) => status::run(&session, &args),
             Work::Confirm(_) => confirm::run(&session),
             Work::Rollback(args) => rollback::run(&session, &args),
+            Work::Repair(_) => repair::run(&session),
             Work::Boot(args) => boot::run(&session, &args),
         }
     }

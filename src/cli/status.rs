@@ -437,7 +437,7 @@ note: restart to try it; `va-upgrade rollback` cancels the trial
             status.boot_sector = Some(owner);
             let told = text(&status);
             assert!(told.contains(words), "{told}");
-            assert!(told.contains("`va-upgrade apply` to install"), "{told}");
+            assert!(told.contains("`va-upgrade repair` to start"), "{told}");
         }
     }
 

@@ -28,12 +28,12 @@ pub fn fault(owner: Owner) -> Option<&'static str> {
         Owner::Other => Some(
             "the boot sector starts another GRUB, which does not read va-upgrade's boot state: \
              its own menu decides what boots next, and no trial is started; \
-             run `va-upgrade apply` to install va-upgrade's again",
+             run `va-upgrade repair` to start va-upgrade's again",
         ),
         Owner::Unknown => Some(
             "it cannot be told whether the boot sector starts va-upgrade's GRUB; \
              ask again as root, and if it stays so, \
-             run `va-upgrade apply` to install it again",
+             run `va-upgrade repair` to start it again",
         ),
     }
 }

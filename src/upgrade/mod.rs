@@ -7,6 +7,7 @@
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`rollback`]: makes the other slot the default
 //! - [`boot_sector`]: whether our GRUB is still the one that is started
+//! - [`repair`]: puts our GRUB and the boot state back
 //! - [`status`]: tells what boots and why
 
 pub mod apply;
@@ -14,6 +15,7 @@ pub mod boot_sector;
 pub mod deadline;
 pub mod health;
 pub mod preflight;
+pub mod repair;
 pub mod rollback;
 pub mod settings;
 pub mod status;

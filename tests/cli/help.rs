@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 11] = [
+pub const VERBS: [&str; 12] = [
     "build",
     "sign",
     "info",
@@ -18,6 +18,7 @@ pub const VERBS: [&str; 11] = [
     "status",
     "confirm",
     "rollback",
+    "repair",
     "completions",
 ];
 

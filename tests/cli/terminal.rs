@@ -39,7 +39,7 @@ back  trial      9.4?[2J  9.4?[2J-amd64  yes       boots next
 
 note: restart to try it; `va-upgrade rollback` cancels the trial
 warning: it cannot be told whether the boot sector starts va-upgrade's GRUB; ask again as root, \
-and if it stays so, run `va-upgrade apply` to install it again
+and if it stays so, run `va-upgrade repair` to start it again
 "
     );
 }

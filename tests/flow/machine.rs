@@ -175,6 +175,11 @@ impl Machine {
         self.state.lock().unwrap().is_damaged = true;
     }
 
+    /// Says that it is bootable again, and that every step is to keep it so.
+    pub fn be_watched(&self) {
+        self.state.lock().unwrap().is_damaged = false;
+    }
+
     /// Makes the call number `step`, counted from now, fail.
     pub fn fail_at(&self, step: usize) {
         let mut state = self.state.lock().unwrap();

@@ -12,6 +12,7 @@ mod deadline;
 mod grubs;
 mod machine;
 mod release;
+mod repair;
 mod rollback;
 mod settle;
 mod streams;

@@ -18,7 +18,7 @@ pub fn run(machine: &Machine) -> anyhow::Result<RolledBack> {
 }
 
 /// Runs 9.4.1 from `back`, confirmed; `root` holds the old system.
-fn upgraded() -> (tempfile::TempDir, Machine) {
+pub fn upgraded() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
     let machine = armed(dir.path());
     machine.boot("back", "trial");

@@ -16,7 +16,7 @@ use crate::system::{System, files};
 
 /// What GRUB calls its directory, by family; on `/boot` itself those of the
 /// installations before ours.
-const GRUB_DIRS: [&str; 2] = ["grub", "grub2"];
+pub(super) const GRUB_DIRS: [&str; 2] = ["grub", "grub2"];
 
 /// The file in a GRUB directory of ours that says which core belongs to it.
 pub const CORE_FILE: &str = "core";
@@ -125,7 +125,8 @@ pub fn owner(sys: &dyn System, disk: &Path) -> Result<Owner> {
     })
 }
 
-fn our_dirs(sys: &dyn System) -> Result<Vec<PathBuf>> {
+/// Lists the directories of our GRUBs, half-made ones too.
+pub(super) fn our_dirs(sys: &dyn System) -> Result<Vec<PathBuf>> {
     let boot_dir = sys.at(BOOT_DIR);
     if !boot_dir.exists() {
         return Ok(Vec::new());

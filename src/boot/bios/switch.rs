@@ -87,15 +87,7 @@ impl<'a> Switch<'a> {
         let dir_name = plan.bootable.grub.dir_name;
         let platform = self.new_dir.join(dir_name).join("i386-pc");
         self.install(plan, &platform)?;
-        let core = read(&platform.join("core.img"))?;
-        let boot_img = read(&platform.join("boot.img"))?;
-        let place = self.area.write_core(&core).context("writing GRUB's core")?;
-        let written = self.area.core_at(place)?;
-        files::write_atomic(&self.new_dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
-        journal::flush(self.sys, &self.sys.at(BOOT))?;
-        self.area
-            .switch(&boot_img, place.start_lba)
-            .context("switching the boot sector")
+        start(self.sys, &self.area, &self.new_dir, &platform)
     }
 
     /// Lets the target's tools make modules, core and menu, and looks at them.
@@ -154,6 +146,19 @@ impl<'a> Switch<'a> {
         files::remove_tree(&self.new_dir)?;
         journal::flush(self.sys, &self.sys.at(BOOT))
     }
+}
+
+/// Writes the core in `platform` beside the one in use, notes it in `dir`, and has
+/// LBA 0 start it.
+pub(super) fn start(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<()> {
+    let core = read(&platform.join("core.img"))?;
+    let boot_img = read(&platform.join("boot.img"))?;
+    let place = area.write_core(&core).context("writing GRUB's core")?;
+    let written = area.core_at(place)?;
+    files::write_atomic(&dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
+    journal::flush(sys, &sys.at(BOOT))?;
+    area.switch(&boot_img, place.start_lba)
+        .context("switching the boot sector")
 }
 
 /// Compares the modules `grub-install` copied with those of the target.
