@@ -82,3 +82,21 @@ fn a_committed_slot_without_its_initramfs_leaves_the_other_one_to_start() -> Res
     assert_eq!(appliance.status()?["booted"], json!("back"));
     Ok(())
 }
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn a_boot_sector_that_a_package_took_is_repaired_and_starts_our_menu_again() -> Result<()> {
+    let mut appliance = Appliance::upgraded("repair")?;
+    appliance.ok("grub-install --target=i386-pc /dev/vda")?;
+    assert_eq!(appliance.status()?["boot_sector"], json!("other"));
+    let refused = appliance.va_upgrade("rollback")?;
+    assert_eq!(refused.status, 3, "{refused:?}");
+    assert!(refused.stderr.contains("va-upgrade repair"), "{refused:?}");
+    appliance.ok("va-upgrade repair")?;
+    let status = appliance.status()?;
+    assert_eq!(status["boot_sector"], json!("ours"));
+    appliance.ok("va-upgrade rollback")?;
+    appliance.reboot()?;
+    assert_eq!(appliance.status()?["booted"], json!("root"));
+    Ok(())
+}
