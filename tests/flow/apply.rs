@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use va_upgrade::boot::state::{Phase, State};
@@ -10,7 +10,8 @@ use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
 use va_upgrade::upgrade::apply::{Applied, Input, Options, apply};
 
-use crate::machine::{Machine, scratch};
+use crate::boots;
+use crate::machine::{Fault, Machine, scratch};
 use crate::release::make_bundle;
 
 pub fn run(machine: &Machine, bundle: &Path) -> Result<Applied> {
@@ -127,16 +128,26 @@ fn a_kernel_keeps_its_name_its_sum_and_an_initramfs_its_mode() {
 fn a_failure_at_any_step_of_the_first_apply_puts_everything_back() {
     let dir = scratch();
     let bundle = make_bundle(dir.path(), "9.4.1");
+    for fault in Fault::ALL {
+        fail_everywhere_in_the_first_apply(fault, &bundle);
+    }
+}
+
+/// Fails unless all is as before, or a whole system is on trial.
+fn fail_everywhere_in_the_first_apply(fault: Fault, bundle: &Path) {
     for step in 0.. {
         let machine = Machine::fresh();
         let (boot, area) = (machine.snapshot("/boot"), machine.boot_area());
-        machine.fail_at(step);
-        let outcome = run(&machine, &bundle);
+        machine.fail_at(step, fault);
+        let outcome = run(&machine, bundle);
         assert!(machine.mounts().is_empty(), "step {step} left a mount");
         let Err(error) = outcome else {
             match machine.failed_call() {
                 // Asking the target for its version may fail: it has none.
-                Some(call) => assert!(call.contains("--version"), "{call} failed unnoticed"),
+                Some(call) if fault != Fault::Lies => {
+                    assert!(call.contains("--version"), "{call} failed unnoticed");
+                }
+                Some(call) => assert_trial_is_whole(&machine, Slot::Back, &call),
                 None => break,
             }
             continue;
@@ -165,16 +176,37 @@ fn a_failure_at_any_step_of_the_first_apply_puts_everything_back() {
     }
 }
 
+/// Looks at what a trial starts from, after the program of `call` has lied.
+fn assert_trial_is_whole(machine: &Machine, trial: Slot, call: &str) {
+    let next = state(machine).map(|state| state.next());
+    assert_eq!(next, Some(trial), "{call}");
+    for slot in Slot::ALL {
+        assert_eq!(boots::slot_fault(machine, slot), None, "{call}");
+    }
+    assert_eq!(boots::fault(machine), None, "{call}");
+    let tree = machine.at(&format!("/devices/VA-{trial}"));
+    for path in [
+        "etc/os-release",
+        "usr/lib/systemd/systemd",
+        "etc/va-upgrade/release.yaml",
+    ] {
+        assert!(tree.join(path).is_file(), "{call}: {path}");
+    }
+}
+
 #[test]
 fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() {
     let dir = scratch();
-    let (first, bundle) = (
-        make_bundle(dir.path(), "9.4.1"),
-        make_bundle(dir.path(), "9.4.2"),
-    );
+    let bundles = ["9.4.1", "9.4.2"].map(|version| make_bundle(dir.path(), version));
+    for fault in Fault::ALL {
+        fail_everywhere_in_a_later_apply(fault, &bundles);
+    }
+}
+
+fn fail_everywhere_in_a_later_apply(fault: Fault, [first, bundle]: &[PathBuf; 2]) {
     for step in 0.. {
         let machine = Machine::fresh();
-        run(&machine, &first).unwrap();
+        run(&machine, first).unwrap();
         machine.boot("back", "trial");
         machine.confirm().unwrap();
         machine.boot("back", "commit");
@@ -183,8 +215,8 @@ fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() 
             machine.snapshot("/boot/va/grub-1"),
         );
         let area = machine.boot_area();
-        machine.fail_at(step);
-        let outcome = run(&machine, &bundle);
+        machine.fail_at(step, fault);
+        let outcome = run(&machine, bundle);
         assert!(machine.mounts().is_empty(), "step {step} left a mount");
         let after = state(&machine).unwrap();
         assert_eq!(after.committed(), Slot::Back, "step {step}");
@@ -193,8 +225,9 @@ fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() 
             "step {step} changed the running slot's boot files"
         );
         let Err(error) = outcome else {
-            assert_eq!(after.next(), Slot::Root);
-            if machine.failed_call().is_none() {
+            let failed = machine.failed_call();
+            assert_trial_is_whole(&machine, Slot::Root, failed.as_deref().unwrap_or_default());
+            if failed.is_none() {
                 break;
             }
             continue;
@@ -211,7 +244,7 @@ fn a_failure_at_any_step_of_a_later_apply_keeps_the_running_slot_and_its_grub() 
             "step {step} changed the GRUB in use"
         );
         // And the next try succeeds.
-        run(&machine, &bundle).unwrap();
+        run(&machine, bundle).unwrap();
     }
 }
 

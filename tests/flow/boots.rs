@@ -46,7 +46,8 @@ pub fn fault(machine: &Machine) -> Option<String> {
     slot_fault(machine, slot)
 }
 
-fn slot_fault(machine: &Machine, slot: Slot) -> Option<String> {
+/// Says why the slot's boot files would not start, if they would not.
+pub fn slot_fault(machine: &Machine, slot: Slot) -> Option<String> {
     let sys: &dyn System = machine;
     let record = match files::record(sys, slot) {
         Ok(Some(record)) => record,

@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use crate::boots;
+use crate::{boots, programs};
 use anyhow::{Context, Result, bail};
 use va_upgrade::appliance::Appliance;
 use va_upgrade::boot::bios::area::BootArea;
@@ -29,6 +28,22 @@ pub struct Machine {
     state: Mutex<Calls>,
 }
 
+/// How a program goes wrong; what is no program only fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// It does nothing and says so.
+    #[default]
+    Fails,
+    /// It does its work and then fails, as one that hangs at its end is killed.
+    FailsAfterItsWork,
+    /// It does nothing and says that all is well.
+    Lies,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 3] = [Fault::Fails, Fault::FailsAfterItsWork, Fault::Lies];
+}
+
 /// Words of a call, and what happens within it.
 type Event = (&'static str, fn(&Machine));
 
@@ -38,6 +53,7 @@ struct Calls {
     /// A test has made it unbootable.
     is_damaged: bool,
     fail_at: Option<usize>,
+    fault: Fault,
     fail_on: Option<&'static str>,
     failed: Option<String>,
     /// Whatever is waited for with a limit comes too late.
@@ -161,6 +177,11 @@ impl Machine {
         self.write("/proc/cmdline", &line);
     }
 
+    /// Returns what was set for the program or question `name`.
+    pub fn answered(&self, name: &str) -> Option<String> {
+        self.state.lock().unwrap().answers.get(name).cloned()
+    }
+
     /// Sets what the program or question `name` answers.
     pub fn answer(&self, name: &'static str, text: &str) {
         self.state
@@ -180,10 +201,11 @@ impl Machine {
         self.state.lock().unwrap().is_damaged = false;
     }
 
-    /// Makes the call number `step`, counted from now, fail.
-    pub fn fail_at(&self, step: usize) {
+    /// Makes the call number `step`, counted from now, go wrong.
+    pub fn fail_at(&self, step: usize, fault: Fault) {
         let mut state = self.state.lock().unwrap();
         state.fail_at = Some(state.count + step);
+        state.fault = fault;
     }
 
     /// Makes the next call that holds `words` fail.
@@ -266,7 +288,16 @@ impl Machine {
         area.switch(&boot_img(), place.start_lba).unwrap();
     }
 
+    /// Takes a step that either is done or fails.
     fn step(&self, what: String) -> Result<()> {
+        match self.take(what.clone())? {
+            Some(_) => bail!("{what}: made to fail"),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a step; returns what is to go wrong with it.
+    fn take(&self, what: String) -> Result<Option<Fault>> {
         let is_watched = !self.state.lock().unwrap().is_damaged;
         if is_watched && let Some(fault) = boots::fault(self) {
             let log = self.log();
@@ -280,39 +311,15 @@ impl Machine {
         let hit = state.fail_on.is_some_and(|words| what.contains(words));
         if hit || state.fail_at == Some(count) {
             state.fail_on = None;
-            state.failed = Some(what.clone());
-            bail!("{what}: made to fail");
+            state.failed = Some(what);
+            return Ok(Some(state.fault));
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn device_dir(&self, device: &Path) -> PathBuf {
+    pub fn device_dir(&self, device: &Path) -> PathBuf {
         let volume = device.file_name().unwrap().to_string_lossy().into_owned();
         self.at(&format!("/devices/VA-{volume}"))
-    }
-
-    fn install_grub(&self, cmd: &Cmd) -> Result<String> {
-        let args: Vec<String> = cmd
-            .arguments()
-            .iter()
-            .map(|a| a.to_string_lossy().into_owned())
-            .collect();
-        let dir = args
-            .iter()
-            .find_map(|a| a.strip_prefix("--boot-directory="))
-            .context("no directory")?;
-        let platform = self.at(dir).join("grub/i386-pc");
-        fs::create_dir_all(&platform)?;
-        let source = cmd
-            .root()
-            .context("not in a chroot")?
-            .join("usr/lib/grub/i386-pc");
-        for entry in fs::read_dir(source)? {
-            let path = entry?.path();
-            fs::copy(&path, platform.join(path.file_name().unwrap()))?;
-        }
-        fs::write(platform.join("core.img"), core_img(dir))?;
-        Ok(String::new())
     }
 }
 
@@ -322,55 +329,15 @@ impl System for Machine {
     }
 
     fn run(&self, cmd: &Cmd) -> Result<String> {
-        self.step(cmd.to_string())?;
-        let program = Path::new(cmd.program())
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
-        let answer = |name: &str| self.state.lock().unwrap().answers.get(name).cloned();
-        let text = cmd.to_string();
-        Ok(match program.as_str() {
-            "blkid" if text.contains("TYPE") => "ext4\n".into(),
-            "blkid" => format!("{BOOT_UUID}\n"),
-            "vgs" => answer("vgs").unwrap_or_else(|| "  VA|uuid-1\n".into()),
-            "lvs" => answer("lvs").unwrap_or_else(|| {
-                "  root|2147483648|linear\n  back|2147483648|linear\n  data|268435456|linear\n"
-                    .into()
-            }),
-            "pvs" => "  VA|/dev/vda3\n".into(),
-            "stat" => answer("stat").unwrap_or_else(|| "4096 100000 100000 90000\n".into()),
-            "ip" => answer("ip")
-                .unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
-            "sh" if text.contains("command -v") => answer("missing").unwrap_or_default(),
-            "sh" if text.contains("mkfs") => "mke2fs 1.46.2 (28-Feb-2021)\n".into(),
-            "sh" if text.contains("fsfreeze") => String::new(),
-            "sh" if text.contains("is-system-running") => {
-                answer("running").unwrap_or_else(|| "running\n".into())
+        match self.take(cmd.to_string())? {
+            Some(Fault::Lies) => Ok(String::new()),
+            Some(Fault::FailsAfterItsWork) => {
+                programs::run(self, cmd)?;
+                bail!("{cmd}: made to fail after its work")
             }
-            "systemctl" if text.contains("list-units") => answer("units").unwrap_or_default(),
-            "systemctl" if text.contains("show") => answer("type").unwrap_or_default(),
-            "mkfs.ext4" => {
-                let dir = self.device_dir(Path::new(cmd.arguments().last().unwrap()));
-                fs::remove_dir_all(&dir)?;
-                fs::create_dir_all(dir.join("lost+found"))?;
-                String::new()
-            }
-            "lvchange" | "blockdev" | "sync" | "grub-script-check" => String::new(),
-            "cp" => {
-                let status = Command::new("cp").args(cmd.arguments()).status()?;
-                anyhow::ensure!(status.success(), "cp failed");
-                String::new()
-            }
-            "grub-install" => self.install_grub(cmd)?,
-            "va-upgrade" => bail!("not there"),
-            // A health check of the test's own.
-            _ if cmd.program().to_string_lossy().contains("health.d") => {
-                anyhow::ensure!(answer("health").is_none(), "exit status: 1: unwell");
-                String::new()
-            }
-            other => bail!("the fake machine does not know {other}: {text}"),
-        })
+            Some(Fault::Fails) => bail!("{cmd}: made to fail"),
+            None => programs::run(self, cmd),
+        }
     }
 
     fn mount(&self, mount: &Mount) -> Result<()> {
@@ -469,7 +436,7 @@ fn make_disk(path: &Path) {
 }
 
 /// Bytes shaped like a core image of 40 sectors, which reads its modules in `dir`.
-fn core_img(dir: &str) -> Vec<u8> {
+pub fn core_img(dir: &str) -> Vec<u8> {
     let mut bytes = vec![7; 40 * 512];
     bytes[1024..][..dir.len()].copy_from_slice(dir.as_bytes());
     bytes[400..512].fill(0);

@@ -1,0 +1,86 @@
+//! The programs of the fake machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use va_upgrade::system::Cmd;
+
+use crate::machine::{BOOT_UUID, Machine, core_img};
+
+/// Does what `cmd` does, as far as a flow can tell; one that it was not told of is
+/// an error.
+pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
+    let program = Path::new(cmd.program())
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let answer = |name: &str| machine.answered(name);
+    let text = cmd.to_string();
+    Ok(match program.as_str() {
+        "blkid" if text.contains("TYPE") => "ext4\n".into(),
+        "blkid" => format!("{BOOT_UUID}\n"),
+        "vgs" => answer("vgs").unwrap_or_else(|| "  VA|uuid-1\n".into()),
+        "lvs" => answer("lvs").unwrap_or_else(|| {
+            "  root|2147483648|linear\n  back|2147483648|linear\n  data|268435456|linear\n".into()
+        }),
+        "pvs" => "  VA|/dev/vda3\n".into(),
+        "stat" => answer("stat").unwrap_or_else(|| "4096 100000 100000 90000\n".into()),
+        "ip" => answer("ip")
+            .unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
+        "sh" if text.contains("command -v") => answer("missing").unwrap_or_default(),
+        "sh" if text.contains("mkfs") => "mke2fs 1.46.2 (28-Feb-2021)\n".into(),
+        "sh" if text.contains("fsfreeze") => String::new(),
+        "sh" if text.contains("is-system-running") => {
+            answer("running").unwrap_or_else(|| "running\n".into())
+        }
+        "systemctl" if text.contains("list-units") => answer("units").unwrap_or_default(),
+        "systemctl" if text.contains("show") => answer("type").unwrap_or_default(),
+        "mkfs.ext4" => {
+            let dir = machine.device_dir(Path::new(cmd.arguments().last().unwrap()));
+            fs::remove_dir_all(&dir)?;
+            fs::create_dir_all(dir.join("lost+found"))?;
+            String::new()
+        }
+        "lvchange" | "blockdev" | "sync" | "grub-script-check" => String::new(),
+        "cp" => {
+            let status = Command::new("cp").args(cmd.arguments()).status()?;
+            anyhow::ensure!(status.success(), "cp failed");
+            String::new()
+        }
+        "grub-install" => install_grub(machine, cmd)?,
+        "va-upgrade" => bail!("not there"),
+        // A health check of the test's own.
+        _ if cmd.program().to_string_lossy().contains("health.d") => {
+            anyhow::ensure!(answer("health").is_none(), "exit status: 1: unwell");
+            String::new()
+        }
+        other => bail!("the fake machine does not know {other}: {text}"),
+    })
+}
+
+fn install_grub(machine: &Machine, cmd: &Cmd) -> Result<String> {
+    let args: Vec<String> = cmd
+        .arguments()
+        .iter()
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
+    let dir = args
+        .iter()
+        .find_map(|a| a.strip_prefix("--boot-directory="))
+        .context("no directory")?;
+    let platform = machine.at(dir).join("grub/i386-pc");
+    fs::create_dir_all(&platform)?;
+    let source = cmd
+        .root()
+        .context("not in a chroot")?
+        .join("usr/lib/grub/i386-pc");
+    for entry in fs::read_dir(source)? {
+        let path = entry?.path();
+        fs::copy(&path, platform.join(path.file_name().unwrap()))?;
+    }
+    fs::write(platform.join("core.img"), core_img(dir))?;
+    Ok(String::new())
+}
