@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{debconf, fstab, program};
 use crate::appliance::release::ReleaseRecord;
@@ -97,10 +97,20 @@ fn carry_settings(sys: &dyn System, from: &Path, root: &Path) -> Result<()> {
     if !from.is_dir() {
         return Ok(());
     }
-    let mut content = from.into_os_string();
+    let mut content = from.clone().into_os_string();
     content.push("/.");
     let copy = Cmd::new("cp").args(["-a", "--remove-destination", "--"]);
-    sys.run(&copy.arg(content).arg(&to))
-        .map(drop)
-        .context("carrying over our settings")
+    let carry = || -> Result<()> {
+        sys.run(&copy.arg(content).arg(&to))?;
+        let there = files::digests(&to)?;
+        for (path, digest) in files::digests(&from)? {
+            ensure!(
+                there.get(&path) == Some(&digest),
+                "{} is not what was copied",
+                to.join(path).display()
+            );
+        }
+        Ok(())
+    };
+    carry().context("carrying over our settings")
 }

@@ -1,6 +1,7 @@
-//! The one way to replace a file safely and to empty a directory, and where
-//! temporary files go.
+//! The one way to replace a file safely, to empty a directory and to tell what is
+//! in one, and where temporary files go.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,6 +15,7 @@ use nix::libc;
 use nix::unistd::mkdtemp;
 
 use super::removal;
+use crate::sha::Sha;
 use crate::{signals, stderr};
 
 /// The largest record that is read, in bytes.
@@ -152,6 +154,31 @@ pub fn move_bytes(from: &File, to: &mut File, length: u64) -> Result<()> {
         done += step;
     }
     Ok(())
+}
+
+/// Returns every regular file below `dir` with its digest, by its path from there;
+/// links are not followed.
+///
+/// # Errors
+/// When something cannot be read.
+pub fn digests(dir: &Path) -> Result<BTreeMap<PathBuf, Sha>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![PathBuf::new()];
+    while let Some(inside) = todo.pop() {
+        let next = dir.join(&inside);
+        let listed = fs::read_dir(&next).with_context(|| format!("listing {}", next.display()))?;
+        for entry in listed {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, inside.join(entry.file_name()));
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                let digest = Sha::of_file(&entry.path())?;
+                found.insert(path, digest);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Copies `length` bytes of `from`, beginning with byte `at`, to where `to` stands.

@@ -185,10 +185,11 @@ fn assert_trial_is_whole(machine: &Machine, trial: Slot, call: &str) {
     }
     assert_eq!(boots::fault(machine), None, "{call}");
     let tree = machine.at(&format!("/devices/VA-{trial}"));
+    assert!(!tree.join("of-the-old-system").exists(), "{call}");
     for path in [
         "etc/os-release",
         "usr/lib/systemd/systemd",
-        "etc/va-upgrade/release.yaml",
+        "etc/va-upgrade/config.yaml",
     ] {
         assert!(tree.join(path).is_file(), "{call}: {path}");
     }
@@ -210,6 +211,7 @@ fn fail_everywhere_in_a_later_apply(fault: Fault, [first, bundle]: &[PathBuf; 2]
         machine.boot("back", "trial");
         machine.confirm().unwrap();
         machine.boot("back", "commit");
+        machine.write("/devices/VA-root/of-the-old-system", "");
         let (running, grub) = (
             machine.snapshot("/boot/va/back"),
             machine.snapshot("/boot/va/grub-1"),

@@ -25,12 +25,13 @@ impl Backup {
         let copy = to.join(path.file_name().unwrap_or_default());
         sys.run(&Cmd::new("cp").args(["-a", "--"]).arg(&path).arg(&copy))
             .with_context(|| format!("saving {}", path.display()))?;
-        let content = content(&path)?;
-        Ok(Backup {
+        let backup = Backup {
+            content: content(&path)?,
             path,
             copy,
-            content,
-        })
+        };
+        backup.require_in(&backup.copy)?;
+        Ok(backup)
     }
 
     /// Refuses when the directory is not as it was.
@@ -58,11 +59,21 @@ impl Backup {
             .with_context(|| format!("restoring {}", self.path.display()))
     }
 
+    fn require_in(&self, dir: &Path) -> Result<()> {
+        ensure!(
+            content(dir)? == self.content,
+            "{} is not what was copied to it",
+            dir.display()
+        );
+        Ok(())
+    }
+
     fn replace(&self, sys: &dyn System) -> Result<()> {
         let restored = with_suffix(&self.path, ".restored");
         files::remove_tree(&restored)?;
         let copy = Cmd::new("cp").args(["-a", "--"]);
         sys.run(&copy.arg(&self.copy).arg(&restored))?;
+        self.require_in(&restored)?;
         let ruined = with_suffix(&self.path, ".ruined");
         files::remove_tree(&ruined)?;
         if self.path.exists() {
@@ -83,19 +94,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 ///
 /// `grubenv` is left out: services of the running system write it any time.
 fn content(dir: &Path) -> Result<BTreeMap<PathBuf, Sha>> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![dir.to_owned()];
-    while let Some(next) = todo.pop() {
-        let listed = fs::read_dir(&next).with_context(|| format!("listing {}", next.display()))?;
-        for entry in listed {
-            let path = entry?.path();
-            if path.is_dir() && !path.is_symlink() {
-                todo.push(path);
-            } else if path.is_file() && !path.ends_with("grubenv") {
-                let digest = Sha::of_file(&path)?;
-                found.insert(path, digest);
-            }
-        }
-    }
+    let mut found = files::digests(dir)?;
+    found.retain(|path, _| !path.ends_with("grubenv"));
     Ok(found)
 }
