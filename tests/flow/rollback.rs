@@ -8,11 +8,12 @@ use va_upgrade::slot::Slot;
 use va_upgrade::upgrade::rollback::{RolledBack, rollback};
 
 use crate::apply::{armed, state};
-use crate::machine::{Machine, scratch};
+use crate::boots;
+use crate::machine::{Fault, Machine, scratch};
 
 pub fn run(machine: &Machine) -> anyhow::Result<RolledBack> {
     machine.with_appliance(|appliance| {
-        let facts = Facts::look(appliance).unwrap();
+        let facts = Facts::look(appliance)?;
         rollback(appliance, &facts, &appliance.lock()?)
     })
 }
@@ -81,6 +82,29 @@ fn rollback_refuses_a_slot_that_would_not_boot() {
         assert!(format!("{error:#}").contains(words), "{words}: {error:#}");
         assert_eq!(state(&machine).unwrap().next(), Slot::Back, "{words}");
         assert!(machine.mounts().is_empty());
+    }
+}
+
+#[test]
+fn whichever_program_goes_wrong_the_default_is_a_slot_that_boots() {
+    for fault in Fault::ALL {
+        for step in 0.. {
+            let (_dir, machine) = upgraded();
+            machine.fail_at(step, fault);
+            let outcome = run(&machine);
+            let failed = machine.failed_call();
+            assert!(machine.mounts().is_empty(), "{failed:?} left a mount");
+            let wanted = if outcome.is_ok() {
+                Slot::Root
+            } else {
+                Slot::Back
+            };
+            assert_eq!(state(&machine).unwrap().next(), wanted, "{failed:?}");
+            assert_eq!(boots::fault(&machine), None, "{failed:?}");
+            if failed.is_none() {
+                break;
+            }
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use va_upgrade::upgrade::status::status;
 use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
 use crate::apply::{armed, run, state};
-use crate::machine::{Machine, scratch};
+use crate::boots;
+use crate::machine::{Fault, Machine, scratch};
 use crate::release::make_bundle;
 
 pub fn trial_running() -> (tempfile::TempDir, Machine) {
@@ -184,6 +185,27 @@ fn a_trial_whose_boot_state_is_gone_is_kept_only_when_it_is_healthy() {
         } else {
             assert!(matches!(outcome, Outcome::Restarting(_)), "{outcome:?}");
             assert_eq!(restarts, 1);
+        }
+    }
+}
+
+#[test]
+fn whichever_program_goes_wrong_a_trial_is_kept_or_left_and_never_neither() {
+    for fault in Fault::ALL {
+        for step in 0.. {
+            let (_dir, machine) = trial_running();
+            machine.fail_at(step, fault);
+            let outcome = machine.with_appliance(after_boot);
+            let failed = machine.failed_call();
+            let state = state(&machine).unwrap();
+            let is_kept = matches!(outcome, Ok(Outcome::Confirmed(Slot::Back)));
+            let committed = if is_kept { Slot::Back } else { Slot::Root };
+            assert_eq!(state.committed(), committed, "{failed:?}: {outcome:?}");
+            assert_eq!(boots::fault(&machine), None, "{failed:?}");
+            if failed.is_none() {
+                assert!(is_kept);
+                break;
+            }
         }
     }
 }
