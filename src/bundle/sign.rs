@@ -1,6 +1,6 @@
 //! Adds signatures to a bundle that is there already.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::Path;
 use std::slice;
@@ -13,6 +13,7 @@ use super::keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey};
 use super::open::bundle::Bundle;
 use super::open::sealed::{Sealed, Trust};
 use crate::failure::{Class, Classify};
+use crate::refuse;
 use crate::system::draft::Draft;
 use crate::system::{Lock, System};
 
@@ -42,7 +43,7 @@ pub enum Signed {
 /// When the file is not a bundle or cannot be written.
 pub fn sign_bundle(sys: &dyn System, path: &Path, key: &SigningKey) -> Result<Signed> {
     let id = key.id()?;
-    let _lock = Lock::of_file(sys, path, PATIENCE)?;
+    let _lock = lock(sys, path)?;
     let bundle = Unfolded::open(path)?;
     let signature = key.sign(&bundle.text).to_vec();
     bundle.add(path, signature, id)
@@ -63,7 +64,7 @@ pub fn attach_signature(
     let signature = read_signature(signature)
         .with_context(|| format!("reading signature {shown}"))
         .class(Class::Usage)?;
-    let _lock = Lock::of_file(sys, path, PATIENCE)?;
+    let _lock = lock(sys, path)?;
     let bundle = Unfolded::open(path)?;
     let id = match keyring.signer_of(&bundle.text, slice::from_ref(&signature)) {
         Signedness::Trusted(id) => id,
@@ -81,6 +82,19 @@ pub fn attach_signature(
         }
     };
     bundle.add(path, signature, id)
+}
+
+/// Takes the lock of a bundle that is to be replaced, which only a file can be; a
+/// named pipe would be waited for.
+fn lock(sys: &dyn System, path: &Path) -> Result<Lock> {
+    let is_else = |meta: Metadata| !meta.is_file() && !meta.is_dir();
+    if path.metadata().is_ok_and(is_else) {
+        refuse!(
+            "{} is no file, so nothing can be added to it",
+            path.display()
+        );
+    }
+    Lock::of_file(sys, path, PATIENCE)
 }
 
 fn read_signature(path: &Path) -> Result<Vec<u8>> {

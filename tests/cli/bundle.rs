@@ -55,6 +55,8 @@ fn a_named_pipe_is_read_once() {
         let args = [verb, &["pipe", "--trusted", "keys"][..]].concat();
         given(&|| drop(desk.does(&args)));
     }
+    let sign = ["sign", "pipe", "--key", "key.pem"];
+    desk.refuses(3, &["pipe is no file"], &sign);
     let cut = &good[..good.len() - 1];
     thread::scope(|scope| {
         scope.spawn(|| fs::write(desk.at("pipe"), cut));
