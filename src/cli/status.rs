@@ -148,6 +148,7 @@ fn notes(status: &Status) -> Vec<Note> {
     let notes = [
         about_trial(status),
         status.boot_sector.and_then(about_boot_sector),
+        about_kernel(status),
         about_unread_state(status),
         about_other_slot(status),
         about_next_boot(status),
@@ -175,6 +176,11 @@ fn about_boot_sector(owner: Owner) -> Option<Note> {
         Owner::Ours | Owner::Unknown => Tone::Warn,
     };
     boot_sector::fault(owner).map(|fault| Note::new(tone, "warning", fault))
+}
+
+fn about_kernel(status: &Status) -> Option<Note> {
+    let drift = status.kernel_drift.as_ref()?;
+    Some(Note::new(Tone::Warn, "warning", drift.clone()))
 }
 
 /// Tells why a slot runs that nothing in the boot state asks for.
@@ -285,6 +291,7 @@ mod tests {
             trial: None,
             failed: None,
             state_unread: false,
+            kernel_drift: None,
             boot_sector: Some(Owner::Ours),
             slots: vec![slot(Slot::Root, root, "7.9"), slot(Slot::Back, back, "9.4")],
         }

@@ -5,6 +5,7 @@
 //! - [`trial`]: what the boot service does in a started system, with [`health`] and,
 //!   once it is confirmed, [`settings`]
 //! - [`deadline`]: restarts a trial that nothing ends in time
+//! - [`kernel_drift`]: whether the slot starts a kernel that its system has
 //! - [`rollback`]: makes the other slot the default
 //! - [`boot_sector`]: whether our GRUB is still the one that is started
 //! - [`repair`]: puts our GRUB and the boot state back
@@ -14,6 +15,7 @@ pub mod apply;
 pub mod boot_sector;
 pub mod deadline;
 pub mod health;
+pub mod kernel_drift;
 pub mod preflight;
 pub mod repair;
 pub mod rollback;

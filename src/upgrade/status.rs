@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::boot_sector;
+use super::{boot_sector, kernel_drift};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
@@ -33,6 +33,9 @@ pub struct Status {
     pub state_unread: bool,
     /// Whose GRUB the boot sector starts; `None` before the first `apply`.
     pub boot_sector: Option<Owner>,
+    /// How the kernel that the running slot starts and those in its system came
+    /// apart, in a person's words.
+    pub kernel_drift: Option<String>,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
 }
@@ -104,6 +107,7 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
         state_unread: was_unread(machine),
         // Who may not read the disk gets the rest of the answer.
         boot_sector: boot_sector::owner(appliance, machine).unwrap_or(Some(Owner::Unknown)),
+        kernel_drift: kernel_drift::look(appliance, machine).map(|drift| drift.to_string()),
         slots,
     })
 }

@@ -1,6 +1,7 @@
 //! What the boot service does in a started system.
 //!
-//! On any boot: tell when the boot sector does not start our GRUB. On a trial:
+//! On any boot: tell when the boot sector does not start our GRUB, or the slot no
+//! kernel of its system. On a trial:
 //! check health, then confirm, or note why not and restart; GRUB counts the
 //! tries. On any other boot: mend the boot state and write down what became of a
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{boot_sector, health, settings, status};
+use super::{boot_sector, health, kernel_drift, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -51,6 +52,9 @@ pub enum Outcome {
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
     tell_boot_sector(appliance, &machine);
+    if let Some(drift) = kernel_drift::look(appliance, &machine) {
+        appliance.progress.warn(&drift.to_string());
+    }
     // A boot state that is gone takes no system for good that was only tried.
     let lost = machine.state.is_none() && machine.booted_by.why == "trial";
     if lost || on_trial(&machine) {

@@ -370,13 +370,34 @@ fn an_armed_trial_that_has_not_started_is_left_alone() {
 }
 
 #[test]
+fn a_kernel_that_a_package_brought_or_took_is_told() {
+    let (_dir, machine) = trial_running();
+    let drift = |machine: &Machine| shown(machine)["kernel_drift"].clone();
+    machine.write("/proc/sys/kernel/osrelease", "6.1.0-2\n");
+    machine.write("/lib/modules/6.1.0-2/modules.dep", "");
+    assert_eq!(drift(&machine), serde_json::json!(null));
+    machine.write("/lib/modules/6.1.0-10/modules.dep", "");
+    let told = drift(&machine).to_string();
+    assert!(
+        told.contains("kernel 6.1.0-10 is installed, but slot back"),
+        "{told}"
+    );
+    std::fs::remove_file(machine.at("/lib/modules/6.1.0-2/modules.dep")).unwrap();
+    let told = drift(&machine).to_string();
+    assert!(
+        told.contains("starts kernel 6.1.0-2, whose modules"),
+        "{told}"
+    );
+}
+
+#[test]
 fn an_appliance_that_never_saw_us_has_a_status() {
     let machine = Machine::fresh();
     assert_eq!(
         shown(&machine),
         serde_json::json!({
             "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null, "failed": null,
-            "state_unread": false, "boot_sector": null,
+            "state_unread": false, "boot_sector": null, "kernel_drift": null,
             "slots": [
                 { "name": "root", "device": "/dev/VA/root", "state": "committed", "version": "11",
                   "kernel": "5.10.0-1", "bootable": true },

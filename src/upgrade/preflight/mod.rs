@@ -20,6 +20,7 @@ use crate::disk::lvm::LogicalVolume;
 use crate::disk::mkfs::FsType;
 use crate::report::Report;
 use crate::slot::Slot;
+use crate::upgrade::kernel_drift;
 
 /// What the checks found out and `apply` needs.
 pub struct Facts {
@@ -73,6 +74,9 @@ pub fn check(
     }
     let boot_uuid = report.add("boot", boot::check_boot(appliance, machine));
     report.add("running kernel", boot::check_adoption(appliance, machine));
+    if let Some(drift) = kernel_drift::look(appliance, machine) {
+        report.warn("installed kernels", drift.to_string());
+    }
     if let Some(left_behind) = report.add("fstab", mounts::check_fstab(appliance))
         && !left_behind.is_empty()
     {
