@@ -51,8 +51,9 @@ impl Machine {
         let booted_by = booted_by(&cmdline);
         let state = match State::load(&appliance.at(BOOT_DIR)) {
             Ok(state) => state,
-            // GRUB booted its baked slot; the state starts anew from what runs.
-            Err(_) if booted_by.why == "noenv" => None,
+            // GRUB booted its baked slot, or another menu started this system: the
+            // state starts anew from what runs.
+            Err(_) if booted_by.why == "noenv" || booted_by.slot.is_none() => None,
             Err(error) => return Err(error),
         };
         Ok(Machine {

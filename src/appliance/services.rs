@@ -1,26 +1,17 @@
 //! Units of the service manager that have failed.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::context::Appliance;
+use crate::linux::fstab;
 use crate::system::Cmd;
 
 /// The name, in a slot's directory on `/boot`, of the list of units that had
 /// failed before the upgrade.
 pub const FILE: &str = "failed-units.yaml";
-
-/// File systems on other machines (mount(8), systemd.mount(5)).
-const REMOTE: [&str; 9] = [
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "ceph",
-    "glusterfs",
-    "fuse.glusterfs",
-    "fuse.sshfs",
-    "fuse.s3fs",
-];
 
 /// Lists the units that have failed, by name.
 ///
@@ -39,15 +30,23 @@ fn name(line: &str) -> Option<&str> {
     line.split_whitespace().find(|word| word.contains('.'))
 }
 
-/// Tells whether `unit` mounts a file system of another machine.
+/// Tells whether `unit` mounts a file system of another machine, by its type or
+/// by what fstab says of its mount point.
 pub fn is_remote_mount(appliance: &Appliance, unit: &str) -> bool {
     if !unit.ends_with(".mount") {
         return false;
     }
-    let ask = Cmd::new("systemctl").args(["show", "--property=Type", unit]);
+    let ask = Cmd::new("systemctl").args(["show", "--property=Type", "--property=Where", unit]);
     let answer = appliance.sys.run(&ask).unwrap_or_default();
-    let kind = answer.trim().strip_prefix("Type=");
-    kind.is_some_and(|kind| REMOTE.contains(&kind))
+    let value = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name));
+    if value("Type=").is_some_and(fstab::is_network) {
+        return true;
+    }
+    let text = fs::read_to_string(appliance.at("/etc/fstab")).unwrap_or_default();
+    let point = value("Where=").map(Path::new);
+    fstab::parse(&text)
+        .iter()
+        .any(|line| Some(&*line.mount_point) == point && line.is_on_network())
 }
 
 #[cfg(test)]

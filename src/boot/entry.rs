@@ -70,9 +70,13 @@ pub fn arguments(
     let slot_volumes = [volume, other_volume].map(|volume| format!("rd.lvm.lv={volume}"));
     let trial_args: Vec<&str> = TRIAL_ARGS.split_whitespace().collect();
     let trial_boot = booted_by(inherited).why == "trial";
-    for word in split_words(inherited) {
+    let words = split_words(inherited);
+    // The same word before it is the appliance's own.
+    let entry_end = words.iter().position(|word| word.starts_with("va.slot="));
+    for (at, word) in words.into_iter().enumerate() {
         let own = word.starts_with("root=") || slot_volumes.contains(&word) || is_init(&word);
-        let trial = trial_boot && trial_args.contains(&word.as_str());
+        let is_behind = entry_end.is_some_and(|end| at > end);
+        let trial = trial_boot && is_behind && trial_args.contains(&word.as_str());
         if !own && !trial && !is_of_one_boot(&word) {
             args.push(word);
         }
@@ -219,10 +223,10 @@ mod tests {
 
     #[test]
     fn words_of_a_trial_are_not_inherited_but_the_same_words_of_a_person_are() {
-        let trial = format!("root=x ro quiet {} va.why=trial", TRIAL_ARGS);
+        let line = format!("root=x ro panic=10 va.slot=back va.why=trial {TRIAL_ARGS}");
         assert_eq!(
-            arguments(Path::new("m"), "v", "w", &trial),
-            ["root=m", "rd.lvm.lv=v", "ro", "quiet"]
+            arguments(Path::new("m"), "v", "w", &line),
+            ["root=m", "rd.lvm.lv=v", "ro", "panic=10"]
         );
         assert_eq!(
             arguments(Path::new("m"), "v", "w", "ro panic=10 va.why=commit")[3],

@@ -121,15 +121,29 @@ pub fn record(sys: &dyn System, slot: Slot) -> Result<Option<SlotRecord>> {
     SlotRecord::load(&dir(sys, slot))
 }
 
-/// Returns whether `slot` has boot files of ours, whole.
-pub fn is_whole(sys: &dyn System, slot: Slot) -> bool {
+/// Returns whether `slot`, which runs with the kernel arguments `cmdline`, has boot
+/// files of ours that are whole and start what runs. After a start by another
+/// menu they may be of a kernel that the system no longer has.
+pub fn is_adopted(sys: &dyn System, slot: Slot, cmdline: &str) -> bool {
     let dir = dir(sys, slot);
-    let record = SlotRecord::load(&dir).ok().flatten();
-    record.is_some_and(|record| record.faults(&dir, false).is_empty())
+    let Ok(Some(record)) = SlotRecord::load(&dir) else {
+        return false;
+    };
+    let is_ours = entry::booted_by(cmdline).slot == Some(slot);
+    let is_running = || running_release(sys).is_ok_and(|release| release == record.kernel);
+    record.faults(&dir, false).is_empty() && (is_ours || is_running())
 }
 
-/// Writes the boot files of the running system, in `slot`, where it has none of
-/// ours: the kernel it runs, that kernel's initramfs, its own command line.
+/// Returns what `uname -r` prints.
+fn running_release(sys: &dyn System) -> Result<String> {
+    let path = sys.at("/proc/sys/kernel/osrelease");
+    let release =
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(release.trim().to_owned())
+}
+
+/// Writes the boot files of the running system, in `slot`, unless it [has
+/// them](is_adopted): the kernel it runs, that kernel's initramfs, its own command line.
 ///
 /// # Errors
 /// Class `Refused` when its kernel or initramfs is not on `/boot`.
@@ -140,7 +154,7 @@ pub fn adopt(
     version: &str,
     lock: &Lock,
 ) -> Result<()> {
-    if is_whole(sys, slot) {
+    if is_adopted(sys, slot, cmdline) {
         return Ok(());
     }
     let found = running_kernel(sys)?;
@@ -183,10 +197,7 @@ pub struct RunningKernel {
 /// # Errors
 /// Class `Refused` when one is missing.
 pub fn running_kernel(sys: &dyn System) -> Result<RunningKernel> {
-    let path = sys.at("/proc/sys/kernel/osrelease");
-    let release =
-        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let release = release.trim().to_owned();
+    let release = running_release(sys)?;
     let boot = sys.at(BOOT);
     let kernel = boot.join(format!("vmlinuz-{release}"));
     let names = initramfs::names(&release);

@@ -12,10 +12,21 @@ const REPLACED: [&str; 2] = ["/", "/boot"];
 pub struct Fstab {
     /// What the file holds.
     pub text: String,
-    /// The directories it mounts on.
-    pub mount_points: Vec<PathBuf>,
+    /// Where it mounts something.
+    pub mount_points: Vec<MountPoint>,
     /// The lines of the other two that are not in it and that nothing replaces.
     pub left_out: Vec<String>,
+}
+
+/// Where a line mounts something.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The place.
+    pub path: PathBuf,
+    /// What a bind mount shows there, which may be a file.
+    pub bound: Option<PathBuf>,
+    /// Whether the system comes up without it.
+    pub may_be_absent: bool,
 }
 
 /// Composes: `system_mounts`, the lines of this slot and `/boot`; everything
@@ -32,7 +43,11 @@ pub fn compose(
 ) -> Fstab {
     let mut text = "# Written by va-upgrade for this slot; see fstab(5).\n".to_owned();
     text += system_mounts;
-    let mut mount_points = vec![PathBuf::from("/boot")];
+    let mut mount_points = vec![MountPoint {
+        path: "/boot".into(),
+        bound: None,
+        may_be_absent: false,
+    }];
     let mut left_out: Vec<String> = left_behind(of_old).iter().map(shown).collect();
     let old = parse(of_old);
     let mut carried = Vec::new();
@@ -44,7 +59,11 @@ pub fn compose(
             make_optional(&mut line, &old);
         }
         if line.mount_point.has_root() && !is_virtual(&line.fs_type) {
-            mount_points.push(line.mount_point.clone());
+            mount_points.push(MountPoint {
+                path: line.mount_point.clone(),
+                bound: line.is_bind().then(|| PathBuf::from(&line.source)),
+                may_be_absent: line.may_be_absent(),
+            });
         }
         text += &line.render();
         carried.push(line);
@@ -144,7 +163,7 @@ mod tests {
              tmpfs /tmp tmpfs mode=1777 0 0\n"
         );
         assert_eq!(fstab.left_out, ["UUID=i-3 none swap sw 0 0"]);
-        let points: Vec<&Path> = fstab.mount_points.iter().map(PathBuf::as_path).collect();
+        let points: Vec<&Path> = fstab.mount_points.iter().map(|it| &*it.path).collect();
         let wanted = ["/boot", "/data", "/mnt/nas"].map(Path::new);
         assert_eq!(points, wanted);
     }
@@ -154,7 +173,7 @@ mod tests {
         let line = "//nas/x /mnt/my\\040share cifs ro 0 0\n";
         let fstab = compose(&is_own, OWN, "", line);
         assert!(fstab.text.contains("/mnt/my\\040share cifs ro,nofail"));
-        assert_eq!(fstab.mount_points[1], Path::new("/mnt/my share"));
+        assert_eq!(fstab.mount_points[1].path, Path::new("/mnt/my share"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use super::fstab::MountPoint;
 use super::{debconf, fstab, program};
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, devices};
@@ -66,10 +67,32 @@ fn write_fstab(appliance: &Appliance, from: &Path, root: &Path, identity: &Ident
         appliance.progress.note(&note);
     }
     for mount_point in &new.mount_points {
-        let point = resolve::place(root, mount_point)?;
-        fs::create_dir_all(&point).with_context(|| format!("making {}", point.display()))?;
+        match make_mount_point(appliance, root, mount_point) {
+            Err(error) if mount_point.may_be_absent => {
+                appliance.progress.warn(&format!("{error:#}"));
+            }
+            outcome => outcome?,
+        }
     }
     files::write_atomic(&path, new.text.as_bytes(), 0o644)
+}
+
+/// Makes what a line of fstab mounts on, where nothing is: a directory, or a file
+/// for a bind mount of one.
+fn make_mount_point(appliance: &Appliance, root: &Path, of: &MountPoint) -> Result<()> {
+    let make = || -> Result<()> {
+        let point = resolve::place(root, &of.path)?;
+        if point.exists() {
+            return Ok(());
+        }
+        let bound = of.bound.as_ref().map(|source| appliance.at(source));
+        if bound.is_some_and(|source| source.is_file()) {
+            fs::create_dir_all(point.parent().unwrap_or(root))?;
+            return Ok(fs::write(&point, "")?);
+        }
+        Ok(fs::create_dir_all(&point)?)
+    };
+    make().with_context(|| format!("making the mount point {}", of.path.display()))
 }
 
 /// Returns the lines of fstab for the slot itself and for `/boot`.

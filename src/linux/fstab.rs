@@ -72,6 +72,11 @@ const NETWORK: [&str; 18] = [
     "sshfs",
 ];
 
+/// Tells whether a file system of this type comes over a network.
+pub fn is_network(fs_type: &str) -> bool {
+    NETWORK.contains(&fs_type.strip_prefix("fuse.").unwrap_or(fs_type))
+}
+
 /// Options of systemd.mount(5) that order a mount or take it out of the start.
 const ORDER_OPTIONS: [&str; 6] = [
     "after",
@@ -152,8 +157,12 @@ impl Line {
 
     /// Tells whether systemd mounts it when the network is there, not before.
     pub fn is_on_network(&self) -> bool {
-        let fs_type = self.fs_type.strip_prefix("fuse.").unwrap_or(&self.fs_type);
-        self.has_option("_netdev") || NETWORK.contains(&fs_type)
+        self.has_option("_netdev") || is_network(&self.fs_type)
+    }
+
+    /// Tells whether it shows what is elsewhere in the tree.
+    pub fn is_bind(&self) -> bool {
+        self.has_option("bind") || self.has_option("rbind")
     }
 
     /// Tells whether the system comes up without it.

@@ -99,14 +99,7 @@ fn bootable(
              Use `va-upgrade apply` to install one"
         );
     }
-    let dir = boot_files::dir(appliance.sys, slot);
-    let Some(record) = SlotRecord::load(&dir)? else {
-        refuse!("slot {slot} has no boot entry in {}", dir.display());
-    };
-    let faults = record.faults(&dir, true);
-    if !faults.is_empty() {
-        refuse!("slot {slot} would not boot: {}", faults.join("; "));
-    }
+    let record = require_boot_files(appliance, slot)?;
     if let Some(fault) = boot_sector::owner(appliance, machine)?.and_then(boot_sector::fault) {
         refuse!("{fault}");
     }
@@ -116,8 +109,21 @@ fn bootable(
     Ok(record)
 }
 
+/// Refuses unless the boot files of `slot` are whole, byte for byte.
+pub(super) fn require_boot_files(appliance: &Appliance, slot: Slot) -> Result<SlotRecord> {
+    let dir = boot_files::dir(appliance.sys, slot);
+    let Some(record) = SlotRecord::load(&dir)? else {
+        refuse!("slot {slot} has no boot entry in {}", dir.display());
+    };
+    let faults = record.faults(&dir, true);
+    if !faults.is_empty() {
+        refuse!("slot {slot} would not boot: {}", faults.join("; "));
+    }
+    Ok(record)
+}
+
 /// Refuses unless the slot's file system mounts and holds a system for its kernel.
-fn check_root(
+pub(super) fn check_root(
     appliance: &Appliance,
     machine: &Machine,
     slot: Slot,

@@ -61,6 +61,8 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         return run_trial(appliance, &machine);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+    // Whoever had the lock may have written another one.
+    let machine = Machine::look(appliance)?;
     let state = status::after_boot(appliance, &machine);
     if status::was_unread(&machine) {
         write_unread(appliance, &machine, &state, &lock)?;
@@ -172,7 +174,9 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
     let step = Step::CheckHealth(machine.booted);
     appliance.progress.start(step, None);
     let Err(error) = health::check(appliance, machine) else {
-        let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+        // Whoever stalls with the lock does not make a healthy system a bad one.
+        let deadline = Duration::from_secs(appliance.config.deadline_seconds);
+        let lock = appliance.wait_for_lock(deadline.max(LOCK_PATIENCE))?;
         if !confirm(appliance, &lock)? && machine.state.is_none() {
             appliance.save(&machine.state(), &lock)?;
             mark_over(appliance);

@@ -63,3 +63,53 @@ fn without_a_whole_grub_of_ours_there_is_nothing_to_go_back_to() {
     let error = run(&Machine::fresh()).unwrap_err();
     assert_eq!(class_of(&error), Class::Refused, "{error:#}");
 }
+
+/// Lets the distribution's GRUB have started kernel `release` in `back`.
+fn start_by_foreign_grub(machine: &Machine, release: &str) {
+    machine.install_foreign_grub();
+    machine.write("/proc/cmdline", "root=/dev/mapper/VA-back ro quiet\n");
+    machine.write("/proc/sys/kernel/osrelease", &format!("{release}\n"));
+}
+
+#[test]
+fn the_running_kernel_is_adopted_before_our_menu_starts_the_system_again() {
+    let (_dir, machine) = upgraded();
+    start_by_foreign_grub(&machine, "6.1.0-9");
+    let area = machine.boot_area();
+    let error = run(&machine).unwrap_err();
+    assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+    assert!(
+        format!("{error:#}").contains("vmlinuz-6.1.0-9"),
+        "{error:#}"
+    );
+    assert!(machine.boot_area() == area);
+    machine.write("/boot/vmlinuz-6.1.0-9", "newer kernel");
+    machine.write("/boot/initrd.img-6.1.0-9", "newer initramfs");
+    run(&machine).unwrap();
+    assert_eq!(
+        machine.read("/boot/va/back/vmlinuz-6.1.0-9"),
+        "newer kernel"
+    );
+    assert!(!machine.at("/boot/va/back/vmlinuz-6.1.0-2").exists());
+    let entry = machine.read("/boot/va/back/entry.cfg");
+    assert!(
+        entry.contains("vmlinuz-6.1.0-9 root=/dev/mapper/VA-back ro quiet"),
+        "{entry}"
+    );
+    machine.be_watched();
+    crate::rollback::run(&machine).unwrap();
+}
+
+#[test]
+fn a_boot_state_that_nothing_can_read_starts_anew_where_another_menu_started_the_system() {
+    let (dir, machine) = upgraded();
+    start_by_foreign_grub(&machine, "6.1.0-2");
+    for copy in ["env1", "env2"] {
+        machine.write(&format!("/boot/va/{copy}"), "bad sectors");
+    }
+    let error = run(&machine).unwrap_err();
+    assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+    let bundle = crate::release::make_bundle(dir.path(), "9.4.2");
+    crate::apply::run(&machine, &bundle).unwrap();
+    assert_eq!(shown(&machine)["committed"], "back");
+}

@@ -152,3 +152,21 @@ fn memory_for_kdump_is_set_aside_in_words_that_the_new_kernel_knows() {
     let new = machine.read("/boot/va/back/entry.cfg");
     assert!(new.contains(" ro crashkernel=512M quiet "), "{new}");
 }
+
+#[test]
+fn a_file_that_is_mounted_over_a_file_needs_no_directory() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    machine.write("/data/own/app.conf", "the customer's");
+    machine.write(
+        "/etc/fstab",
+        "/dev/mapper/VA-root / ext4 defaults 0 1\n\
+         /data/own/app.conf /etc/os-release none bind 0 0\n\
+         /data/own/app.conf /etc/app.conf none bind 0 0\n\
+         /data/own /srv/own none bind 0 0\n",
+    );
+    run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    let slot = machine.at("/devices/VA-back");
+    assert!(slot.join("etc/os-release").metadata().unwrap().len() > 0);
+    assert!(slot.join("etc/app.conf").is_file() && slot.join("srv/own").is_dir());
+}

@@ -220,10 +220,16 @@ fn what_had_failed_before_or_another_machine_lacks_is_no_reason_to_go_back() {
     let outcome = machine.with_appliance(after_boot).unwrap();
     assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
 
-    for (kind, is_kept) in [("Type=nfs4\n", true), ("Type=ext4\n", false)] {
+    for (kind, is_kept) in [
+        ("Type=nfs4\nWhere=/srv/share\n", true),
+        ("Type=fuse\nWhere=/srv/bucket\n", true),
+        ("Type=fuse\nWhere=/srv/other\n", false),
+        ("Type=ext4\nWhere=/srv/share\n", false),
+    ] {
         let (_dir, machine) = trial_running();
         degrade(&machine, "srv-share.mount");
         machine.answer("type", kind);
+        machine.write("/etc/fstab", "s3 /srv/bucket fuse _netdev 0 0\n");
         let outcome = machine.with_appliance(after_boot).unwrap();
         assert_eq!(outcome == Outcome::Confirmed(Slot::Back), is_kept, "{kind}");
     }

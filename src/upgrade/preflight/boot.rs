@@ -84,7 +84,7 @@ pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Checked<String> {
 /// Looks whether the running system can be kept bootable.
 pub fn check_adoption(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     boot_files::own_arguments(appliance.sys, &machine.cmdline)?;
-    if boot_files::is_whole(appliance.sys, machine.booted) {
+    if boot_files::is_adopted(appliance.sys, machine.booted, &machine.cmdline) {
         let message = format!("slot {} has its own boot files", machine.booted);
         return Ok(((), message));
     }
@@ -107,7 +107,7 @@ pub fn check_boot_space(
     let free = space::free(appliance.sys, &appliance.at(BOOT))?;
     let boot = &manifest.boot;
     let mut need = boot.kernel_bytes + boot.initramfs_bytes + GRUB_BYTES;
-    if !boot_files::is_whole(appliance.sys, machine.booted) {
+    if !boot_files::is_adopted(appliance.sys, machine.booted, &machine.cmdline) {
         let running = boot_files::running_kernel(appliance.sys)?;
         need += running.kernel.metadata()?.len() + running.initramfs.metadata()?.len();
     }
