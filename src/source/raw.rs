@@ -26,9 +26,6 @@ const MAX_BYTES: u64 = 16 << 40;
 /// Read at once.
 const BLOCK: u64 = 1 << 20;
 
-/// Left free on the file system that holds temporary files.
-const SPARE_BYTES: u64 = 64 << 20;
-
 /// The bytes of one disk or volume.
 pub struct RawImage {
     file: File,
@@ -56,12 +53,12 @@ impl RawImage {
         let stat =
             fstatvfs(&file).with_context(|| format!("asking for space in {}", dir.display()))?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-        if free < data_bytes.saturating_add(SPARE_BYTES) {
+        if free < data_bytes.saturating_add(files::SPARE_BYTES) {
             refuse!(
                 "{} has {free} bytes free, the disk's contents need up to {data_bytes}, and {} MiB \
                  stay free; free some, or set TMPDIR to a directory with more",
                 dir.display(),
-                SPARE_BYTES >> 20
+                files::SPARE_BYTES >> 20
             );
         }
         file.set_len(size_bytes)

@@ -81,6 +81,9 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
         .with_context(|| format!("syncing {}", dir.display()))
 }
 
+/// Left free on the file system that holds temporary files, in bytes.
+pub const SPARE_BYTES: u64 = 64 << 20;
+
 /// Returns the directory for temporary files, which may be large.
 pub fn temp_dir() -> PathBuf {
     env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)

@@ -9,8 +9,6 @@ use nix::sys::statvfs::statvfs;
 use crate::refuse;
 use crate::system::files;
 
-/// What stays free.
-const SPARE_BYTES: u64 = 64 << 20;
 /// How much is taken until the file system is asked again: others write, too.
 const STEP_BYTES: u64 = 16 << 20;
 
@@ -40,10 +38,10 @@ impl Room {
             let free = space
                 .blocks_available()
                 .saturating_mul(space.fragment_size());
-            if free < bytes.saturating_add(SPARE_BYTES) {
+            if free < bytes.saturating_add(files::SPARE_BYTES) {
                 refuse!("{}", full());
             }
-            self.allowed = (free - SPARE_BYTES).min(STEP_BYTES.max(bytes));
+            self.allowed = (free - files::SPARE_BYTES).min(STEP_BYTES.max(bytes));
         }
         self.allowed -= bytes;
         Ok(())
@@ -56,7 +54,7 @@ pub fn full() -> String {
         "{} would have less than {} MiB left; set TMPDIR to a directory with room for all that is \
          in the archive",
         files::temp_dir().display(),
-        SPARE_BYTES >> 20
+        files::SPARE_BYTES >> 20
     )
 }
 
