@@ -81,8 +81,10 @@ fn remove_others(dir: &Path, names: &[String]) -> Result<()> {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let is_ours = names.iter().any(|name| entry.file_name() == **name);
-            if !is_ours {
-                fs::remove_file(entry.path())?;
+            match entry.file_type()?.is_dir() {
+                _ if is_ours => {}
+                true => files::remove_tree(&entry.path())?,
+                false => fs::remove_file(entry.path())?,
             }
         }
         Ok(())

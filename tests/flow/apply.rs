@@ -111,13 +111,16 @@ fn a_kernel_keeps_its_name_its_sum_and_an_initramfs_its_mode() {
         "/boot/va/root/vmlinuz-4.19.0-1",
         "of an adoption that was cut off",
     );
+    machine.write("/boot/va/root/stray/file", "");
     run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
     assert_eq!(
         machine.read("/boot/va/root/.vmlinuz-5.10.0-1.hmac"),
         "abc123  /boot/va/root/vmlinuz-5.10.0-1\n"
     );
     assert!(machine.read("/boot/va/root/slot.yaml").contains(".hmac"));
-    assert!(!machine.at("/boot/va/root/vmlinuz-4.19.0-1").exists());
+    for stray in ["vmlinuz-4.19.0-1", "stray"] {
+        assert!(!machine.at(&format!("/boot/va/root/{stray}")).exists());
+    }
     assert!(machine.at("/boot/va/back/vmlinuz-6.1.0-2").exists());
     assert!(!machine.at("/boot/va/back/.vmlinuz-6.1.0-2.hmac").exists());
     let copied = machine.at("/boot/va/root/initrd").metadata().unwrap();
