@@ -11,6 +11,7 @@ pub mod crashkernel;
 pub mod deadline;
 pub mod entry;
 pub mod files;
+pub mod image_arguments;
 pub mod journal;
 pub mod menu;
 pub mod newc;

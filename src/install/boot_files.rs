@@ -9,7 +9,7 @@ use crate::appliance::network::{self, Network};
 use crate::appliance::services;
 use crate::boot::bootable::Bootable;
 use crate::boot::files::{self as boot_files, BootSet};
-use crate::boot::{crashkernel, entry};
+use crate::boot::{crashkernel, entry, image_arguments};
 use crate::slot::Slot;
 use crate::system::{Lock, files};
 
@@ -41,7 +41,9 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
         &volume(plan.slot.other()),
         plan.cmdline,
     );
-    if let Some(note) = crashkernel::adapt(&mut args, &kernel.release, root)? {
+    let adapted = crashkernel::adapt(&mut args, &kernel.release, root)?;
+    let added = image_arguments::add(&mut args, &kernel.release, root)?;
+    for note in adapted.into_iter().chain(added) {
         appliance.progress.note(&note);
     }
     let set = BootSet {

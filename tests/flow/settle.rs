@@ -134,11 +134,15 @@ fn words_of_a_repair_end_with_the_boot_they_were_typed_for() {
 }
 
 #[test]
-fn memory_for_kdump_is_set_aside_in_words_that_the_new_kernel_knows() {
+fn the_image_says_what_its_kernel_needs_and_how_much_memory_kdump_gets() {
     let dir = scratch();
     let grub = dir.path().join("tree-9.4.1/etc/default/grub");
     fs::create_dir_all(grub.parent().unwrap()).unwrap();
-    fs::write(grub, "GRUB_CMDLINE_LINUX=\"crashkernel=512M\"\n").unwrap();
+    fs::write(
+        grub,
+        "GRUB_CMDLINE_LINUX=\"crashkernel=512M quiet audit=1 root=x\"\n",
+    )
+    .unwrap();
     let machine = Machine::fresh();
     machine.write(
         "/proc/cmdline",
@@ -146,11 +150,15 @@ fn memory_for_kdump_is_set_aside_in_words_that_the_new_kernel_knows() {
     );
     let notes = notes_of_apply(&machine, &make_bundle(dir.path(), "9.4.1"));
     let note = "crashkernel=auto becomes crashkernel=512M; kernel 6.1.0-2 does not know auto";
-    assert_eq!(notes, [note]);
+    assert_eq!(
+        notes,
+        [note, "kernel arguments of the new release: audit=1"]
+    );
     let own = machine.read("/boot/va/root/entry.cfg");
-    assert!(own.contains(" ro crashkernel=auto quiet "), "{own}");
+    assert!(own.contains(" ro crashkernel=auto quiet va.slot"), "{own}");
     let new = machine.read("/boot/va/back/entry.cfg");
-    assert!(new.contains(" ro crashkernel=512M quiet "), "{new}");
+    let args = " ro crashkernel=512M quiet audit=1 va.slot";
+    assert!(new.contains(args), "{new}");
 }
 
 #[test]
