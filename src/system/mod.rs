@@ -2,7 +2,7 @@
 //!
 //! [`System`] is the machine, [`Host`] the real one. [`Lock`], [`Mounted`],
 //! [`Chroot`] and [`Draft`](draft::Draft) are guards; [`files`] is how files are replaced,
-//! [`Sysrq`] what restarts when all else hangs.
+//! [`Sysrq`] and [`Watchdog`] what restarts when all else hangs.
 
 mod calls;
 mod chroot;
@@ -15,6 +15,7 @@ mod mount;
 mod mounted;
 mod removal;
 mod sysrq;
+mod watchdog;
 
 pub use calls::{Exited, Restart, System};
 pub use chroot::Chroot;
@@ -24,3 +25,4 @@ pub use lock::Lock;
 pub use mount::Mount;
 pub use mounted::Mounted;
 pub use sysrq::Sysrq;
+pub use watchdog::Watchdog;

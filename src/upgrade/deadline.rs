@@ -6,6 +6,9 @@
 //! 3. unless the trial is over, note why it ends and restart ([`trial`]);
 //! 4. whatever hangs in step 3, the thread restarts the machine.
 //!
+//! A kernel that hangs counts no time: where the machine has a watchdog, that
+//! restarts it as soon as step 2 no longer goes on.
+//!
 //! In the initramfs, [`boot::deadline`](crate::boot::deadline) stands in.
 
 use std::fs;
@@ -20,7 +23,7 @@ use super::trial::{self, give_up, is_marked_over, restart};
 use crate::appliance::Appliance;
 use crate::boot::entry::booted_by;
 use crate::boot::state::Reason;
-use crate::system::{Restart, Sysrq};
+use crate::system::{Restart, Sysrq, Watchdog};
 
 /// How long the note why a trial ends may wait for the lock.
 const NOTE_PATIENCE: Duration = Duration::from_secs(20);
@@ -55,24 +58,57 @@ pub fn watch(appliance: &Appliance) -> Result<()> {
         if let Err(error) = appliance.sys.lock_memory() {
             note_risk(appliance, &error);
         }
-        appliance.sys.wait(left);
-        end_trial(appliance, &sysrq);
+        let watchdog = Watchdog::start(appliance.sys);
+        wait_for_deadline(appliance, left, watchdog.as_ref());
+        let is_ending = end_trial(appliance, &sysrq);
+        if let Some(watchdog) = watchdog.filter(|_| !is_ending) {
+            release(appliance, watchdog);
+        }
         // Nobody listens where the thread could not be started.
         let _ = sender.send(());
     });
     Ok(())
 }
 
-/// Restarts the machine, in the usual way, unless the trial is over.
-fn end_trial(appliance: &Appliance, sysrq: &Sysrq) {
+/// Waits until the trial's time is up; with a watchdog, only as long as it is a
+/// trial.
+fn wait_for_deadline(appliance: &Appliance, mut left: Duration, watchdog: Option<&Watchdog>) {
+    let Some(watchdog) = watchdog else {
+        return appliance.sys.wait(left);
+    };
+    while !left.is_zero() && !is_marked_over(appliance) {
+        if let Err(error) = watchdog.feed() {
+            let note = format!("the machine's watchdog is not fed: {error}");
+            appliance.progress.note(&note);
+        }
+        let pause = left.min(watchdog.interval());
+        appliance.sys.wait(pause);
+        left -= pause;
+    }
+}
+
+/// Stops the watchdog of a system that stays.
+fn release(appliance: &Appliance, watchdog: Watchdog) {
+    if let Err(error) = watchdog.stop() {
+        appliance.progress.warn(&format!(
+            "the machine's watchdog could not be stopped and may restart it: {error}"
+        ));
+    }
+}
+
+/// Restarts the machine, in the usual way, unless the trial is over; returns
+/// whether it does.
+fn end_trial(appliance: &Appliance, sysrq: &Sysrq) -> bool {
     let text = format!(
         "nothing confirmed this system in {} seconds",
         appliance.config.deadline_seconds
     );
     let given_up = give_up(appliance, Reason::Deadline, &text, NOTE_PATIENCE);
+    let is_ending = given_up.is_some();
     if let Some(given_up) = given_up {
         restart(appliance, &given_up, Restart::Forced, sysrq);
     }
+    is_ending
 }
 
 /// Restarts the machine after `limit` unless the watcher is done by then: `word`

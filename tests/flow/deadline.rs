@@ -190,3 +190,41 @@ fn a_trial_whose_boot_state_is_gone_ends_at_the_deadline() {
     machine.with_appliance(watch).unwrap();
     assert_eq!(machine.reboots(), [Restart::Forced]);
 }
+
+/// Gives the machine a watchdog, and time to feed it; what is written to it stays
+/// in a file.
+fn add_watchdog(machine: &Machine, nowayout: &str) {
+    machine.write("/proc/uptime", "500.00 900.00\n");
+    machine.write("/sys/class/watchdog/watchdog0/timeout", "30\n");
+    machine.write("/sys/class/watchdog/watchdog0/nowayout", nowayout);
+    machine.write("/dev/watchdog0", "");
+}
+
+#[test]
+fn a_watchdog_is_fed_until_the_trial_is_confirmed_and_then_stopped() {
+    let (_dir, machine) = trial_running();
+    add_watchdog(&machine, "0\n");
+    machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
+    machine.with_appliance(watch).unwrap();
+    assert_eq!(machine.read("/dev/watchdog0"), "\nV");
+    assert!(machine.reboots().is_empty());
+}
+
+#[test]
+fn a_watchdog_goes_on_counting_while_an_unconfirmed_trial_restarts() {
+    let (_dir, machine) = trial_running();
+    add_watchdog(&machine, "0\n");
+    machine.with_appliance(watch).unwrap();
+    let written = machine.read("/dev/watchdog0");
+    assert!(written.len() > 1 && !written.contains('V'), "{written:?}");
+    assert_eq!(machine.reboots(), [Restart::Forced]);
+}
+
+#[test]
+fn a_watchdog_that_nothing_stops_again_is_not_started() {
+    let (_dir, machine) = trial_running();
+    add_watchdog(&machine, "1\n");
+    machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
+    machine.with_appliance(watch).unwrap();
+    assert_eq!(machine.read("/dev/watchdog0"), "");
+}
