@@ -1,5 +1,6 @@
 //! The appliance's settings.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use crate::failure::{Class, Classify};
 use crate::linux::device_mapper;
 use crate::paths::CONFIG_FILE;
+use crate::report::Policy;
 use crate::slot::Slot;
 
 /// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
@@ -31,6 +33,8 @@ pub struct Config {
     pub deadline_seconds: u64,
     /// Seconds one health check may take.
     pub health_seconds: u64,
+    /// What becomes of what a check before an upgrade finds wrong, by its name.
+    pub checks: BTreeMap<String, Policy>,
 }
 
 /// The names of the logical volumes.
@@ -69,6 +73,7 @@ impl Default for Config {
             tries: 3,
             deadline_seconds: 600,
             health_seconds: 60,
+            checks: BTreeMap::new(),
         }
     }
 }

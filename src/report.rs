@@ -1,7 +1,9 @@
 //! The report of checks: what was found, and whether it is in the way.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Error, Result, anyhow};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::{Class, class_of, with_class};
 
@@ -15,6 +17,28 @@ pub enum Verdict {
     Warn,
     /// In the way.
     Fail,
+}
+
+/// What becomes of what a check finds wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// It is noted.
+    Observe,
+    /// It is a warning.
+    Warn,
+    /// It is in the way.
+    Enforce,
+}
+
+impl Policy {
+    fn verdict(self) -> Verdict {
+        match self {
+            Policy::Observe => Verdict::Pass,
+            Policy::Warn => Verdict::Warn,
+            Policy::Enforce => Verdict::Fail,
+        }
+    }
 }
 
 /// One check.
@@ -39,6 +63,8 @@ pub struct Report {
     pub ok: bool,
     /// The checks in the order they ran.
     pub checks: Vec<Check>,
+    #[serde(skip)]
+    policies: BTreeMap<String, Policy>,
 }
 
 impl Default for Report {
@@ -47,11 +73,21 @@ impl Default for Report {
             format: 1,
             ok: true,
             checks: Vec::new(),
+            policies: BTreeMap::new(),
         }
     }
 }
 
 impl Report {
+    /// Makes an empty report in which each check is as strict as `policies` has it
+    /// by name.
+    pub fn new(policies: &BTreeMap<String, Policy>) -> Report {
+        Report {
+            policies: policies.clone(),
+            ..Report::default()
+        }
+    }
+
     /// Makes the report of what could not be checked any further.
     pub fn refusal(name: &'static str, error: &Error) -> Report {
         Report {
@@ -70,12 +106,7 @@ impl Report {
     pub fn add<T>(&mut self, name: &'static str, outcome: Result<(T, String)>) -> Option<T> {
         match outcome {
             Ok((value, message)) => {
-                self.checks.push(Check {
-                    name,
-                    verdict: Verdict::Pass,
-                    message,
-                    class: None,
-                });
+                self.push(name, Verdict::Pass, message, None);
                 Some(value)
             }
             Err(error) => {
@@ -83,26 +114,35 @@ impl Report {
                     Class::Unexpected => Class::Refused,
                     class => class,
                 };
-                let message = format!("{error:#}");
-                self.checks.push(Check {
-                    name,
-                    verdict: Verdict::Fail,
-                    message,
-                    class: Some(class),
-                });
-                self.ok = false;
+                // Nobody can choose to take a bundle that is not genuine.
+                let policy = self.policies.get(name).filter(|_| class == Class::Refused);
+                let verdict = policy.map_or(Verdict::Fail, |policy| policy.verdict());
+                self.push(name, verdict, format!("{error:#}"), Some(class));
                 None
             }
         }
     }
 
-    /// Notes something that is not in the way.
+    /// Notes something that is not in the way, unless its policy says so.
     pub fn warn(&mut self, name: &'static str, message: String) {
+        let policy = self.policies.get(name);
+        let verdict = policy.map_or(Verdict::Warn, |policy| policy.verdict());
+        self.push(name, verdict, message, Some(Class::Refused));
+    }
+
+    fn push(
+        &mut self,
+        name: &'static str,
+        verdict: Verdict,
+        message: String,
+        class: Option<Class>,
+    ) {
+        self.ok &= verdict != Verdict::Fail;
         self.checks.push(Check {
             name,
-            verdict: Verdict::Warn,
+            verdict,
             message,
-            class: None,
+            class,
         });
     }
 
@@ -121,5 +161,37 @@ impl Report {
         };
         let messages: Vec<&str> = failed.iter().map(|check| check.message.as_str()).collect();
         Err(with_class(class, anyhow!("{}", messages.join("; "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+
+    fn verdicts(policy: Option<Policy>, class: Class) -> Vec<Verdict> {
+        let policies = policy.map(|policy| ("memory".to_owned(), policy));
+        let mut report = Report::new(&policies.into_iter().collect());
+        let fault = || -> Result<((), String)> { bail!("16 MiB are free") };
+        let outcome = fault().map_err(|error| with_class(class, error));
+        report.add("memory", outcome);
+        report.warn("memory", "16 MiB are free".into());
+        report.add("memory", Ok(((), "8 GiB are free".into())));
+        assert_eq!(report.ok, report.require().is_ok());
+        report.checks.iter().map(|check| check.verdict).collect()
+    }
+
+    #[test]
+    fn a_policy_says_what_becomes_of_a_fault_but_not_of_a_false_bundle() {
+        use Verdict::{Fail, Pass, Warn};
+        for (policy, class, wanted) in [
+            (None, Class::Refused, [Fail, Warn, Pass]),
+            (Some(Policy::Observe), Class::Refused, [Pass, Pass, Pass]),
+            (Some(Policy::Warn), Class::Refused, [Warn, Warn, Pass]),
+            (Some(Policy::Enforce), Class::Refused, [Fail, Fail, Pass]),
+            (Some(Policy::Observe), Class::BadBundle, [Fail, Pass, Pass]),
+        ] {
+            assert_eq!(verdicts(policy, class), wanted, "{policy:?}");
+        }
     }
 }

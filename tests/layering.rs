@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the top; what stands on one does not know its neighbours.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
     &["build", "compare", "upgrade"],
@@ -18,7 +18,8 @@ const FLOORS: [&[&str]; 11] = [
     &["system"],
     &["archive"],
     &["tree"],
-    &["config", "report", "progress"],
+    &["config", "progress"],
+    &["report"],
     &[
         "linux", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
     ],

@@ -156,11 +156,9 @@ mod tests {
     }
 
     fn text(checks: Vec<Check>, version: Option<&str>) -> String {
-        let report = Report {
-            format: 1,
-            ok: !checks.iter().any(|check| check.verdict == Verdict::Fail),
-            checks,
-        };
+        let mut report = Report::default();
+        report.ok = !checks.iter().any(|check| check.verdict == Verdict::Fail);
+        report.checks = checks;
         let mut page = Page::plain();
         write(&mut page, &report, version);
         page.text().to_owned()

@@ -45,17 +45,32 @@ pub fn list(sys: &dyn System, vg: &str) -> Result<Vec<LogicalVolume>> {
     Ok(volumes)
 }
 
-/// Returns the UUIDs of all volume groups called `vg`.
+/// A volume group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeGroup {
+    /// Its UUID.
+    pub uuid: String,
+    /// The one machine that may use it; empty for any (lvmsystemid(7)).
+    pub system_id: String,
+}
+
+/// Returns all volume groups called `vg`.
 ///
 /// # Errors
 /// When `vgs` fails.
-pub fn group_uuids(sys: &dyn System, vg: &str) -> Result<Vec<String>> {
-    let out = sys.run(&Cmd::new("vgs").args(report("--options=vg_name,vg_uuid")))?;
-    let rows = out.lines().filter_map(|line| line.trim().split_once('|'));
-    Ok(rows
-        .filter(|(name, _)| *name == vg)
-        .map(|(_, uuid)| uuid.to_owned())
-        .collect())
+pub fn groups(sys: &dyn System, vg: &str) -> Result<Vec<VolumeGroup>> {
+    let columns = "--options=vg_name,vg_uuid,vg_systemid";
+    let out = sys.run(&Cmd::new("vgs").args(report(columns)))?;
+    let rows = out.lines().map(|line| line.trim().split('|'));
+    let groups = rows.filter_map(|mut fields| {
+        let is_wanted = fields.next() == Some(vg);
+        let uuid = fields.next().filter(|_| is_wanted)?;
+        Some(VolumeGroup {
+            uuid: uuid.to_owned(),
+            system_id: fields.next().unwrap_or_default().to_owned(),
+        })
+    });
+    Ok(groups.collect())
 }
 
 /// Makes the device of a logical volume appear, where it is not there yet.

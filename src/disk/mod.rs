@@ -1,6 +1,7 @@
 //! Volumes and file systems of the appliance's disk.
 
 pub mod blkid;
+pub mod features;
 pub mod lvm;
 pub mod mkfs;
 pub mod space;

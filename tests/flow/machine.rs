@@ -78,6 +78,8 @@ impl Machine {
             "BOOT_IMAGE=/vmlinuz-5.10 root=/dev/mapper/VA-root ro console=ttyS0\n",
         );
         machine.write("/proc/cpuinfo", CPUINFO);
+        machine.write("/proc/meminfo", "MemAvailable: 1000000 kB\n");
+        machine.write("/dev/vda2", "");
         machine.write("/proc/sys/kernel/osrelease", "5.10.0-1\n");
         machine.write(
             "/proc/net/route",

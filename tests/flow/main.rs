@@ -8,6 +8,7 @@
 
 mod apply;
 mod boots;
+mod checks;
 mod deadline;
 mod grubs;
 mod machine;

@@ -22,7 +22,7 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
     Ok(match program.as_str() {
         "blkid" if text.contains("TYPE") => "ext4\n".into(),
         "blkid" => format!("{BOOT_UUID}\n"),
-        "vgs" => answer("vgs").unwrap_or_else(|| "  VA|uuid-1\n".into()),
+        "vgs" => answer("vgs").unwrap_or_else(|| "  VA|uuid-1|\n".into()),
         "lvs" => answer("lvs").unwrap_or_else(|| {
             "  root|2147483648|linear\n  back|2147483648|linear\n  data|268435456|linear\n".into()
         }),

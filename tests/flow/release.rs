@@ -72,6 +72,11 @@ pub fn make_tree(dir: &Path, kernel: &str) {
 
 /// Packs a bundle of `version` into `dir` and returns its path.
 pub fn make_bundle(dir: &Path, version: &str) -> PathBuf {
+    make_bundle_of(dir, version, 1_700_000_000)
+}
+
+/// Packs one that was made `created` seconds after 1970.
+pub fn make_bundle_of(dir: &Path, version: &str, created: u64) -> PathBuf {
     let tree = dir.join(format!("tree-{version}"));
     make_tree(&tree, "6.1.0-2");
     let release = Release::parse(&format!(
@@ -92,7 +97,7 @@ pub fn make_bundle(dir: &Path, version: &str) -> PathBuf {
         architecture: found.architecture.to_owned(),
     };
     let out = dir.join(format!("{version}.vab"));
-    let options = PackOptions::new(1, 1_700_000_000);
+    let options = PackOptions::new(1, created);
     bundle::pack(&tree, &release, &facts, &options, &out, &Silent).unwrap();
     out
 }

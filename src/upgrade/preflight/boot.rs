@@ -9,7 +9,7 @@ use crate::appliance::machine::{Machine, boot_disk};
 use crate::boot::bios::area::BootArea;
 use crate::boot::files as boot_files;
 use crate::bundle::Manifest;
-use crate::disk::space;
+use crate::disk::{features, space};
 use crate::paths::BOOT;
 use crate::refuse;
 use crate::report::Report;
@@ -79,6 +79,34 @@ pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Checked<String> {
     let uuid = machine.boot_uuid(appliance)?;
     let message = format!("{} on {}", machine.boot.fs_type, machine.boot.source);
     Ok((uuid, message))
+}
+
+/// Looks whether the new system's GRUB reads the file system on `/boot`.
+pub fn check_features(appliance: &Appliance, machine: &Machine, report: &mut Report) {
+    const NAME: &str = "boot features";
+    let device = appliance.at(&machine.boot.source);
+    let found = match features::read(&device) {
+        Ok(found) => found,
+        Err(error) => {
+            return report.warn(NAME, format!("reading {}: {error}", device.display()));
+        }
+    };
+    let source = &machine.boot.source;
+    if !found.unreadable.is_empty() {
+        let names = found.unreadable.join(", ");
+        let fault = || -> Checked<()> {
+            refuse!("GRUB does not read {source}, whose file system has {names}; make it anew")
+        };
+        report.add(NAME, fault());
+    } else if !found.doubtful.is_empty() {
+        let names = found.doubtful.join(", ");
+        report.warn(
+            NAME,
+            format!("{source} has {names}, which not every GRUB reads"),
+        );
+    } else {
+        report.add(NAME, Ok(((), "every GRUB reads them".to_owned())));
+    }
 }
 
 /// Looks whether the running system can be kept bootable.

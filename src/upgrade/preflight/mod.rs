@@ -2,25 +2,44 @@
 //!
 //! Checks of the appliance, then, with a bundle, whether it fits. All of them
 //! run, so that one report names everything that is wrong. By subject:
-//! `release`, `system`, `volumes`, `boot`, `mounts`.
+//! `release`, `system`, `moment`, `volumes`, `boot`, `mounts`.
 
 mod boot;
 mod checked;
+mod moment;
 mod mounts;
 mod release;
 mod system;
 mod volumes;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use self::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::bundle::Manifest;
 use crate::disk::lvm::LogicalVolume;
 use crate::disk::mkfs::FsType;
+use crate::refuse;
 use crate::report::Report;
 use crate::slot::Slot;
 use crate::upgrade::kernel_drift;
+
+/// The checks that `checks` in config.yaml may make more or less strict; nothing
+/// can go on without the others.
+const NEGOTIABLE: [&str; 10] = [
+    "boot features",
+    "boot sector",
+    "clock",
+    "installed kernels",
+    "last trial",
+    "left out of fstab",
+    "memory",
+    "packages",
+    "processor",
+    "version",
+];
 
 /// What the checks found out and `apply` needs.
 pub struct Facts {
@@ -53,7 +72,10 @@ pub fn check(
     machine: &Machine,
     offer: Option<Offer>,
 ) -> (Report, Option<Facts>) {
-    let mut report = Report::default();
+    let mut report = Report::new(&appliance.config.checks);
+    if !appliance.config.checks.is_empty() {
+        report.add("configuration", check_policies(appliance));
+    }
     let target = machine.booted.other();
     let manifest = offer.map(|offer| offer.manifest);
     if let Some(offer) = &offer {
@@ -65,6 +87,12 @@ pub fn check(
     report.add("boot state", system::check_boot_state(machine));
     report.add("tools", system::check_tools(appliance, machine));
     report.add("firmware", system::check_firmware(appliance));
+    report.add("memory", moment::check_memory(appliance));
+    report.add("packages", moment::check_packages(appliance));
+    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, SystemTime::now()))
+    {
+        report.warn("clock", fault);
+    }
     let volume = report.add("volumes", volumes::check_volumes(appliance, target));
     report.add("inactive slot", volumes::check_unused(appliance, target));
     let fs_type = report.add("file system", volumes::check_fs_type(machine));
@@ -73,6 +101,7 @@ pub fn check(
         boot::check_sector(appliance, machine, &mut report);
     }
     let boot_uuid = report.add("boot", boot::check_boot(appliance, machine));
+    boot::check_features(appliance, machine, &mut report);
     report.add("running kernel", boot::check_adoption(appliance, machine));
     if let Some(drift) = kernel_drift::look(appliance, machine) {
         report.warn("installed kernels", drift.to_string());
@@ -105,4 +134,19 @@ pub fn check(
         _ => None,
     };
     (report, facts)
+}
+
+/// Looks whether the settings name checks that there are.
+fn check_policies(appliance: &Appliance) -> Checked<()> {
+    let policies = &appliance.config.checks;
+    if let Some(name) = policies
+        .keys()
+        .find(|name| !NEGOTIABLE.contains(&&name[..]))
+    {
+        refuse!(
+            "checks in config.yaml names {name:?}, which is none that can be set; these can: {}",
+            NEGOTIABLE.join(", ")
+        );
+    }
+    Ok(((), format!("{} checks have a policy", policies.len())))
 }

@@ -14,21 +14,27 @@ use crate::slot::Slot;
 
 /// Finds the volumes of both slots.
 pub fn check_volumes(appliance: &Appliance, target: Slot) -> Checked<LogicalVolume> {
-    let uuids = lvm::group_uuids(appliance.sys, &appliance.config.vg)?;
-    match uuids.as_slice() {
-        [] => refuse!(
-            "there is no volume group {}; set vg in config.yaml",
-            appliance.config.vg
+    let vg = &appliance.config.vg;
+    let groups = lvm::groups(appliance.sys, vg)?;
+    match groups.as_slice() {
+        [] => refuse!("there is no volume group {vg}; set vg in config.yaml"),
+        [group] if !group.system_id.is_empty() => refuse!(
+            "volume group {vg} is for the machine {:?} alone, which the new system need not \
+             be; run `vgchange --systemid '' {vg}`",
+            group.system_id
         ),
         [_] => {}
-        several => refuse!(
-            "there are {} volume groups called {} ({}); detach the disk that does not belong to this machine",
-            several.len(),
-            appliance.config.vg,
-            several.join(", ")
-        ),
+        several => {
+            let uuids: Vec<&str> = several.iter().map(|group| &group.uuid[..]).collect();
+            refuse!(
+                "there are {} volume groups called {vg} ({}); detach the disk that does not \
+                 belong to this machine",
+                several.len(),
+                uuids.join(", ")
+            )
+        }
     }
-    let volumes = lvm::list(appliance.sys, &appliance.config.vg)?;
+    let volumes = lvm::list(appliance.sys, vg)?;
     slot_volume(appliance.config, &volumes, target.other())?;
     let volume = slot_volume(appliance.config, &volumes, target)?.clone();
     let message = format!(
