@@ -2,6 +2,7 @@
 
 mod context;
 pub mod devices;
+pub mod hardware;
 pub mod history;
 pub mod machine;
 pub mod network;

@@ -9,6 +9,7 @@ pub mod bootable;
 pub mod configured;
 pub mod crashkernel;
 pub mod deadline;
+pub mod drivers;
 pub mod entry;
 pub mod files;
 pub mod image_arguments;

@@ -4,14 +4,16 @@
 //! running appliance. In order:
 //!
 //! 1. [`fill`]: format it, unpack into it, read it back
-//! 2. [`settle`]: [`fstab`], settings, release record, program and units, and
+//! 2. [`fit`]: does it start on this machine?
+//! 3. [`settle`]: [`fstab`], settings, release record, program and units, and
 //!    [`debconf`]'s disks for GRUB; then [`label`]
-//! 3. [`boot_files`]: what GRUB loads for it
+//! 4. [`boot_files`]: what GRUB loads for it
 
 pub mod boot_files;
 pub mod debconf;
 pub mod destination;
 pub mod fill;
+pub mod fit;
 pub mod fstab;
 pub mod label;
 pub mod program;

@@ -39,7 +39,7 @@ use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
 use crate::install::settle::Identity;
-use crate::install::{self, fill, label, program, settle};
+use crate::install::{self, fill, fit, label, program, settle};
 use crate::paths::{BOOT_DIR, REVOKED_FILE, TARGET_MOUNT, TRUSTED_DIR};
 use crate::progress::Step;
 use crate::report::Report;
@@ -325,6 +325,8 @@ impl<'a> Job<'a> {
         let appliance = self.appliance;
         self.start(Step::Settle);
         let found = bootable::inspect(root)?;
+        let level = self.manifest.cpu_level;
+        fit::check(appliance, root, &found, level, &self.facts.disk)?;
         let release = ReleaseRecord {
             product: Some(self.manifest.product.clone()),
             version: self.manifest.version.clone(),

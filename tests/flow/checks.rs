@@ -121,7 +121,7 @@ fn a_running_package_transaction_is_waited_for_by_a_person() {
         .write(true)
         .open(machine.at("/var/lib/dpkg/lock-frontend"));
     let lock = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as i16,
+        l_type: i16::try_from(nix::libc::F_WRLCK).unwrap(),
         l_whence: 0,
         l_start: 0,
         l_len: 0,

@@ -10,6 +10,7 @@ mod apply;
 mod boots;
 mod checks;
 mod deadline;
+mod fit;
 mod grubs;
 mod machine;
 mod programs;
