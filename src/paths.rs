@@ -24,6 +24,9 @@ pub const RELEASE_FILE: &str = "/etc/va-upgrade/release.yaml";
 /// The directory of the product's own health checks.
 pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
 
+/// Where a slot keeps what it was delivered with.
+pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 

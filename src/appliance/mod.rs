@@ -6,6 +6,7 @@ pub mod hardware;
 pub mod history;
 pub mod machine;
 pub mod network;
+pub mod pristine;
 pub mod release;
 pub mod services;
 

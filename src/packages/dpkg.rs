@@ -124,6 +124,24 @@ fn parse_stanza(stanza: &str) -> Option<Package> {
     })
 }
 
+/// Reads the configuration files in a status file, each with its MD5 as delivered
+/// (deb-conffiles(5)); those of packages that were removed are left out.
+pub fn conffiles(status: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for stanza in status.split("\n\n") {
+        let lines = stanza
+            .lines()
+            .skip_while(|line| !line.starts_with("Conffiles:"));
+        let lines = lines.skip(1).take_while(|line| line.starts_with(' '));
+        found.extend(lines.filter_map(|line| {
+            let mut words = line.trim().rsplitn(2, ' ');
+            let (sum, path) = (words.next()?, words.next()?);
+            (sum.len() == 32).then(|| (path.to_owned(), sum.to_owned()))
+        }));
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,5 +258,17 @@ Version: 1:2~3
         database.add(Role::Status, &text).unwrap();
         let error = database.add(Role::Status, b"x").unwrap_err().to_string();
         assert!(error.contains("--files"), "{error}");
+    }
+
+    #[test]
+    fn configuration_files_are_read_with_their_sums() {
+        let sum = "0123456789abcdef0123456789abcdef";
+        let status = format!(
+            "Package: a\nConffiles:\n /etc/a b {sum}\n /etc/old {sum} obsolete\n /etc/new newconffile\n\
+             Description: x\n /etc/no {sum}\n\nPackage: b\nConffiles:\n /etc/b {sum}\n"
+        );
+        let wanted = [("/etc/a b", sum), ("/etc/b", sum)];
+        let wanted = wanted.map(|(path, sum)| (path.to_owned(), sum.to_owned()));
+        assert_eq!(conffiles(&status), wanted);
     }
 }

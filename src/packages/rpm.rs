@@ -52,6 +52,27 @@ pub fn owned(sys: &dyn System, dir: &Path) -> Result<Vec<String>> {
     Ok(parse_list(&text))
 }
 
+/// Asks rpm for the configuration files of packages in the database in `dir`, each
+/// with the digest it was delivered with.
+///
+/// # Errors
+/// Like [`packages`].
+pub fn configuration(sys: &dyn System, dir: &Path) -> Result<Vec<(String, String)>> {
+    let text = sys.run(&query(dir).args(["--configfiles", "--dump"]))?;
+    Ok(text.lines().filter_map(parse_dumped).collect())
+}
+
+/// Reads a line of `rpm --dump` (rpm(8)): a path, ten fields behind it, of which
+/// the third is the digest.
+fn parse_dumped(line: &str) -> Option<(String, String)> {
+    let mut fields: Vec<&str> = line.rsplitn(11, ' ').collect();
+    fields.reverse();
+    let [path, _size, _mtime, digest, ..] = fields[..] else {
+        return None;
+    };
+    (fields.len() == 11).then(|| (path.to_owned(), digest.to_owned()))
+}
+
 /// Tells whether `error` means that this machine has no rpm.
 pub fn is_missing(error: &Error) -> bool {
     error.chain().any(|cause| {
@@ -118,6 +139,10 @@ mod tests {
         let bash = parse_line("bash\t4.2.46-35.el7_9\tx86_64").unwrap();
         assert_eq!(bash.version, "4.2.46-35.el7_9");
         assert_eq!(parse_line("warning: odd"), None);
+        let dumped = "/etc/a b 12 1700000000 e3b0c442 0100644 root root 1 0 0 X";
+        let wanted = ("/etc/a b".to_owned(), "e3b0c442".to_owned());
+        assert_eq!(parse_dumped(dumped), Some(wanted));
+        assert_eq!(parse_dumped("(contains no files)"), None);
         let list = "/etc\n/usr/bin/x\n(contains no files)\n\n";
         assert_eq!(parse_list(list), ["etc", "usr/bin/x"]);
     }

@@ -28,6 +28,7 @@ use super::preflight::{self, Facts, Offer};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
+use crate::appliance::pristine;
 use crate::appliance::release::ReleaseRecord;
 use crate::boot::bios::installed::{self, Pruned};
 use crate::boot::bios::switch::{Plan, Switch};
@@ -235,11 +236,13 @@ impl<'a> Job<'a> {
         self.start(Step::Format(self.to.slot));
         appliance.sys.run(&self.format)?;
         let tree = bundle.manifest().tree.clone();
+        let list = bundle.files()?;
         self.step.set(Step::Unpack.id());
         fill::unpack(appliance, &self.to, bundle, threads)?;
         self.step.set(Step::ReadBack.id());
         fill::read_back(appliance, &self.to, &tree, threads)?;
         let mounted = self.to.mount(appliance.sys, Access::ReadWrite)?;
+        pristine::keep(appliance.sys, mounted.path(), list.as_deref())?;
         if let Err(error) = self.install(mounted.path(), switch) {
             // The switch keeps copies inside the slot, so it is undone before
             // the slot is unmounted.

@@ -13,6 +13,7 @@ mod deadline;
 mod fit;
 mod grubs;
 mod machine;
+mod pristine;
 mod programs;
 mod release;
 mod repair;

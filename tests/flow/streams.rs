@@ -2,13 +2,26 @@
 
 use std::fs;
 
+use anyhow::Result;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
-use va_upgrade::upgrade::apply::{Input, Options, apply};
+use va_upgrade::upgrade::apply::{Applied, Input, Options, apply};
 
 use crate::apply::{run, state};
 use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
+
+/// Applies a bundle that begins with `bytes` and comes as a stream.
+pub fn apply_stream(machine: &Machine, bytes: &[u8]) -> Result<Applied> {
+    let options = Options {
+        input: Input::Stream(Box::new(std::io::Cursor::new(bytes.to_vec()))),
+        allow_unsigned: true,
+        allow_downgrade: false,
+        dry_run: false,
+        threads: 1,
+    };
+    machine.with_appliance(|appliance| apply(appliance, options))
+}
 
 #[test]
 fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
@@ -17,15 +30,7 @@ fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
     for (length, whole) in [(bytes.len(), true), (bytes.len() * 2 / 3, false)] {
         let machine = Machine::fresh();
         let boot = machine.snapshot("/boot");
-        let input = Input::Stream(Box::new(std::io::Cursor::new(bytes[..length].to_vec())));
-        let options = Options {
-            input,
-            allow_unsigned: true,
-            allow_downgrade: false,
-            dry_run: false,
-            threads: 1,
-        };
-        let outcome = machine.with_appliance(|appliance| apply(appliance, options));
+        let outcome = apply_stream(&machine, &bytes[..length]);
         assert_eq!(outcome.is_ok(), whole);
         if let Err(error) = outcome {
             assert!(

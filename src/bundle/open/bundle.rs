@@ -19,6 +19,14 @@ use crate::progress::{Progress, Step};
 use crate::refuse;
 use crate::system::files;
 
+/// What was read on the way to the payload.
+pub struct Members {
+    /// The index.
+    pub index: Index,
+    /// The list of files, packed, where it cannot be read again.
+    pub list: Option<Vec<u8>>,
+}
+
 /// A bundle whose manifest has been authenticated.
 pub struct Bundle<'a> {
     label: String,
@@ -28,6 +36,8 @@ pub struct Bundle<'a> {
     /// Where the first index member begins in the file, header included.
     members_at: u64,
     payload_at: u64,
+    /// The list of files, packed, which has gone by.
+    list_of_stream: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Bundle<'_> {
@@ -42,7 +52,7 @@ impl<'a> Bundle<'a> {
         label: String,
         input: Input<'a>,
         manifest: Manifest,
-        index: Index,
+        members: Members,
         members_at: u64,
     ) -> Bundle<'a> {
         Bundle {
@@ -50,8 +60,9 @@ impl<'a> Bundle<'a> {
             payload_at: input.at,
             source: input.source,
             manifest,
-            index,
+            index: members.index,
             members_at,
+            list_of_stream: members.list,
         }
     }
 
@@ -104,13 +115,13 @@ impl<'a> Bundle<'a> {
         &self.index.chunks
     }
 
-    /// Returns the list of files, packed; `None` of a stream, where it has gone by.
+    /// Returns the list of files, packed.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn files(&self) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.source.by_offset() else {
-            return Ok(None);
+            return Ok(self.list_of_stream.clone());
         };
         let mut at = self.members_at;
         for member in &self.manifest.index {

@@ -9,17 +9,21 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Members};
 use super::feed::damaged;
 use super::input::{Input, Source};
 use crate::archive::block::BLOCK;
 use crate::bad_bundle;
 use crate::bundle::format::container::{self, MANIFEST, MAX_SIGNATURE_BYTES, MAX_SIGNATURES};
+use crate::bundle::format::files::FILES;
 use crate::bundle::format::index::Index;
 use crate::bundle::format::manifest::{INDEX, IndexMember, MAX_MANIFEST_BYTES, Manifest};
 use crate::bundle::keyring::{KeyId, Keyring, Signedness};
 use crate::failure::{Class, Classify};
 use crate::sha::Sha;
+
+/// The largest list of files that is kept of a stream; 100,000 files take 6 MiB.
+const MAX_KEPT_BYTES: u64 = 32 << 20;
 
 /// Whose bundles are accepted.
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +122,8 @@ impl<'a> Sealed<'a> {
         let read = self
             .check_headers(&manifest)
             .and_then(|()| read_members(&mut self.input, &manifest));
-        let index = read.map_err(|error| damaged(&self.label, error))?;
-        let bundle = Bundle::new(self.label, self.input, manifest, index, members_at);
+        let members = read.map_err(|error| damaged(&self.label, error))?;
+        let bundle = Bundle::new(self.label, self.input, manifest, members, members_at);
         Ok((bundle, key))
     }
 
@@ -187,13 +191,18 @@ fn member_header(manifest: &Manifest, number: usize) -> [u8; BLOCK] {
 
 /// Reads the index members, each proved by its digest, up to the payload;
 /// `input` stands behind the header of the first.
-fn read_members(input: &mut Input, manifest: &Manifest) -> Result<Index> {
-    let mut index = None;
+fn read_members(input: &mut Input, manifest: &Manifest) -> Result<Members> {
+    let (mut index, mut list) = (None, None);
+    let is_stream = input.source.by_offset().is_none();
     for (number, member) in manifest.index.iter().enumerate() {
-        let content = read_index_member(input, member)?;
-        if member.name == INDEX {
+        let is_index = member.name == INDEX;
+        let is_list = is_stream && member.name == FILES && member.bytes <= MAX_KEPT_BYTES;
+        let content = read_index_member(input, member, is_index || is_list)?;
+        if is_index {
             let content = content.context("the index is not kept")?;
             index = Some(Index::parse(&content, &manifest.payload)?);
+        } else {
+            list = list.or(content);
         }
         let mut header = [0; BLOCK];
         input
@@ -205,12 +214,16 @@ fn read_members(input: &mut Input, manifest: &Manifest) -> Result<Index> {
             member.name
         );
     }
-    index.context("it has no index")
+    let index = index.context("it has no index")?;
+    Ok(Members { index, list })
 }
 
-/// Reads one member and compares its digest; keeps its content where it is the index.
-fn read_index_member(input: &mut Input, member: &IndexMember) -> Result<Option<Vec<u8>>> {
-    let is_kept = member.name == INDEX;
+/// Reads one member and compares its digest; returns its content if `is_kept`.
+fn read_index_member(
+    input: &mut Input,
+    member: &IndexMember,
+    is_kept: bool,
+) -> Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     let mut hasher = Sha256::new();
     let mut rest = (&mut *input).take(member.bytes);
