@@ -14,6 +14,7 @@ pub mod files;
 pub mod journal;
 pub mod menu;
 pub mod newc;
+pub mod next;
 pub mod once;
 pub mod record;
 pub mod state;

@@ -7,15 +7,19 @@
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::kernel_drift::Drift;
+use super::kernel_update::{self, Adopted, Change};
 use super::{boot_sector, health, kernel_drift, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
+use crate::boot::next;
 use crate::boot::state::{Reason, State};
 use crate::paths::{BOOT_DIR, TRIAL_OVER_FILE};
 use crate::progress::Step;
@@ -28,7 +32,7 @@ pub(super) const RESTART_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long another command, even one that only looks, may hold the lock before a trial counts as not
 /// confirmable.
-const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a boot turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub enum Outcome {
     OtherSlot(Slot),
     /// A trial had failed before this boot.
     TrialFailed(Slot, Reason),
+    /// A kernel that a package brought is the slot's own from now on.
+    KernelKept(Slot, String),
+    /// It had not come up.
+    KernelFailed(Slot, String),
 }
 
 /// Does what this boot asks for; see the module.
@@ -52,18 +60,25 @@ pub enum Outcome {
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
     tell_boot_sector(appliance, &machine);
-    if let Some(drift) = kernel_drift::look(appliance, &machine) {
+    let drift = kernel_drift::look(appliance, &machine);
+    if let Some(drift) = &drift {
         appliance.progress.warn(&drift.to_string());
     }
     // A boot state that is gone takes no system for good that was only tried.
     let lost = machine.state.is_none() && machine.booted_by.why == "trial";
-    if lost || on_trial(&machine) {
+    if lost || on_trial(appliance, &machine) {
         return run_trial(appliance, &machine);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     // Whoever had the lock may have written another one.
     let machine = Machine::look(appliance)?;
-    let state = status::after_boot(appliance, &machine);
+    let mut state = status::after_boot(appliance, &machine);
+    let failed_kernel = kernel_update::settle(appliance, &machine, &mut state, &lock);
+    if let Err(error) = &failed_kernel {
+        appliance
+            .progress
+            .warn(&format!("what a kernel's trial left is still there: {error:#}"));
+    }
     if status::was_unread(&machine) {
         write_unread(appliance, &machine, &state, &lock)?;
     } else if machine.state.as_ref() != Some(&state) {
@@ -78,6 +93,12 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         let outcome = format!("runs although slot {} is committed", state.committed());
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
+    }
+    if let Ok(Some(refused)) = failed_kernel {
+        return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
+    }
+    if let Some(Drift::Gone { slot, .. }) = drift {
+        return Ok(replace_gone(appliance, slot, &lock));
     }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
@@ -108,6 +129,18 @@ fn write_unread(
     Ok(())
 }
 
+/// Has the slot start another kernel of its system, if there is one.
+fn replace_gone(appliance: &Appliance, slot: Slot, lock: &Lock) -> Outcome {
+    let adopted = Machine::look(appliance)
+        .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
+    match adopted {
+        Ok(Adopted::AtOnce(release)) => return Outcome::KernelKept(slot, release),
+        Ok(Adopted::Nothing | Adopted::OnTrial(_)) => {}
+        Err(error) => appliance.progress.warn(&format!("{error:#}")),
+    }
+    Outcome::Ordinary
+}
+
 /// Tells when the boot sector starts another GRUB; that ends nothing.
 fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
     match boot_sector::owner(appliance, machine) {
@@ -132,8 +165,10 @@ fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
 pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     let machine = Machine::look(appliance)?;
     let mut state = machine.state();
+    let is_kernel = kernel_update::is_running(appliance, &machine);
     match state.trial() {
         Some(trial) if trial.slot == machine.booted => {}
+        _ if is_kernel => {}
         _ if state.committed() == machine.booted => return Ok(false),
         _ => refuse!(
             "slot {} is {}; only a slot on trial can be confirmed, and only while it runs",
@@ -142,10 +177,15 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
         ),
     }
     state.confirm()?;
-    appliance.save(&state, lock)?;
+    match is_kernel {
+        true => kernel_update::keep(appliance, &machine, &state, lock)?,
+        false => {
+            appliance.save(&state, lock)?;
+            record(appliance, "confirm", machine.booted, "committed");
+        }
+    }
     mark_over(appliance);
     settings::take_back(appliance, &machine.cmdline);
-    record(appliance, "confirm", machine.booted, "committed");
     Ok(true)
 }
 
@@ -161,19 +201,31 @@ fn record(appliance: &Appliance, operation: &str, slot: Slot, outcome: &str) {
     history::record(appliance, &event);
 }
 
-fn on_trial(machine: &Machine) -> bool {
+/// Tells whether what runs, the slot or the kernel it was started with, is on trial.
+fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
     let slot = machine
         .state
         .as_ref()
         .and_then(State::trial)
         .map(|trial| trial.slot);
-    slot == Some(machine.booted)
+    slot == Some(machine.booted) || kernel_update::is_running(appliance, machine)
+}
+
+/// Returns the directory with what the health of the running system is compared with.
+fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
+    let (sys, slot) = (appliance.sys, machine.booted);
+    kernel_update::running_next(appliance, machine)
+        .and_then(|record| next::dir(sys, slot, &record).ok())
+        .unwrap_or_else(|| boot_files::dir(sys, slot))
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
     let step = Step::CheckHealth(machine.booted);
     appliance.progress.start(step, None);
-    let Err(error) = health::check(appliance, machine) else {
+    let kernel = kernel_update::is_running(appliance, machine)
+        .then(|| kernel_update::running_next(appliance, machine))
+        .flatten();
+    let Err(error) = health::check(appliance, &baseline(appliance, machine)) else {
         // Whoever stalls with the lock does not make a healthy system a bad one.
         let deadline = Duration::from_secs(appliance.config.deadline_seconds);
         let lock = appliance.wait_for_lock(deadline.max(LOCK_PATIENCE))?;
@@ -181,7 +233,10 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
             appliance.save(&machine.state(), &lock)?;
             mark_over(appliance);
         }
-        return Ok(Outcome::Confirmed(machine.booted));
+        return Ok(match kernel {
+            Some(record) => Outcome::KernelKept(machine.booted, record.kernel),
+            None => Outcome::Confirmed(machine.booted),
+        });
     };
     let reason = format!("{error:#}");
     let Some(given_up) = give_up(appliance, Reason::Health, &reason, LOCK_PATIENCE) else {
@@ -234,7 +289,7 @@ pub(super) fn give_up(
 fn is_over(appliance: &Appliance) -> bool {
     is_marked_over(appliance)
         || Machine::look(appliance)
-            .is_ok_and(|machine| machine.state.is_some() && !on_trial(&machine))
+            .is_ok_and(|machine| machine.state.is_some() && !on_trial(appliance, &machine))
 }
 
 /// Leaves word, where no storage is needed to find it, that the trial which the
@@ -263,7 +318,7 @@ fn note_reason(
     let lock = appliance.wait_for_lock(patience)?;
     let machine = Machine::look(appliance)?;
     ensure!(
-        on_trial(&machine),
+        on_trial(appliance, &machine),
         "slot {} is not on trial",
         machine.booted
     );
