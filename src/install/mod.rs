@@ -4,8 +4,8 @@
 //! running appliance. In order:
 //!
 //! 1. [`fill`]: format it, unpack into it, read it back
-//! 2. [`settle`]: [`fstab`], settings, release record, program and units, and
-//!    [`debconf`]'s disks for GRUB; then [`label`]
+//! 2. [`settle`]: [`kernel_args`], [`fstab`], settings, release record, program and
+//!    units, and [`debconf`]'s disks for GRUB; then [`label`]
 //! 3. [`boot_files`]: what GRUB loads for it
 
 pub mod boot_files;
@@ -13,6 +13,7 @@ pub mod debconf;
 pub mod destination;
 pub mod fill;
 pub mod fstab;
+pub mod kernel_args;
 pub mod label;
 pub mod program;
 pub mod settle;

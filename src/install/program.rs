@@ -30,11 +30,12 @@ const UNITS: [(&str, &str, &str); 2] = [
 const HOOK: &str = include_str!("../../packaging/kernel-hook");
 
 /// Where programs look for such a script: kernel-install(8), behind the making of
-/// the initramfs; Debian's packages of kernels and, of the first and the third,
-/// RHEL 7's new-kernel-pkg(8); update-initramfs(8).
-const HOOK_PLACES: [&str; 4] = [
+/// the initramfs; Debian's packages of kernels, and RHEL 7's new-kernel-pkg(8);
+/// update-initramfs(8).
+const HOOK_PLACES: [&str; 5] = [
     "/usr/lib/kernel/install.d/95-va-upgrade.install",
     "/etc/kernel/postinst.d/zz-va-upgrade",
+    "/etc/kernel/prerm.d/zz-va-upgrade",
     "/etc/kernel/postrm.d/zz-va-upgrade",
     "/etc/initramfs/post-update.d/va-upgrade",
 ];

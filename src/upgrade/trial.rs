@@ -97,9 +97,10 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     if let Ok(Some(refused)) = failed_kernel {
         return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
     }
-    if let Some(Drift::Gone { slot, .. }) = drift {
-        return Ok(replace_gone(appliance, slot, &lock));
-    }
+    let replaced = match drift {
+        Some(Drift::Gone { .. }) => replace_gone(appliance, &lock),
+        _ => None,
+    };
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
         && !status::was_unread(&machine);
@@ -108,7 +109,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
             record(appliance, "trial", slot, &format!("failed: {reason}"));
             Ok(Outcome::TrialFailed(slot, reason))
         }
-        _ => Ok(Outcome::Ordinary),
+        _ => Ok(replaced.map_or(Outcome::Ordinary, |release| {
+            Outcome::KernelKept(machine.booted, release)
+        })),
     }
 }
 
@@ -129,16 +132,17 @@ fn write_unread(
     Ok(())
 }
 
-/// Has the slot start another kernel of its system, if there is one.
-fn replace_gone(appliance: &Appliance, slot: Slot, lock: &Lock) -> Outcome {
+/// Has the running slot start another kernel of its system, if there is one;
+/// returns its release.
+fn replace_gone(appliance: &Appliance, lock: &Lock) -> Option<String> {
     let adopted = Machine::look(appliance)
         .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
     match adopted {
-        Ok(Adopted::AtOnce(release)) => return Outcome::KernelKept(slot, release),
+        Ok(Adopted::AtOnce(release)) => return Some(release),
         Ok(Adopted::Nothing | Adopted::OnTrial(_)) => {}
         Err(error) => appliance.progress.warn(&format!("{error:#}")),
     }
-    Outcome::Ordinary
+    None
 }
 
 /// Tells when the boot sector starts another GRUB; that ends nothing.

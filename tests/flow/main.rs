@@ -10,6 +10,7 @@ mod apply;
 mod boots;
 mod deadline;
 mod grubs;
+mod kernel;
 mod machine;
 mod programs;
 mod release;
