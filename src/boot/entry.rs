@@ -26,12 +26,7 @@ const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
 ///
 /// # Errors
 /// When a name or an argument would be read as GRUB script.
-pub fn render(
-    slot: Slot,
-    title: &str,
-    names: [&str; 2],
-    args: &[String],
-) -> Result<String> {
+pub fn render(slot: Slot, title: &str, names: [&str; 2], args: &[String]) -> Result<String> {
     fill(TEMPLATE, slot, title, names, args)
 }
 
@@ -39,12 +34,7 @@ pub fn render(
 ///
 /// # Errors
 /// Like [`render`].
-pub fn render_next(
-    slot: Slot,
-    title: &str,
-    names: [&str; 2],
-    args: &[String],
-) -> Result<String> {
+pub fn render_next(slot: Slot, title: &str, names: [&str; 2], args: &[String]) -> Result<String> {
     fill(NEXT_TEMPLATE, slot, title, names, args)
 }
 

@@ -67,12 +67,7 @@ pub(super) fn kernel_name(set: &BootSet) -> String {
 /// Copies kernel and initramfs to `place`, empty or a directory's name and a
 /// slash, in the directory `dir` of `slot`; returns the names of both there, and
 /// of what else the kernel needs beside it.
-pub(super) fn copy_pair(
-    dir: &Path,
-    slot: Slot,
-    place: &str,
-    set: &BootSet,
-) -> Result<Vec<String>> {
+pub(super) fn copy_pair(dir: &Path, slot: Slot, place: &str, set: &BootSet) -> Result<Vec<String>> {
     let to = dir.join(place);
     fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
     let kernel = kernel_name(set);

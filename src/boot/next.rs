@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::entry;
 use super::files::{self as boot_files, BootSet, ENTRY, INITRAMFS, kernel_name};
 use super::record::{SlotRecord, Source};
 use super::state::Reason;
-use super::entry;
 use crate::slot::Slot;
 use crate::system::files::{self, read_yaml};
 use crate::system::{Lock, System};

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::Session;
 use super::output::print;
-use crate::progress::Progress;
 use crate::appliance::machine::Machine;
+use crate::progress::Progress;
 use crate::upgrade::deadline;
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};

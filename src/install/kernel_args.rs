@@ -176,8 +176,14 @@ GRUB_CMDLINE_LINUX_DEFAULT=root=/dev/sda1
             fs::write(path, text).unwrap();
         };
         put("etc/default/grub", GRUB);
-        put("etc/kernel/cmdline", "root=/dev/rl/other ro rd.lvm.lv=rl/other\n");
-        put("etc/default/grub.d/50.cfg", "A=\"$A rd.lvm.lv=VA/root quiet\"");
+        put(
+            "etc/kernel/cmdline",
+            "root=/dev/rl/other ro rd.lvm.lv=rl/other\n",
+        );
+        put(
+            "etc/default/grub.d/50.cfg",
+            "A=\"$A rd.lvm.lv=VA/root quiet\"",
+        );
         put("etc/default/grub.d/50.cfg.bak", "root=x");
         settle(dir.path(), &root(), OF_IMAGE).unwrap();
         let get = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
@@ -213,6 +219,9 @@ GRUB_CMDLINE_LINUX_DEFAULT=root=/dev/mapper/VA-back
         fs::write(tree.join("etc/kernel/cmdline"), b"root=x\xff").unwrap();
         settle(&tree, &root(), "").unwrap();
         assert_eq!(fs::read(&outside).unwrap(), b"root=x");
-        assert_eq!(fs::read(tree.join("etc/kernel/cmdline")).unwrap(), b"root=x\xff");
+        assert_eq!(
+            fs::read(tree.join("etc/kernel/cmdline")).unwrap(),
+            b"root=x\xff"
+        );
     }
 }

@@ -67,9 +67,7 @@ impl fmt::Display for Drift {
                  `va-upgrade boot --adopt-kernel` has it tried with the next restart; keep the \
                  package of {started} until it has come up"
             ),
-            Drift::Refused { slot, kernel } => {
-                f.write_str(&kernel_update::refusal(kernel, *slot))
-            }
+            Drift::Refused { slot, kernel } => f.write_str(&kernel_update::refusal(kernel, *slot)),
         }
     }
 }
@@ -92,7 +90,12 @@ pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
         .filter(|release| bootable::has_modules(&root, release).unwrap_or(false))
         .max_by(|a, b| version::compare(a, b))
         .filter(|newest| version::compare(newest, &started) == Ordering::Greater)?;
-    if machine.state.as_ref().and_then(State::kernel_trial).is_some() {
+    if machine
+        .state
+        .as_ref()
+        .and_then(State::kernel_trial)
+        .is_some()
+    {
         return None;
     }
     match next::refused(appliance.sys, slot).ok().flatten() {

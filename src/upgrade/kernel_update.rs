@@ -13,7 +13,7 @@
 
 use anyhow::{Context, Result};
 
-use super::trial::mark_over;
+use super::trial_over::mark_over;
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -303,7 +303,14 @@ pub fn settle(
     if state.committed() != slot {
         return Ok(None);
     }
-    let waiting = next::load(appliance.sys, slot)?;
+    let waiting = match next::load(appliance.sys, slot) {
+        Ok(waiting) => waiting,
+        Err(error) => {
+            state.end_kernel_trial();
+            next::tidy(appliance.sys, slot, lock)?;
+            return Err(error);
+        }
+    };
     let failed = state.kernel_failed().filter(|_| waiting.is_some());
     let refused = match failed {
         Some(reason) => Some(next::refuse(appliance.sys, slot, reason, lock)?),

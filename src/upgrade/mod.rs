@@ -4,6 +4,7 @@
 //! - [`apply`]: writes the inactive slot and arms a trial
 //! - [`trial`]: what the boot service does in a started system, with [`health`] and,
 //!   once it is confirmed, [`settings`]
+//! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`kernel_drift`]: whether the slot starts a kernel that its system has
 //! - [`kernel_update`]: has a kernel that a package brought tried, beside the old one
@@ -24,3 +25,4 @@ pub mod rollback;
 pub mod settings;
 pub mod status;
 pub mod trial;
+pub mod trial_over;

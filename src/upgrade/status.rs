@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::trial::is_marked_over;
+use super::trial_over::is_marked_over;
 use super::{boot_sector, kernel_drift};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;

@@ -6,7 +6,6 @@
 //! tries. On any other boot: mend the boot state and write down what became of a
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use anyhow::{Result, ensure};
 
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change};
+use super::trial_over::{is_marked_over, mark_over};
 use super::{boot_sector, health, kernel_drift, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
@@ -21,7 +21,7 @@ use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
 use crate::boot::next;
 use crate::boot::state::{Reason, State};
-use crate::paths::{BOOT_DIR, TRIAL_OVER_FILE};
+use crate::paths::BOOT_DIR;
 use crate::progress::Step;
 use crate::refuse;
 use crate::slot::Slot;
@@ -75,9 +75,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let mut state = status::after_boot(appliance, &machine);
     let failed_kernel = kernel_update::settle(appliance, &machine, &mut state, &lock);
     if let Err(error) = &failed_kernel {
-        appliance
-            .progress
-            .warn(&format!("what a kernel's trial left is still there: {error:#}"));
+        appliance.progress.warn(&format!(
+            "what a kernel's trial left is still there: {error:#}"
+        ));
     }
     if status::was_unread(&machine) {
         write_unread(appliance, &machine, &state, &lock)?;
@@ -294,22 +294,6 @@ fn is_over(appliance: &Appliance) -> bool {
     is_marked_over(appliance)
         || Machine::look(appliance)
             .is_ok_and(|machine| machine.state.is_some() && !on_trial(appliance, &machine))
-}
-
-/// Leaves word, where no storage is needed to find it, that the trial which the
-/// running kernel was started for is over.
-pub(super) fn mark_over(appliance: &Appliance) {
-    let path = appliance.at(TRIAL_OVER_FILE);
-    if let Err(error) = fs::write(&path, "") {
-        appliance
-            .progress
-            .note(&format!("writing {}: {error}", path.display()));
-    }
-}
-
-/// Tells whether that word was left; reads memory only.
-pub(super) fn is_marked_over(appliance: &Appliance) -> bool {
-    appliance.at(TRIAL_OVER_FILE).exists()
 }
 
 /// Writes why the running trial is about to end; returns the lock, still held.

@@ -92,7 +92,9 @@ fn on_trial() -> (tempfile::TempDir, Machine) {
 }
 
 fn lock(machine: &Machine) -> Lock {
-    machine.with_appliance(|appliance| appliance.lock()).unwrap()
+    machine
+        .with_appliance(|appliance| appliance.lock())
+        .unwrap()
 }
 
 /// Lists the kernels on `/boot` that the slot has.
@@ -123,12 +125,20 @@ fn a_packages_kernel_is_tried_beside_the_old_one_and_kept_once_it_is_healthy() {
         serde_json::json!({"kernel": NEW, "tries_left": 3})
     );
     let entry = machine.read("/boot/va/back/entry.cfg");
-    assert!(entry.contains(&format!("linux /va/back/vmlinuz-{OLD} ")), "{entry}");
+    assert!(
+        entry.contains(&format!("linux /va/back/vmlinuz-{OLD} ")),
+        "{entry}"
+    );
     let next = machine.read("/boot/va/back/next.cfg");
-    assert!(next.contains(&format!("/vmlinuz-{NEW} root=/dev/mapper/VA-back rd.lvm.lv=VA/back ro")));
+    assert!(next.contains(&format!(
+        "/vmlinuz-{NEW} root=/dev/mapper/VA-back rd.lvm.lv=VA/back ro"
+    )));
     // Nothing has started it, so a person who confirms confirms nothing.
     assert!(!machine.confirm().unwrap());
-    assert_eq!(machine.with_appliance(after_boot).unwrap(), Outcome::Ordinary);
+    assert_eq!(
+        machine.with_appliance(after_boot).unwrap(),
+        Outcome::Ordinary
+    );
     assert!(state(&machine).unwrap().kernel_trial().is_some());
 
     start_trial(&machine);
@@ -172,7 +182,10 @@ fn a_kernel_that_does_not_come_up_leaves_the_old_one_and_is_not_tried_again() {
     assert_eq!(class_of(&error), Class::Refused);
     assert_eq!(kernels(&machine), [OLD]);
     restart(&machine, "commit");
-    assert_eq!(machine.with_appliance(after_boot).unwrap(), Outcome::Ordinary);
+    assert_eq!(
+        machine.with_appliance(after_boot).unwrap(),
+        Outcome::Ordinary
+    );
     bring(&machine, NEW, "mended initramfs");
     let adopted = adopt(&machine, made(NEW)).unwrap();
     assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
@@ -292,7 +305,10 @@ fn a_power_cut_while_a_kernel_becomes_the_slots_own_costs_neither_kernel() {
 fn an_initramfs_that_was_made_anew_is_tried_and_the_other_slots_is_not() {
     let (_dir, machine) = committed();
     bring(&machine, OLD, "made by the other slot, or here");
-    assert_eq!(adopt(&machine, Change::default()).unwrap(), Adopted::Nothing);
+    assert_eq!(
+        adopt(&machine, Change::default()).unwrap(),
+        Adopted::Nothing
+    );
     assert_eq!(adopt(&machine, made("5.10.0-1")).unwrap(), Adopted::Nothing);
     let adopted = adopt(&machine, made(OLD)).unwrap();
     assert_eq!(adopted, Adopted::OnTrial(OLD.into()));
@@ -348,7 +364,10 @@ fn modules_that_are_gone_are_told_and_mended_by_the_boot_service_and_by_apply() 
         // As a removed package of Debian's leaves it.
         fs::write(modules, "kernel/gone.ko:\n").unwrap();
         let told = shown(&machine)["kernel_drift"].to_string();
-        assert!(told.contains("whose modules its system no longer has"), "{told}");
+        assert!(
+            told.contains("whose modules its system no longer has"),
+            "{told}"
+        );
         (dir, machine)
     };
     let (_dir, machine) = gone();
@@ -374,7 +393,9 @@ fn a_trial_of_a_slot_goes_before_that_of_a_kernel() {
     // The upgrade fails, and what waited is given up.
     for copy in ["env1", "env2"] {
         let path = format!("/boot/va/{copy}");
-        let text = machine.read(&path).replace("va_trial=root\n", "va_trial=\n");
+        let text = machine
+            .read(&path)
+            .replace("va_trial=root\n", "va_trial=\n");
         let text = text.replace("va_failed=\n", "va_failed=root\n");
         machine.write(&path, &format!("{:#<1024}", &text[..text.len().min(1024)]));
     }
@@ -393,7 +414,11 @@ fn a_trial_of_a_slot_goes_before_that_of_a_kernel() {
 fn a_rollback_ends_the_trial_of_a_kernel() {
     let (_dir, machine) = on_trial();
     // What `check_root` looks at in the old system.
-    for path in ["/sbin/init", "/lib/modules/5.10.0-1/modules.dep", "/etc/fstab"] {
+    for path in [
+        "/sbin/init",
+        "/lib/modules/5.10.0-1/modules.dep",
+        "/etc/fstab",
+    ] {
         machine.write(&format!("/devices/VA-root{path}"), "");
     }
     machine.with_appliance(|appliance| {
@@ -404,6 +429,21 @@ fn a_rollback_ends_the_trial_of_a_kernel() {
     assert_eq!((back.next(), back.trial()), (Slot::Root, None));
     assert_eq!(back.kernel_trial(), None);
     assert_eq!(back.phase(Slot::Back), Phase::Good);
+}
+
+#[test]
+fn a_damaged_record_of_a_kernel_on_trial_ends_the_trial_and_the_next_one_goes_well() {
+    let (_dir, machine) = on_trial();
+    machine.write("/boot/va/back/next.yaml", "\0");
+    restart(&machine, "trial");
+    assert_eq!(
+        machine.with_appliance(after_boot).unwrap(),
+        Outcome::Ordinary
+    );
+    assert_eq!(state(&machine).unwrap().kernel_trial(), None);
+    assert_eq!(kernels(&machine), [OLD]);
+    let adopted = adopt(&machine, made(NEW)).unwrap();
+    assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
 }
 
 #[test]
@@ -444,8 +484,14 @@ fn the_hook_hands_over_what_each_caller_says_and_never_fails() {
         fs::write(&hook, &script).unwrap();
         let _ = fs::remove_file(&told);
         let output = Command::new("sh").arg(hook).args(args).output().unwrap();
-        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
-        fs::read_to_string(&told).unwrap_or_default().trim().to_owned()
+        assert!(
+            output.status.success() && output.stdout.is_empty(),
+            "{output:?}"
+        );
+        fs::read_to_string(&told)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
     assert_eq!(call("postinst.d", &["6.1"]), "", "no appliance");
     fs::create_dir(at("boot")).unwrap();

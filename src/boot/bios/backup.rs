@@ -82,7 +82,8 @@ impl Backup {
 
     /// Lists the files that were added by nobody else.
     fn added<'a>(&self, now: &'a BTreeMap<PathBuf, Sha>) -> Vec<&'a PathBuf> {
-        let is_new = |path: &&PathBuf| !self.content.contains_key(*path) && !self.is_of_others(path);
+        let is_new =
+            |path: &&PathBuf| !self.content.contains_key(*path) && !self.is_of_others(path);
         now.keys().filter(is_new).collect()
     }
 

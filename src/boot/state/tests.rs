@@ -248,7 +248,10 @@ fn a_kernel_on_trial_leaves_its_slot_committed_and_ends_with_its_time_there() {
         );
     }
     state.confirm().unwrap();
-    assert_eq!((state.committed(), state.kernel_trial()), (Slot::Back, None));
+    assert_eq!(
+        (state.committed(), state.kernel_trial()),
+        (Slot::Back, None)
+    );
     assert_eq!(state.phase(Slot::Root), Phase::Good);
 }
 
