@@ -324,6 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn what_an_entry_sources_starts_the_other_kernel_and_says_which() {
+        let args = ["root=x".to_owned(), kernel_word("abc")];
+        let names = ["k-abc/vmlinuz-6.2", "k-abc/initrd"];
+        let next = render_next(Slot::Back, "acme 9.4", names, &args).unwrap();
+        assert!(!next.contains('@') && !next.contains("source"), "{next}");
+        let line = "if linux /va/back/k-abc/vmlinuz-6.2 root=x va.kernel=abc va.slot=back \
+                    va.why=$va_why va.left=$va_left $va_trial_args; then\n";
+        assert!(next.contains(line), "{next}");
+        assert!(next.contains("initrd /va/back/k-abc/initrd; then set va_ready=1"));
+        let booted = booted_by("root=x va.kernel=abc va.slot=back va.why=trial");
+        assert_eq!(booted.kernel.as_deref(), Some("abc"));
+    }
+
+    #[test]
     fn the_last_word_on_the_command_line_counts() {
         let line = "root=x va.slot=root va.why=commit va.slot=back va.why=trial va.left=2";
         assert_eq!(

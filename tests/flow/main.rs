@@ -11,6 +11,7 @@ mod boots;
 mod deadline;
 mod grubs;
 mod kernel;
+mod kernel_hook;
 mod machine;
 mod programs;
 mod release;
