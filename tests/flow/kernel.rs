@@ -15,7 +15,7 @@ use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
 use crate::apply::{run, state};
 use crate::boots;
-use crate::machine::{Fault, Machine, scratch};
+use crate::machine::{Fault, Machine};
 use crate::release::make_bundle;
 use crate::trial::{degrade, exhaust, shown, trial_running};
 
