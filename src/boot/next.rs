@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::entry;
 use super::files::{self as boot_files, BootSet, ENTRY, INITRAMFS, kernel_name};
 use super::record::{SlotRecord, Source};
 use super::state::Reason;
+use super::{entry, journal};
+use crate::paths::BOOT;
 use crate::slot::Slot;
 use crate::system::files::{self, read_yaml};
 use crate::system::{Lock, System};
@@ -81,7 +82,7 @@ pub fn is_possible(sys: &dyn System, slot: Slot) -> bool {
 /// # Errors
 /// When a file cannot be written or does not read back.
 pub fn write(sys: &dyn System, slot: Slot, set: &BootSet, lock: &Lock) -> Result<SlotRecord> {
-    tidy(sys, slot, lock)?;
+    withdraw(sys, slot, lock)?;
     let written = write_files(sys, slot, set);
     if written.is_err() {
         // What is half there takes room that others need.
@@ -131,23 +132,34 @@ pub fn promote(sys: &dyn System, slot: Slot, _lock: &Lock) -> Result<()> {
 /// When a file cannot be written or removed.
 pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Result<Refused> {
     let next = load(sys, slot)?.context("no other kernel is there")?;
-    let dir = boot_files::dir(sys, slot);
-    let own = SlotRecord::load(&dir)?.context("the slot has no record")?;
-    let place = place_of(&self::dir(sys, slot, &next)?);
-    let is_own = own.files.iter().any(|file| file.name.starts_with(&place));
-    // It was about to become the slot's own when the machine stopped.
-    if !is_own && mentions(&entry_text(sys, slot), slot, &place) {
-        write_entry(&dir, slot, &own)?;
-    }
     let refused = Refused {
         kernel: next.kernel.clone(),
         source: next.source.context("its record has no source")?,
         reason: reason.to_string(),
     };
     let yaml = serde_yaml::to_string(&refused).context("rendering what is known of a kernel")?;
-    files::write_atomic(&dir.join(REFUSED), yaml.as_bytes(), 0o644)?;
-    tidy(sys, slot, lock)?;
+    let path = boot_files::dir(sys, slot).join(REFUSED);
+    files::write_atomic(&path, yaml.as_bytes(), 0o644)?;
+    withdraw(sys, slot, lock)?;
     Ok(refused)
+}
+
+/// Removes the kernel beside the one that `slot` starts, if there is one.
+///
+/// # Errors
+/// When a file cannot be written or removed.
+pub fn withdraw(sys: &dyn System, slot: Slot, lock: &Lock) -> Result<()> {
+    let slot_dir = boot_files::dir(sys, slot);
+    if let (Some(next), Some(own)) = (load(sys, slot)?, SlotRecord::load(&slot_dir)?) {
+        let place = place_of(&dir(sys, slot, &next)?);
+        let is_own = own.files.iter().any(|file| file.name.starts_with(&place));
+        // It was about to become the slot's own when the machine stopped.
+        if !is_own && mentions(&entry_text(sys, slot), slot, &place) {
+            write_entry(&slot_dir, slot, &own)?;
+            journal::flush(sys, &sys.at(BOOT))?;
+        }
+    }
+    tidy(sys, slot, lock)
 }
 
 /// Removes the kernels of `slot` that neither its record nor its entry names.

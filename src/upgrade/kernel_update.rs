@@ -109,7 +109,7 @@ pub fn adopt(
     let written = write(appliance, slot, &own, &found, lock);
     let armed = written.and_then(|()| start(appliance, &mut state, slot, is_gone, lock));
     if let Err(error) = armed {
-        next::tidy(appliance.sys, slot, lock)?;
+        next::withdraw(appliance.sys, slot, lock)?;
         return Err(error);
     }
     let (adopted, outcome) = match is_gone {
@@ -169,7 +169,7 @@ fn withdraw(appliance: &Appliance, state: &mut State, slot: Slot, lock: &Lock) -
         state.end_kernel_trial();
         appliance.save(state, lock)?;
     }
-    next::tidy(appliance.sys, slot, lock)
+    next::withdraw(appliance.sys, slot, lock)
 }
 
 fn require_room(appliance: &Appliance, found: &KernelFiles) -> Result<()> {
@@ -327,7 +327,7 @@ pub fn settle(
     }
     // An upgrade has taken its place meanwhile, or the machine stopped half-way.
     if waiting.is_some() && refused.is_none() && state.kernel_trial().is_none() {
-        next::tidy(appliance.sys, slot, lock)?;
+        next::withdraw(appliance.sys, slot, lock)?;
     }
     Ok(refused)
 }

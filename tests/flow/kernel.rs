@@ -296,6 +296,19 @@ fn a_power_cut_while_a_kernel_becomes_the_slots_own_costs_neither_kernel() {
         assert_eq!(boots::fault(&machine), None);
         let kept = if with_record { NEW } else { OLD };
         assert_eq!(kernels(&machine), [kept]);
+        machine.be_watched();
+
+        // Or its trial is ended by a person.
+        let (_dir, machine) = on_trial();
+        cut(&machine, with_record);
+        let mut ended = state(&machine).unwrap();
+        ended.end_kernel_trial();
+        let saved = ended.save(&machine.at("/boot/va"), &lock(&machine));
+        saved.unwrap().rest.unwrap();
+        restart(&machine, "commit");
+        machine.with_appliance(after_boot).unwrap();
+        assert_eq!(boots::fault(&machine), None);
+        assert_eq!(kernels(&machine), [kept]);
     }
 }
 
