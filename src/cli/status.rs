@@ -282,6 +282,7 @@ fn failure(failed: &Failed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upgrade::status::KernelTrial;
 
     fn slot(name: Slot, state: Phase, version: &str) -> SlotStatus {
         SlotStatus {
@@ -331,6 +332,24 @@ slot  state      version  kernel  bootable
 root  committed  7.9      7.9-1   yes       runs, boots next
 back  empty      -        -       no
 "
+        );
+    }
+
+    #[test]
+    fn a_kernel_on_trial_is_told_beside_what_runs() {
+        let mut status = appliance(Phase::Committed, Phase::Good);
+        status.kernel_trial = Some(KernelTrial {
+            kernel: Some("7.9-2".into()),
+            tries_left: 3,
+        });
+        let text = text(&status);
+        assert!(text.starts_with("Running version 7.9 from slot root, which is committed"));
+        assert!(
+            text.ends_with(
+                "note: kernel 7.9-2 is on trial in slot root, with 3 starts left; the kernel \
+                 before it starts again if it does not come up\n"
+            ),
+            "{text}"
         );
     }
 
