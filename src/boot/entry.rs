@@ -10,6 +10,14 @@ use crate::slot::Slot;
 
 const TEMPLATE: &str = include_str!("../../grub/entry.cfg");
 
+const NEXT_TEMPLATE: &str = include_str!("../../grub/next.cfg");
+
+/// What an entry sources where another kernel of its slot is on trial, beside it.
+pub const NEXT: &str = "next.cfg";
+
+/// The word that tells which of a slot's kernels was started.
+const KERNEL_WORD: &str = "va.kernel=";
+
 /// Words of a command line that a boot loader writes.
 const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
 
@@ -18,7 +26,25 @@ const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
 ///
 /// # Errors
 /// When a name or an argument would be read as GRUB script.
-pub fn render(
+pub fn render(slot: Slot, title: &str, names: [&str; 2], args: &[String]) -> Result<String> {
+    fill(TEMPLATE, slot, title, names, args)
+}
+
+/// Renders what starts another kernel of `slot` on trial, in the same way.
+///
+/// # Errors
+/// Like [`render`].
+pub fn render_next(slot: Slot, title: &str, names: [&str; 2], args: &[String]) -> Result<String> {
+    fill(NEXT_TEMPLATE, slot, title, names, args)
+}
+
+/// Returns the argument that names the kernel `id`.
+pub fn kernel_word(id: &str) -> String {
+    format!("{KERNEL_WORD}{id}")
+}
+
+fn fill(
+    template: &str,
     slot: Slot,
     title: &str,
     [kernel, initramfs]: [&str; 2],
@@ -27,8 +53,9 @@ pub fn render(
     let title: String = title.chars().filter(|c| !c.is_control()).collect();
     let quoted: Result<Vec<String>> = args.iter().map(|arg| quote(arg)).collect();
     let path = |name: &str| quote(&format!("{DIR}/{}/{name}", slot.name()));
-    Ok(TEMPLATE
+    Ok(template
         .replace("@SLOT@", slot.name())
+        .replace("@NEXT@", &path(NEXT)?)
         .replace("@TITLE@", &title)
         .replace("@KERNEL@", &path(kernel)?)
         .replace("@INITRD@", &path(initramfs)?)
@@ -143,6 +170,8 @@ pub struct BootedBy {
     pub slot: Option<Slot>,
     /// Why the menu chose it: `commit`, `trial`, `exhausted`, `nowrite`, `noenv` or `other`.
     pub why: String,
+    /// Which kernel the entry was for, where the slot has had several.
+    pub kernel: Option<String>,
 }
 
 /// Reads our words out of `/proc/cmdline`.
@@ -158,6 +187,7 @@ pub fn booted_by(cmdline: &str) -> BootedBy {
     BootedBy {
         slot: word("va.slot=").parse().ok(),
         why: word("va.why="),
+        kernel: Some(word(KERNEL_WORD)).filter(|id| !id.is_empty()),
     }
 }
 
@@ -278,7 +308,11 @@ mod tests {
             "# Boot entry of slot back: acme 9.41\n\
              # Both files are looked for first: GRUB loads no second kernel after a first.\n\
              set va_loaded=\n\
-             if [ -f /va/back/vmlinuz-6.1 -a -f /va/back/initrd ]; then\n  \
+             if [ \"$va_why\" = \"trial\" -a \"$va_commit\" = \"back\" -a \
+             -f /va/back/next.cfg ]; then\n  \
+             # Of the committed slot, it is another kernel that is on trial.\n  \
+             source /va/back/next.cfg\n\
+             elif [ -f /va/back/vmlinuz-6.1 -a -f /va/back/initrd ]; then\n  \
              if linux /va/back/vmlinuz-6.1 root=/dev/mapper/VA-back 'a=b c' va.slot=back \
              va.why=$va_why va.left=$va_left $va_trial_args; then\n    \
              set va_loaded=1\n    \
@@ -290,13 +324,28 @@ mod tests {
     }
 
     #[test]
+    fn what_an_entry_sources_starts_the_other_kernel_and_says_which() {
+        let args = ["root=x".to_owned(), kernel_word("abc")];
+        let names = ["k-abc/vmlinuz-6.2", "k-abc/initrd"];
+        let next = render_next(Slot::Back, "acme 9.4", names, &args).unwrap();
+        assert!(!next.contains('@') && !next.contains("source"), "{next}");
+        let line = "if linux /va/back/k-abc/vmlinuz-6.2 root=x va.kernel=abc va.slot=back \
+                    va.why=$va_why va.left=$va_left $va_trial_args; then\n";
+        assert!(next.contains(line), "{next}");
+        assert!(next.contains("initrd /va/back/k-abc/initrd; then set va_ready=1"));
+        let booted = booted_by("root=x va.kernel=abc va.slot=back va.why=trial");
+        assert_eq!(booted.kernel.as_deref(), Some("abc"));
+    }
+
+    #[test]
     fn the_last_word_on_the_command_line_counts() {
         let line = "root=x va.slot=root va.why=commit va.slot=back va.why=trial va.left=2";
         assert_eq!(
             booted_by(line),
             BootedBy {
                 slot: Some(Slot::Back),
-                why: "trial".into()
+                why: "trial".into(),
+                kernel: None,
             }
         );
         assert_eq!(booted_by("root=x"), BootedBy::default());

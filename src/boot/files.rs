@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use super::record::{BootFile, SlotRecord};
+use super::record::{BootFile, SlotRecord, Source};
 use super::{appended, configured, deadline, entry};
 use crate::linux::initramfs;
 use crate::paths::{BOOT, BOOT_DIR};
@@ -17,8 +17,8 @@ use crate::sha::Sha;
 use crate::slot::Slot;
 use crate::system::{Lock, System, files};
 
-const INITRAMFS: &str = "initrd";
-const ENTRY: &str = "entry.cfg";
+pub(super) const INITRAMFS: &str = "initrd";
+pub(super) const ENTRY: &str = "entry.cfg";
 
 /// What a slot boots.
 pub struct BootSet<'a> {
@@ -49,30 +49,52 @@ pub fn dir(sys: &dyn System, slot: Slot) -> PathBuf {
 /// When a file cannot be written or does not read back.
 pub fn write(sys: &dyn System, slot: Slot, set: &BootSet, _lock: &Lock) -> Result<()> {
     let dir = dir(sys, slot);
-    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let kernel = format!("vmlinuz-{}", set.kernel_release);
+    let kernel = kernel_name(set);
     let text = entry::render(slot, set.version, [&kernel, INITRAMFS], set.args)?;
-    let mut names = vec![kernel.clone(), INITRAMFS.to_owned(), ENTRY.to_owned()];
-    copy(set.kernel, &dir.join(&kernel), &[])?;
+    let mut names = copy_pair(&dir, slot, "", set)?;
+    files::write_atomic(&dir.join(ENTRY), text.as_bytes(), 0o644)?;
+    names.push(ENTRY.to_owned());
+    record_of(&dir, &names, set)?.save(&dir)?;
+    names.push(SlotRecord::FILE.to_owned());
+    remove_others(&dir, &names)
+}
+
+/// Returns what a kernel's file is called beside its initramfs.
+pub(super) fn kernel_name(set: &BootSet) -> String {
+    format!("vmlinuz-{}", set.kernel_release)
+}
+
+/// Copies kernel and initramfs to `place`, empty or a directory's name and a
+/// slash, in the directory `dir` of `slot`; returns the names of both there, and
+/// of what else the kernel needs beside it.
+pub(super) fn copy_pair(dir: &Path, slot: Slot, place: &str, set: &BootSet) -> Result<Vec<String>> {
+    let to = dir.join(place);
+    fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+    let kernel = kernel_name(set);
+    let mut names = vec![format!("{place}{kernel}"), format!("{place}{INITRAMFS}")];
+    copy(set.kernel, &to.join(&kernel), &[])?;
     if let Some(sum) = kernel_sum(set.kernel)? {
-        let name = format!(".{kernel}.hmac");
-        let line = format!("{sum}  {BOOT_DIR}/{}/{kernel}\n", slot.name());
+        let name = format!("{place}.{kernel}.hmac");
+        let line = format!("{sum}  {BOOT_DIR}/{}/{place}{kernel}\n", slot.name());
         files::write_atomic(&dir.join(&name), line.as_bytes(), 0o644)?;
         names.push(name);
     }
     let addition = set.deadline_seconds.map(deadline::archive);
     let addition = addition.unwrap_or_default();
-    copy(set.initramfs, &dir.join(INITRAMFS), &addition)?;
-    files::write_atomic(&dir.join(ENTRY), text.as_bytes(), 0o644)?;
-    let described: Result<Vec<BootFile>> = names.iter().map(|name| describe(&dir, name)).collect();
-    SlotRecord {
+    copy(set.initramfs, &to.join(INITRAMFS), &addition)?;
+    Ok(names)
+}
+
+/// Describes the files `names` of `dir`, which are those of `set`.
+pub(super) fn record_of(dir: &Path, names: &[String], set: &BootSet) -> Result<SlotRecord> {
+    let described: Result<Vec<BootFile>> = names.iter().map(|name| describe(dir, name)).collect();
+    Ok(SlotRecord {
         version: set.version.to_owned(),
         kernel: set.kernel_release.to_owned(),
         files: described?,
-    }
-    .save(&dir)?;
-    names.push(SlotRecord::FILE.to_owned());
-    remove_others(&dir, &names)
+        args: set.args.to_vec(),
+        source: Some(Source::of(set.kernel, set.initramfs)?),
+    })
 }
 
 /// Removes what another kernel left in a slot's directory.
@@ -220,7 +242,7 @@ pub fn running_kernel(sys: &dyn System) -> Result<RunningKernel> {
     }
 }
 
-fn describe(dir: &Path, name: &str) -> Result<BootFile> {
+pub(super) fn describe(dir: &Path, name: &str) -> Result<BootFile> {
     let path = dir.join(name);
     let size = path
         .metadata()

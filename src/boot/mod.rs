@@ -16,6 +16,7 @@ pub mod image_arguments;
 pub mod journal;
 pub mod menu;
 pub mod newc;
+pub mod next;
 pub mod once;
 pub mod record;
 pub mod state;

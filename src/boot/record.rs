@@ -15,8 +15,42 @@ pub struct SlotRecord {
     pub version: String,
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
-    /// The boot files with their digests.
+    /// The boot files with their digests, the kernel and the initramfs first.
     pub files: Vec<BootFile>,
+    /// The kernel's arguments; none in the record of an older program.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// What kernel and initramfs were copied from; unknown in such a record.
+    #[serde(default)]
+    pub source: Option<Source>,
+}
+
+/// A kernel and its initramfs as the system's packages made them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The SHA-256 of the kernel.
+    pub kernel: Sha,
+    /// The SHA-256 of the initramfs.
+    pub initramfs: Sha,
+}
+
+impl Source {
+    /// Digests the two files.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn of(kernel: &Path, initramfs: &Path) -> Result<Source> {
+        Ok(Source {
+            kernel: Sha::of_file(kernel)?,
+            initramfs: Sha::of_file(initramfs)?,
+        })
+    }
+
+    /// Returns a short word that no other pair has.
+    pub fn id(&self) -> String {
+        let of_both = Sha::of(format!("{}{}", self.kernel, self.initramfs).as_bytes());
+        of_both.to_string()[..12].to_owned()
+    }
 }
 
 /// A file in a slot's directory on `/boot`.
@@ -101,6 +135,8 @@ mod tests {
             version: "1".into(),
             kernel: "6".into(),
             files: vec![file],
+            args: Vec::new(),
+            source: None,
         };
         record.save(dir.path()).unwrap();
         assert_eq!(SlotRecord::load(dir.path()).unwrap(), Some(record.clone()));

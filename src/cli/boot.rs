@@ -4,9 +4,11 @@ use anyhow::Result;
 
 use super::Session;
 use super::output::print;
+use crate::appliance::machine::Machine;
 use crate::progress::Progress;
 use crate::upgrade::deadline;
-use crate::upgrade::trial::{self, Outcome};
+use crate::upgrade::kernel_update::{self, Adopted, Change};
+use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -14,6 +16,14 @@ pub struct Args {
     /// Only wait for the deadline of a trial, and restart if nothing ended it
     #[arg(long)]
     pub deadline: bool,
+    /// Only have the newest installed kernel tried with the next restart; RELEASE is the one whose
+    /// kernel or initramfs a package has just made
+    #[arg(long, value_name = "RELEASE", num_args = 0..=1, require_equals = true,
+          conflicts_with = "deadline")]
+    pub adopt_kernel: Option<Option<String>>,
+    /// RELEASE is being removed
+    #[arg(long, requires = "adopt_kernel")]
+    pub removed: bool,
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -21,6 +31,13 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.require_root("boot")?;
     if args.deadline {
         return deadline::watch(&session.appliance());
+    }
+    if let Some(release) = &args.adopt_kernel {
+        let change = Change {
+            release: release.as_deref(),
+            is_removal: args.removed,
+        };
+        return adopt_kernel(session, change);
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),
@@ -30,7 +47,33 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             format!("slot {slot} runs, which is not the committed one; see `va-upgrade status`")
         }
         Outcome::TrialFailed(slot, why) => format!("the trial of slot {slot} failed: {why}"),
+        Outcome::KernelKept(slot, release) => {
+            format!("kernel {release} is the one that slot {slot} starts now")
+        }
+        Outcome::KernelFailed(slot, release) => {
+            format!("kernel {release} did not come up; slot {slot} starts the one before it")
+        }
     };
     session.ui.finish();
     print(&format!("{text}\n"))
+}
+
+/// Has an installed kernel tried, beside the one that the running slot starts.
+fn adopt_kernel(session: &Session, change: Change) -> Result<()> {
+    let appliance = session.appliance();
+    let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
+    let machine = Machine::look(&appliance)?;
+    let adopted = kernel_update::adopt(&appliance, &machine, change, &lock)?;
+    session.ui.finish();
+    match adopted {
+        Adopted::Nothing => Ok(()),
+        Adopted::OnTrial(release) => print(&format!(
+            "kernel {release} is tried with the next restart; the one before it starts again if \
+             it does not come up\n"
+        )),
+        Adopted::AtOnce(release) => print(&format!(
+            "kernel {release} is the one that slot {} starts now\n",
+            machine.booted
+        )),
+    }
 }

@@ -149,6 +149,7 @@ fn notes(status: &Status) -> Vec<Note> {
         about_trial(status),
         status.boot_sector.and_then(about_boot_sector),
         about_kernel(status),
+        about_kernel_trial(status),
         about_unread_state(status),
         about_other_slot(status),
         about_next_boot(status),
@@ -181,6 +182,18 @@ fn about_boot_sector(owner: Owner) -> Option<Note> {
 fn about_kernel(status: &Status) -> Option<Note> {
     let drift = status.kernel_drift.as_ref()?;
     Some(Note::new(Tone::Warn, "warning", drift.clone()))
+}
+
+fn about_kernel_trial(status: &Status) -> Option<Note> {
+    let trial = status.kernel_trial.as_ref()?;
+    let text = format!(
+        "kernel {} is on trial in slot {}, with {} starts left; the kernel before it starts \
+         again if it does not come up",
+        trial.kernel.as_deref().unwrap_or("?"),
+        status.committed,
+        trial.tries_left
+    );
+    Some(Note::new(Tone::Strong, "note", text))
 }
 
 /// Tells why a slot runs that nothing in the boot state asks for.
@@ -269,6 +282,7 @@ fn failure(failed: &Failed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upgrade::status::KernelTrial;
 
     fn slot(name: Slot, state: Phase, version: &str) -> SlotStatus {
         SlotStatus {
@@ -292,6 +306,7 @@ mod tests {
             failed: None,
             state_unread: false,
             kernel_drift: None,
+            kernel_trial: None,
             boot_sector: Some(Owner::Ours),
             slots: vec![slot(Slot::Root, root, "7.9"), slot(Slot::Back, back, "9.4")],
         }
@@ -317,6 +332,24 @@ slot  state      version  kernel  bootable
 root  committed  7.9      7.9-1   yes       runs, boots next
 back  empty      -        -       no
 "
+        );
+    }
+
+    #[test]
+    fn a_kernel_on_trial_is_told_beside_what_runs() {
+        let mut status = appliance(Phase::Committed, Phase::Good);
+        status.kernel_trial = Some(KernelTrial {
+            kernel: Some("7.9-2".into()),
+            tries_left: 3,
+        });
+        let text = text(&status);
+        assert!(text.starts_with("Running version 7.9 from slot root, which is committed"));
+        assert!(
+            text.ends_with(
+                "note: kernel 7.9-2 is on trial in slot root, with 3 starts left; the kernel \
+                 before it starts again if it does not come up\n"
+            ),
+            "{text}"
         );
     }
 

@@ -55,7 +55,14 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
         deadline_seconds: Some(config.deadline_seconds),
     };
     boot_files::write(appliance.sys, plan.slot, &set, lock)?;
-    let dir = boot_files::dir(appliance.sys, plan.slot);
+    write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
+}
+
+/// Writes into `dir` what the health of the next start is compared with.
+///
+/// # Errors
+/// When the machine cannot be looked at or a file not be written.
+pub fn write_baseline(appliance: &Appliance, dir: &Path) -> Result<()> {
     let failed_units = services::failed(appliance)?;
     for (name, text) in [
         (

@@ -5,8 +5,8 @@
 //!
 //! 1. [`fill`]: format it, unpack into it, read it back
 //! 2. [`fit`]: does it start on this machine?
-//! 3. [`settle`]: [`fstab`], settings, release record, program and units, and
-//!    [`debconf`]'s disks for GRUB; then [`label`]
+//! 3. [`settle`]: [`kernel_args`], [`fstab`], settings, release record, program and
+//!    units, and [`debconf`]'s disks for GRUB; then [`label`]
 //! 4. [`boot_files`]: what GRUB loads for it
 
 pub mod boot_files;
@@ -15,6 +15,7 @@ pub mod destination;
 pub mod fill;
 pub mod fit;
 pub mod fstab;
+pub mod kernel_args;
 pub mod label;
 pub mod program;
 pub mod settle;

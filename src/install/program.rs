@@ -1,4 +1,4 @@
-//! Our program and its units inside a system.
+//! Our program, its units and its hook for kernels inside a system.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,8 +26,22 @@ const UNITS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Puts our program and its units where the tree at `root` has no program or
-/// an older one. A newer one keeps its own units.
+/// Tells our program of kernels that packages bring or take.
+const HOOK: &str = include_str!("../../packaging/kernel-hook");
+
+/// Where programs look for such a script: kernel-install(8), behind the making of
+/// the initramfs; Debian's packages of kernels, and RHEL 7's new-kernel-pkg(8);
+/// update-initramfs(8).
+const HOOK_PLACES: [&str; 5] = [
+    "/usr/lib/kernel/install.d/95-va-upgrade.install",
+    "/etc/kernel/postinst.d/zz-va-upgrade",
+    "/etc/kernel/prerm.d/zz-va-upgrade",
+    "/etc/kernel/postrm.d/zz-va-upgrade",
+    "/etc/initramfs/post-update.d/va-upgrade",
+];
+
+/// Puts our program, its units and its hook where the tree at `root` has no
+/// program or an older one. A newer one keeps its own.
 ///
 /// # Errors
 /// When something cannot be written.
@@ -40,7 +54,10 @@ pub fn install(appliance: &Appliance, root: &Path) -> Result<()> {
         return Ok(());
     }
     for (name, _, content) in UNITS {
-        write_unit(&resolve::place(root, &unit_path(name))?, content)?;
+        write(&resolve::place(root, &unit_path(name))?, content, 0o644)?;
+    }
+    for path in HOOK_PLACES {
+        write(&resolve::place(root, Path::new(path))?, HOOK, 0o755)?;
     }
     let own = appliance.at("/proc/self/exe");
     let program = fs::read(&own).with_context(|| format!("reading {}", own.display()))?;
@@ -68,8 +85,8 @@ fn parse_version(text: &str) -> Option<String> {
     is_version.then(|| word.replacen('-', "~", 1))
 }
 
-/// Puts our units into the tree at `root` where they are missing, and enables
-/// them.
+/// Puts our units and our hook into the tree at `root` where they are missing, and
+/// enables the units.
 ///
 /// # Errors
 /// When one cannot be written.
@@ -77,13 +94,19 @@ pub fn install_units(root: &Path) -> Result<()> {
     for (name, wanted_by, content) in UNITS {
         let file = resolve::place(root, &unit_path(name))?;
         if !file.exists() {
-            write_unit(&file, content)?;
+            write(&file, content, 0o644)?;
         }
         let wants = resolve::place(root, &Path::new("/etc/systemd/system").join(wanted_by))?;
         fs::create_dir_all(&wants).with_context(|| format!("making {}", wants.display()))?;
         let link = wants.join(name);
         if !link.is_symlink() {
             symlink(unit_path(name), &link).with_context(|| format!("enabling {name}"))?;
+        }
+    }
+    for path in HOOK_PLACES {
+        let file = resolve::place(root, Path::new(path))?;
+        if !file.exists() {
+            write(&file, HOOK, 0o755)?;
         }
     }
     Ok(())
@@ -93,11 +116,11 @@ fn unit_path(name: &str) -> PathBuf {
     Path::new("/usr/lib/systemd/system").join(name)
 }
 
-fn write_unit(file: &Path, content: &str) -> Result<()> {
+fn write(file: &Path, content: &str, mode: u32) -> Result<()> {
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
-    files::write_atomic(file, content.as_bytes(), 0o644)
+    files::write_atomic(file, content.as_bytes(), mode)
 }
 
 #[cfg(test)]

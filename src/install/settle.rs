@@ -1,6 +1,7 @@
 //! What makes an unpacked tree the system of one slot of this appliance.
 //!
-//! A bundle never names a slot. Its fstab is rewritten for the slot, our
+//! A bundle never names a slot. Its fstab is rewritten for the slot, and so are the
+//! words for the root in its boot configuration; our
 //! settings come over from the old system, our program and units are put in
 //! where they are missing or older, and its package of GRUB is kept from the
 //! boot sector.
@@ -11,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::fstab::MountPoint;
+use super::kernel_args::{self, Root};
 use super::{debconf, fstab, program};
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, devices};
@@ -39,6 +41,7 @@ pub struct Identity<'a> {
 /// # Errors
 /// When a file cannot be read or written.
 pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
+    settle_kernel_args(appliance, root, identity)?;
     write_fstab(appliance, from, root, identity)?;
     carry_settings(appliance.sys, from, root)?;
     let release =
@@ -48,6 +51,19 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     program::install(appliance, root)?;
     program::install_units(root)?;
     debconf::name_no_disk(root)
+}
+
+/// Has the image's boot configuration name the slot; reads the image's fstab.
+fn settle_kernel_args(appliance: &Appliance, root: &Path, identity: &Identity) -> Result<()> {
+    let config = appliance.config;
+    let path = resolve::place(root, Path::new("/etc/fstab"))?;
+    let of_image = fs::read_to_string(&path).unwrap_or_default();
+    let device = Root {
+        group: &config.vg,
+        volume: config.volume(identity.slot),
+        slots: Slot::ALL.map(|slot| config.volume(slot)),
+    };
+    kernel_args::settle(root, &device, &of_image).context("settling the kernel arguments")
 }
 
 fn write_fstab(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {

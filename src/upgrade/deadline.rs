@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::trial::{self, give_up, is_marked_over, restart};
+use super::trial::{self, give_up, restart};
+use super::trial_over::is_marked_over;
 use crate::appliance::Appliance;
 use crate::boot::entry::booted_by;
 use crate::boot::state::Reason;

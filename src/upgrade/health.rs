@@ -13,10 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::appliance::Appliance;
-use crate::appliance::machine::Machine;
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
-use crate::boot::files as boot_files;
 use crate::paths::CHECKS_DIR;
 use crate::signals;
 use crate::system::Cmd;
@@ -31,15 +29,16 @@ const NETWORK_SECONDS: u32 = 60;
 /// How often in all the service manager may leave the question unanswered.
 const MAX_SILENT: u32 = 10;
 
-/// Checks the running system; returns when it is healthy.
+/// Checks the running system against what was written down in `before`, its
+/// directory on `/boot`; returns when it is healthy.
 ///
 /// Waiting for the system to start has no end of its own: the deadline is one.
 ///
 /// # Errors
 /// What is unhealthy.
-pub fn check(appliance: &Appliance, machine: &Machine) -> Result<()> {
-    wait_until_started(appliance, machine)?;
-    check_network(appliance, machine)?;
+pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
+    wait_until_started(appliance, before)?;
+    check_network(appliance, before)?;
     for path in product_checks(&appliance.at(CHECKS_DIR))? {
         signals::check()?;
         let limit = Duration::from_secs(appliance.config.health_seconds);
@@ -58,7 +57,7 @@ pub fn check(appliance: &Appliance, machine: &Machine) -> Result<()> {
 
 /// Waits for the end of the start, and refuses a system that is more degraded than
 /// the one before.
-fn wait_until_started(appliance: &Appliance, machine: &Machine) -> Result<()> {
+fn wait_until_started(appliance: &Appliance, before: &Path) -> Result<()> {
     let mut silent = 0;
     loop {
         // The exit status says less than the word, so the shell swallows it.
@@ -67,7 +66,7 @@ fn wait_until_started(appliance: &Appliance, machine: &Machine) -> Result<()> {
             "running" => return Ok(()),
             // Somebody restarts the machine: that is no verdict.
             "initializing" | "starting" | "stopping" => appliance.sys.wait(PAUSE),
-            "degraded" => return check_failed_units(appliance, machine),
+            "degraded" => return check_failed_units(appliance, before),
             // The service manager does not answer while it starts itself anew.
             "" | "unknown" | "offline" if silent < MAX_SILENT => {
                 silent += 1;
@@ -81,8 +80,8 @@ fn wait_until_started(appliance: &Appliance, machine: &Machine) -> Result<()> {
 
 /// Refuses a system in which units have failed that had not before, and not
 /// because another machine does not answer.
-fn check_failed_units(appliance: &Appliance, machine: &Machine) -> Result<()> {
-    let path = boot_files::dir(appliance.sys, machine.booted).join(services::FILE);
+fn check_failed_units(appliance: &Appliance, before: &Path) -> Result<()> {
+    let path = before.join(services::FILE);
     let before: Vec<String> = match path.exists() {
         true => read_yaml(&path)?,
         false => Vec::new(),
@@ -106,8 +105,8 @@ fn check_failed_units(appliance: &Appliance, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn check_network(appliance: &Appliance, machine: &Machine) -> Result<()> {
-    let path = boot_files::dir(appliance.sys, machine.booted).join(network::FILE);
+fn check_network(appliance: &Appliance, before: &Path) -> Result<()> {
+    let path = before.join(network::FILE);
     if !path.exists() {
         return Ok(());
     }

@@ -1,15 +1,19 @@
 //! Whether the running slot starts a kernel that its system still has.
 //!
 //! A slot starts the kernel in its directory on `/boot`, whatever a package
-//! installs or removes in its system meanwhile.
+//! installs or removes in its system meanwhile, until it is
+//! [adopted](super::kernel_update).
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::fs;
 
+use super::kernel_update;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
+use crate::boot::next::{self, Refused};
+use crate::boot::{bootable, state::State};
 use crate::slot::Slot;
 use crate::version;
 
@@ -35,6 +39,13 @@ pub enum Drift {
         /// The release of the newer one.
         installed: String,
     },
+    /// The newer kernel that is installed did not come up.
+    Refused {
+        /// The slot.
+        slot: Slot,
+        /// That kernel.
+        kernel: Refused,
+    },
 }
 
 impl fmt::Display for Drift {
@@ -52,9 +63,11 @@ impl fmt::Display for Drift {
                 installed,
             } => write!(
                 f,
-                "kernel {installed} is installed, but slot {slot} goes on starting {started}: a \
-                 kernel comes with an upgrade, not with a package; keep the package of {started}"
+                "kernel {installed} is installed, but slot {slot} goes on starting {started}; \
+                 `va-upgrade boot --adopt-kernel` has it tried with the next restart; keep the \
+                 package of {started} until it has come up"
             ),
+            Drift::Refused { slot, kernel } => f.write_str(&kernel_update::refusal(kernel, *slot)),
         }
     }
 }
@@ -68,30 +81,40 @@ pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
     if running.trim() != started {
         return None;
     }
-    let installed = installed(appliance);
-    if !installed.contains(&started) {
+    let root = appliance.at("/");
+    if !bootable::has_modules(&root, &started).ok()? {
         return Some(Drift::Gone { slot, started });
     }
-    let newest = installed
+    let newest = installed(appliance)
         .into_iter()
+        .filter(|release| bootable::has_modules(&root, release).unwrap_or(false))
         .max_by(|a, b| version::compare(a, b))
         .filter(|newest| version::compare(newest, &started) == Ordering::Greater)?;
-    Some(Drift::Newer {
-        slot,
-        started,
-        installed: newest,
-    })
+    if machine
+        .state
+        .as_ref()
+        .and_then(State::kernel_trial)
+        .is_some()
+    {
+        return None;
+    }
+    match next::refused(appliance.sys, slot).ok().flatten() {
+        Some(kernel) if kernel.kernel == newest => Some(Drift::Refused { slot, kernel }),
+        _ => Some(Drift::Newer {
+            slot,
+            started,
+            installed: newest,
+        }),
+    }
 }
 
-/// Lists the kernels whose modules are whole enough to be loaded.
+/// Lists the kernels that have a directory for their modules.
 fn installed(appliance: &Appliance) -> Vec<String> {
     let entries = fs::read_dir(appliance.at(MODULES_DIR))
         .into_iter()
         .flatten();
-    let has_modules = entries
+    entries
         .flatten()
-        .filter(|entry| entry.path().join("modules.dep").exists());
-    has_modules
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
 }

@@ -4,8 +4,10 @@
 //! - [`apply`]: writes the inactive slot and arms a trial
 //! - [`trial`]: what the boot service does in a started system, with [`health`] and,
 //!   once it is confirmed, [`settings`]
+//! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`kernel_drift`]: whether the slot starts a kernel that its system has
+//! - [`kernel_update`]: has a kernel that a package brought tried, beside the old one
 //! - [`rollback`]: makes the other slot the default
 //! - [`boot_sector`]: whether our GRUB is still the one that is started
 //! - [`repair`]: puts our GRUB and the boot state back
@@ -16,9 +18,11 @@ pub mod boot_sector;
 pub mod deadline;
 pub mod health;
 pub mod kernel_drift;
+pub mod kernel_update;
 pub mod preflight;
 pub mod repair;
 pub mod rollback;
 pub mod settings;
 pub mod status;
 pub mod trial;
+pub mod trial_over;

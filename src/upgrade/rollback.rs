@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::boot_sector;
-use super::trial::mark_over;
+use super::trial_over::mark_over;
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -48,13 +48,14 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     let target = target_of(&state);
     appliance.progress.start(Step::CheckSlot(target), None);
     let record = bootable(appliance, machine, &state, target)?;
+    let ends_kernel_trial = state.kernel_trial().is_some();
     let cancelled_trial = state.trial().is_some();
     if cancelled_trial {
         state.cancel_trial()?;
     }
     state.commit(target)?;
     appliance.save(&state, lock)?;
-    if cancelled_trial {
+    if cancelled_trial || ends_kernel_trial {
         mark_over(appliance);
     }
     let outcome = if cancelled_trial {

@@ -3,12 +3,14 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use super::trial_over::is_marked_over;
 use super::{boot_sector, kernel_drift};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
 use crate::boot::bios::installed::Owner;
 use crate::boot::files as boot_files;
+use crate::boot::next;
 use crate::boot::record::SlotRecord;
 use crate::boot::state::{Phase, Reason, State, Trial};
 use crate::slot::Slot;
@@ -36,8 +38,19 @@ pub struct Status {
     /// How the kernel that the running slot starts and those in its system came
     /// apart, in a person's words.
     pub kernel_drift: Option<String>,
+    /// The other kernel of the committed slot that is on trial.
+    pub kernel_trial: Option<KernelTrial>,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
+}
+
+/// A kernel that a package brought, tried beside the one of its slot.
+#[derive(Debug, Serialize)]
+pub struct KernelTrial {
+    /// Its release; `None` where its files are gone.
+    pub kernel: Option<String>,
+    /// How many starts it has left.
+    pub tries_left: u8,
 }
 
 /// A trial that did not come up.
@@ -108,6 +121,13 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
         // Who may not read the disk gets the rest of the answer.
         boot_sector: boot_sector::owner(appliance, machine).unwrap_or(Some(Owner::Unknown)),
         kernel_drift: kernel_drift::look(appliance, machine).map(|drift| drift.to_string()),
+        kernel_trial: state.kernel_trial().map(|trial| KernelTrial {
+            kernel: next::load(appliance.sys, trial.slot)
+                .ok()
+                .flatten()
+                .map(|record| record.kernel),
+            tries_left: trial.tries_left,
+        }),
         slots,
     })
 }
@@ -127,7 +147,9 @@ pub fn after_boot(appliance: &Appliance, machine: &Machine) -> State {
     let waiting = state
         .trial()
         .is_some_and(|trial| trial.slot != machine.booted);
-    if why == "nowrite" && waiting {
+    // One that was armed since this boot is not the one that was not counted.
+    let kernel_waiting = state.kernel_trial().is_some() && !is_marked_over(appliance);
+    if why == "nowrite" && (waiting || kernel_waiting) {
         // The trial is there, as was just seen.
         let _ = state.fail_trial(Reason::Nowrite);
     }

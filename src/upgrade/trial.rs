@@ -6,18 +6,22 @@
 //! tries. On any other boot: mend the boot state and write down what became of a
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
-use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::kernel_drift::Drift;
+use super::kernel_update::{self, Adopted, Change};
+use super::trial_over::{is_marked_over, mark_over};
 use super::{boot_sector, health, kernel_drift, settings, status};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
+use crate::boot::next;
 use crate::boot::state::{Reason, State};
-use crate::paths::{BOOT_DIR, TRIAL_OVER_FILE};
+use crate::paths::BOOT_DIR;
 use crate::progress::Step;
 use crate::refuse;
 use crate::slot::Slot;
@@ -28,7 +32,7 @@ pub(super) const RESTART_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long another command, even one that only looks, may hold the lock before a trial counts as not
 /// confirmable.
-const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a boot turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub enum Outcome {
     OtherSlot(Slot),
     /// A trial had failed before this boot.
     TrialFailed(Slot, Reason),
+    /// A kernel that a package brought is the slot's own from now on.
+    KernelKept(Slot, String),
+    /// It had not come up.
+    KernelFailed(Slot, String),
 }
 
 /// Does what this boot asks for; see the module.
@@ -52,18 +60,25 @@ pub enum Outcome {
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
     tell_boot_sector(appliance, &machine);
-    if let Some(drift) = kernel_drift::look(appliance, &machine) {
+    let drift = kernel_drift::look(appliance, &machine);
+    if let Some(drift) = &drift {
         appliance.progress.warn(&drift.to_string());
     }
     // A boot state that is gone takes no system for good that was only tried.
     let lost = machine.state.is_none() && machine.booted_by.why == "trial";
-    if lost || on_trial(&machine) {
+    if lost || on_trial(appliance, &machine) {
         return run_trial(appliance, &machine);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     // Whoever had the lock may have written another one.
     let machine = Machine::look(appliance)?;
-    let state = status::after_boot(appliance, &machine);
+    let mut state = status::after_boot(appliance, &machine);
+    let failed_kernel = kernel_update::settle(appliance, &machine, &mut state, &lock);
+    if let Err(error) = &failed_kernel {
+        appliance.progress.warn(&format!(
+            "what a kernel's trial left is still there: {error:#}"
+        ));
+    }
     if status::was_unread(&machine) {
         write_unread(appliance, &machine, &state, &lock)?;
     } else if machine.state.as_ref() != Some(&state) {
@@ -79,6 +94,13 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
+    if let Ok(Some(refused)) = failed_kernel {
+        return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
+    }
+    let replaced = match drift {
+        Some(Drift::Gone { .. }) => replace_gone(appliance, &lock),
+        _ => None,
+    };
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
         && !status::was_unread(&machine);
@@ -87,7 +109,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
             record(appliance, "trial", slot, &format!("failed: {reason}"));
             Ok(Outcome::TrialFailed(slot, reason))
         }
-        _ => Ok(Outcome::Ordinary),
+        _ => Ok(replaced.map_or(Outcome::Ordinary, |release| {
+            Outcome::KernelKept(machine.booted, release)
+        })),
     }
 }
 
@@ -106,6 +130,19 @@ fn write_unread(
     appliance.progress.warn(outcome);
     record(appliance, "boot", machine.booted, outcome);
     Ok(())
+}
+
+/// Has the running slot start another kernel of its system, if there is one;
+/// returns its release.
+fn replace_gone(appliance: &Appliance, lock: &Lock) -> Option<String> {
+    let adopted = Machine::look(appliance)
+        .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
+    match adopted {
+        Ok(Adopted::AtOnce(release)) => return Some(release),
+        Ok(Adopted::Nothing | Adopted::OnTrial(_)) => {}
+        Err(error) => appliance.progress.warn(&format!("{error:#}")),
+    }
+    None
 }
 
 /// Tells when the boot sector starts another GRUB; that ends nothing.
@@ -132,8 +169,10 @@ fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
 pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     let machine = Machine::look(appliance)?;
     let mut state = machine.state();
+    let is_kernel = kernel_update::is_running(appliance, &machine);
     match state.trial() {
         Some(trial) if trial.slot == machine.booted => {}
+        _ if is_kernel => {}
         _ if state.committed() == machine.booted => return Ok(false),
         _ => refuse!(
             "slot {} is {}; only a slot on trial can be confirmed, and only while it runs",
@@ -142,10 +181,15 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
         ),
     }
     state.confirm()?;
-    appliance.save(&state, lock)?;
+    match is_kernel {
+        true => kernel_update::keep(appliance, &machine, &state, lock)?,
+        false => {
+            appliance.save(&state, lock)?;
+            record(appliance, "confirm", machine.booted, "committed");
+        }
+    }
     mark_over(appliance);
     settings::take_back(appliance, &machine.cmdline);
-    record(appliance, "confirm", machine.booted, "committed");
     Ok(true)
 }
 
@@ -161,19 +205,31 @@ fn record(appliance: &Appliance, operation: &str, slot: Slot, outcome: &str) {
     history::record(appliance, &event);
 }
 
-fn on_trial(machine: &Machine) -> bool {
+/// Tells whether what runs, the slot or the kernel it was started with, is on trial.
+fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
     let slot = machine
         .state
         .as_ref()
         .and_then(State::trial)
         .map(|trial| trial.slot);
-    slot == Some(machine.booted)
+    slot == Some(machine.booted) || kernel_update::is_running(appliance, machine)
+}
+
+/// Returns the directory with what the health of the running system is compared with.
+fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
+    let (sys, slot) = (appliance.sys, machine.booted);
+    kernel_update::running_next(appliance, machine)
+        .and_then(|record| next::dir(sys, slot, &record).ok())
+        .unwrap_or_else(|| boot_files::dir(sys, slot))
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
     let step = Step::CheckHealth(machine.booted);
     appliance.progress.start(step, None);
-    let Err(error) = health::check(appliance, machine) else {
+    let kernel = kernel_update::is_running(appliance, machine)
+        .then(|| kernel_update::running_next(appliance, machine))
+        .flatten();
+    let Err(error) = health::check(appliance, &baseline(appliance, machine)) else {
         // Whoever stalls with the lock does not make a healthy system a bad one.
         let deadline = Duration::from_secs(appliance.config.deadline_seconds);
         let lock = appliance.wait_for_lock(deadline.max(LOCK_PATIENCE))?;
@@ -181,7 +237,10 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
             appliance.save(&machine.state(), &lock)?;
             mark_over(appliance);
         }
-        return Ok(Outcome::Confirmed(machine.booted));
+        return Ok(match kernel {
+            Some(record) => Outcome::KernelKept(machine.booted, record.kernel),
+            None => Outcome::Confirmed(machine.booted),
+        });
     };
     let reason = format!("{error:#}");
     let Some(given_up) = give_up(appliance, Reason::Health, &reason, LOCK_PATIENCE) else {
@@ -234,23 +293,7 @@ pub(super) fn give_up(
 fn is_over(appliance: &Appliance) -> bool {
     is_marked_over(appliance)
         || Machine::look(appliance)
-            .is_ok_and(|machine| machine.state.is_some() && !on_trial(&machine))
-}
-
-/// Leaves word, where no storage is needed to find it, that the trial which the
-/// running kernel was started for is over.
-pub(super) fn mark_over(appliance: &Appliance) {
-    let path = appliance.at(TRIAL_OVER_FILE);
-    if let Err(error) = fs::write(&path, "") {
-        appliance
-            .progress
-            .note(&format!("writing {}: {error}", path.display()));
-    }
-}
-
-/// Tells whether that word was left; reads memory only.
-pub(super) fn is_marked_over(appliance: &Appliance) -> bool {
-    appliance.at(TRIAL_OVER_FILE).exists()
+            .is_ok_and(|machine| machine.state.is_some() && !on_trial(appliance, &machine))
 }
 
 /// Writes why the running trial is about to end; returns the lock, still held.
@@ -263,7 +306,7 @@ fn note_reason(
     let lock = appliance.wait_for_lock(patience)?;
     let machine = Machine::look(appliance)?;
     ensure!(
-        on_trial(&machine),
+        on_trial(appliance, &machine),
         "slot {} is not on trial",
         machine.booted
     );

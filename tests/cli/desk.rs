@@ -105,6 +105,8 @@ impl Desk {
                 version: version.to_owned(),
                 kernel: format!("{version}-amd64"),
                 files: Vec::new(),
+                args: Vec::new(),
+                source: None,
             };
             let dir = self.at("boot/va").join(slot);
             fs::create_dir_all(&dir).unwrap();

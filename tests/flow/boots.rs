@@ -57,5 +57,17 @@ pub fn slot_fault(machine: &Machine, slot: Slot) -> Option<String> {
     if !faults.is_empty() {
         return Some(faults.join("; "));
     }
-    None
+    let entry = machine.read(&format!("/boot/va/{slot}/entry.cfg"));
+    let mut words = entry
+        .split(|c: char| c.is_whitespace() || c == ';')
+        .skip_while(|word| *word != "linux");
+    let named = [
+        words.nth(1),
+        words.find(|w| *w == "initrd").and(words.next()),
+    ];
+    let is_there = |path: &str| machine.at(&format!("/boot{path}")).exists();
+    let missing = named.iter().find(|path| !path.is_some_and(is_there))?;
+    Some(format!(
+        "the entry of slot {slot} starts {missing:?}, which is not there"
+    ))
 }

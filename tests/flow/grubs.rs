@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::apply::{armed, run};
-use crate::machine::scratch;
+use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
 
 #[test]
@@ -68,4 +68,57 @@ fn a_grub_whose_note_is_lost_is_known_by_its_core() {
     assert!(machine.snapshot("/boot/va/grub-1") == grub);
     // What is not in use goes only where it is known what is.
     assert!(!machine.at("/boot/va/grub-2").exists());
+}
+
+/// A package updates its kernel and the menu while GRUB's tools do harm.
+fn change_grub(machine: &Machine) {
+    machine.write("/boot/vmlinuz-5.10.0-2", "a package's kernel");
+    fs::remove_file(machine.at("/boot/grub/grub.cfg.new")).unwrap();
+    machine.write("/boot/grub/grub.cfg", "a package's menu");
+    machine.write("/boot/grub/i386-pc/normal.mod", "ruined");
+    machine.write("/boot/grub/i386-pc/other.mod", "added");
+    fs::remove_file(machine.at("/boot/grub/unicode.pf2")).unwrap();
+}
+
+#[test]
+fn undoing_leaves_what_a_package_wrote_meanwhile_and_puts_back_what_grubs_tools_did() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    machine.write("/boot/grub/grub.cfg.new", "a package is at it");
+    machine.write("/boot/grub/unicode.pf2", "font");
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    machine.meanwhile("grub-script-check", change_grub);
+    machine.fail_on("grub-script-check");
+    assert!(run(&machine, &bundle).is_err());
+    let boot = machine.snapshot("/boot");
+    let names: Vec<_> = boot
+        .keys()
+        .map(|path| path.strip_prefix(machine.at("/boot")).unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "grub/grub.cfg",
+            "grub/i386-pc/normal.mod",
+            "grub/unicode.pf2",
+            "initrd.img-5.10.0-1",
+            "vmlinuz-5.10.0-1",
+            "vmlinuz-5.10.0-2"
+        ]
+        .map(std::path::PathBuf::from)
+    );
+    assert_eq!(machine.read("/boot/grub/grub.cfg"), "a package's menu");
+    assert_eq!(machine.read("/boot/grub/i386-pc/normal.mod"), "old module");
+    assert_eq!(machine.read("/boot/grub/unicode.pf2"), "font");
+}
+
+#[test]
+fn a_menu_that_a_package_writes_meanwhile_ends_no_upgrade() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    machine.meanwhile("grub-script-check", |machine| {
+        machine.write("/boot/grub/grub.cfg", "a package's menu");
+    });
+    run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    assert_eq!(machine.read("/boot/grub/grub.cfg"), "a package's menu");
 }

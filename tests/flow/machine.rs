@@ -101,6 +101,7 @@ impl Machine {
         machine.run_from("root", "253:0");
         machine.write("/boot/vmlinuz-5.10.0-1", "old kernel");
         machine.write("/boot/initrd.img-5.10.0-1", "old initramfs");
+        machine.write("/lib/modules/5.10.0-1/modules.dep", "");
         machine.write("/boot/grub/grub.cfg", "menu of the installer");
         machine.write("/boot/grub/i386-pc/normal.mod", "old module");
         machine.write(

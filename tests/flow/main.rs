@@ -12,6 +12,8 @@ mod checks;
 mod deadline;
 mod fit;
 mod grubs;
+mod kernel;
+mod kernel_hook;
 mod machine;
 mod pristine;
 mod programs;

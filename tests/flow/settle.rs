@@ -178,3 +178,29 @@ fn a_file_that_is_mounted_over_a_file_needs_no_directory() {
     assert!(slot.join("etc/os-release").metadata().unwrap().len() > 0);
     assert!(slot.join("etc/app.conf").is_file() && slot.join("srv/own").is_dir());
 }
+
+#[test]
+fn the_images_own_boot_configuration_names_the_slot_it_is_in() {
+    let dir = scratch();
+    let tree = dir.path().join("tree-9.4.1");
+    let put = |path: &str, text: &str| {
+        fs::create_dir_all(tree.join(path).parent().unwrap()).unwrap();
+        fs::write(tree.join(path), text).unwrap();
+    };
+    put(
+        "etc/default/grub",
+        "GRUB_CMDLINE_LINUX=\"rd.lvm.lv=VA/root rd.lvm.lv=VA/swap quiet\"\n",
+    );
+    put("etc/kernel/cmdline", "root=/dev/mapper/VA-root ro quiet\n");
+    let machine = Machine::fresh();
+    run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    let slot = "/devices/VA-back/etc";
+    assert_eq!(
+        machine.read(&format!("{slot}/default/grub")),
+        "GRUB_CMDLINE_LINUX=\"rd.lvm.lv=VA/back rd.lvm.lv=VA/swap quiet\"\n"
+    );
+    assert_eq!(
+        machine.read(&format!("{slot}/kernel/cmdline")),
+        "root=/dev/mapper/VA-back ro quiet\n"
+    );
+}

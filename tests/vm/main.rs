@@ -13,6 +13,7 @@ mod bench;
 mod demo;
 mod grub_failure;
 mod initramfs;
+mod kernel;
 mod lab;
 mod machine;
 mod power_cut;

@@ -1,4 +1,9 @@
 //! The directories of the GRUB that runs now, copied before anything is changed.
+//!
+//! GRUB's tools change what lies in the directories of modules, fonts and
+//! translations. The files beside those, the menu above all, are written by
+//! packages of the running system, also in these minutes: they are no work of ours
+//! to undo, unless they are gone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::paths::BOOT_DIR;
 use crate::sha::Sha;
 use crate::system::{Cmd, System, files};
 
@@ -14,6 +20,8 @@ pub struct Backup {
     path: PathBuf,
     copy: PathBuf,
     content: BTreeMap<PathBuf, Sha>,
+    /// Whether a distribution's tools write the files at its top.
+    has_foreign_menu: bool,
 }
 
 impl Backup {
@@ -27,6 +35,7 @@ impl Backup {
             .with_context(|| format!("saving {}", path.display()))?;
         let backup = Backup {
             content: content(&path)?,
+            has_foreign_menu: !path.starts_with(sys.at(BOOT_DIR)),
             path,
             copy,
         };
@@ -34,29 +43,73 @@ impl Backup {
         Ok(backup)
     }
 
-    /// Refuses when the directory is not as it was.
+    /// Refuses when GRUB's tools changed something in the directory.
     ///
     /// # Errors
-    /// When a file was changed, added or removed.
+    /// When a file of theirs was changed, added or removed.
     pub fn compare(&self) -> Result<()> {
+        let now = content(&self.path)?;
         ensure!(
-            content(&self.path)? == self.content,
+            self.lost(&now).is_empty() && self.added(&now).is_empty(),
             "the target's GRUB tools changed {}",
             self.path.display()
         );
         Ok(())
     }
 
-    /// Puts the directory back, where it is not as it was.
+    /// Puts back what GRUB's tools changed in the directory.
     ///
     /// # Errors
-    /// When it cannot be restored.
+    /// When something cannot be restored.
     pub fn restore(&self, sys: &dyn System) -> Result<()> {
-        if content(&self.path).is_ok_and(|content| content == self.content) {
-            return Ok(());
+        let restore = || match content(&self.path) {
+            Ok(now) => self.mend(sys, &now),
+            Err(_) => self.replace(sys),
+        };
+        restore().with_context(|| format!("restoring {}", self.path.display()))
+    }
+
+    /// Lists the files that are gone, or changed by nobody else.
+    fn lost(&self, now: &BTreeMap<PathBuf, Sha>) -> Vec<&PathBuf> {
+        let is_lost = |(path, sha): &(&PathBuf, &Sha)| match now.get(*path) {
+            // On its way to the name that it is for.
+            None => !(self.is_of_others(path) && path.extension().is_some_and(|e| e == "new")),
+            Some(found) => found != *sha && !self.is_of_others(path),
+        };
+        let lost = self.content.iter().filter(is_lost);
+        lost.map(|(path, _)| path).collect()
+    }
+
+    /// Lists the files that were added by nobody else.
+    fn added<'a>(&self, now: &'a BTreeMap<PathBuf, Sha>) -> Vec<&'a PathBuf> {
+        let is_new =
+            |path: &&PathBuf| !self.content.contains_key(*path) && !self.is_of_others(path);
+        now.keys().filter(is_new).collect()
+    }
+
+    fn is_of_others(&self, path: &Path) -> bool {
+        self.has_foreign_menu && path.components().count() == 1
+    }
+
+    /// Puts back single files.
+    fn mend(&self, sys: &dyn System, now: &BTreeMap<PathBuf, Sha>) -> Result<()> {
+        for path in self.lost(now) {
+            let to = self.path.join(path);
+            fs::create_dir_all(to.parent().unwrap_or(&self.path))?;
+            let restored = with_suffix(&to, ".restored");
+            let copy = Cmd::new("cp").args(["-a", "--remove-destination", "--"]);
+            sys.run(&copy.arg(self.copy.join(path)).arg(&restored))?;
+            ensure!(
+                self.content.get(path) == Some(&Sha::of_file(&restored)?),
+                "{} is not what was copied to it",
+                restored.display()
+            );
+            fs::rename(&restored, &to)?;
         }
-        self.replace(sys)
-            .with_context(|| format!("restoring {}", self.path.display()))
+        for path in self.added(now) {
+            fs::remove_file(self.path.join(path))?;
+        }
+        Ok(())
     }
 
     fn require_in(&self, dir: &Path) -> Result<()> {
@@ -68,6 +121,7 @@ impl Backup {
         Ok(())
     }
 
+    /// Puts back all of it, where it cannot be read.
     fn replace(&self, sys: &dyn System) -> Result<()> {
         let restored = with_suffix(&self.path, ".restored");
         files::remove_tree(&restored)?;

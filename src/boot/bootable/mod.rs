@@ -72,6 +72,23 @@ pub fn inspect(root: &Path) -> Result<Bootable> {
     }
 }
 
+/// Finds the newest kernel of the tree at `root` that is not `except` and has its
+/// modules and an initramfs.
+///
+/// # Errors
+/// When the tree cannot be read.
+pub fn newest_kernel(root: &Path, except: Option<&str>) -> Result<Option<KernelFiles>> {
+    kernel::newest_whole(&Tree { root }, except)
+}
+
+/// Tells whether the tree at `root` has the modules of the kernel `release`.
+///
+/// # Errors
+/// When the tree cannot be read.
+pub fn has_modules(root: &Path, release: &str) -> Result<bool> {
+    kernel::has_modules(&Tree { root }, release)
+}
+
 /// Reads the tree's os-release, which every root has.
 fn read_os_release(tree: &Tree<'_>) -> Result<OsRelease> {
     let Some(file) = tree.first_file(&os_release::PATHS)? else {

@@ -57,6 +57,7 @@ impl State {
             "good" => Phase::Good,
             "ready" => Phase::Ready,
             "writing" => Phase::Writing,
+            "failed" => Phase::Failed,
             _ => Phase::Empty,
         };
         Ok(State {

@@ -1,6 +1,6 @@
 //! The rules: from which state a slot may go to which. Pure values.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use super::phase::{Phase, Reason};
@@ -16,6 +16,9 @@ pub struct Trial {
 }
 
 /// The boot state of the appliance.
+///
+/// A trial of the committed slot itself is that of another kernel of its system:
+/// the menu counts it like any other, and the slot's entry starts that kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     pub(super) committed: Slot,
@@ -47,13 +50,25 @@ impl State {
 
     /// Returns the slot on trial, if any.
     pub fn trial(&self) -> Option<Trial> {
-        self.trial
+        self.trial.filter(|trial| trial.slot != self.committed)
+    }
+
+    /// Returns the trial of another kernel of the committed slot, if any.
+    pub fn kernel_trial(&self) -> Option<Trial> {
+        self.trial.filter(|trial| trial.slot == self.committed)
     }
 
     /// Returns the slot whose last trial failed, and why. Known until the slot
     /// holds another system; meanwhile it may be empty.
     pub fn failed(&self) -> Option<(Slot, Reason)> {
-        self.failed
+        self.failed.filter(|(slot, _)| *slot != self.committed)
+    }
+
+    /// Returns why the trial of another kernel of the committed slot failed; known
+    /// until [`State::end_kernel_trial`].
+    pub fn kernel_failed(&self) -> Option<Reason> {
+        let of_committed = self.failed.filter(|(slot, _)| *slot == self.committed);
+        of_committed.map(|(_, reason)| reason)
     }
 
     /// Returns the slot that the next boot starts.
@@ -68,7 +83,7 @@ impl State {
     pub fn phase(&self, slot: Slot) -> Phase {
         let mark = self.marks[slot as usize];
         let has_system = !matches!(mark, Phase::Empty | Phase::Writing);
-        if self.trial.is_some_and(|t| t.slot == slot) {
+        if self.trial().is_some_and(|t| t.slot == slot) {
             Phase::Trial
         } else if self.committed == slot {
             Phase::Committed
@@ -149,6 +164,42 @@ impl State {
         Ok(())
     }
 
+    /// Puts another kernel of the committed slot on trial for `tries` starts.
+    ///
+    /// Of a slot that failed before, only that is remembered: the menu writes
+    /// the reason of this trial where its reason stands.
+    ///
+    /// Changes memory only.
+    ///
+    /// # Errors
+    /// When a slot is on trial.
+    pub fn start_kernel_trial(&mut self, tries: u8) -> Result<()> {
+        if let Some(trial) = self.trial() {
+            bail!("slot {} is on trial", trial.slot);
+        }
+        if let Some((slot, _)) = self.failed().filter(|f| self.phase(f.0) == Phase::Failed) {
+            self.mark(slot, Phase::Failed);
+        }
+        self.failed = None;
+        self.note = None;
+        self.trial = Some(Trial {
+            slot: self.committed,
+            tries_left: tries,
+        });
+        Ok(())
+    }
+
+    /// Ends the trial of another kernel, also one that has failed, without a trace.
+    ///
+    /// Changes memory only.
+    pub fn end_kernel_trial(&mut self) {
+        if self.kernel_trial().is_some() {
+            self.note = None;
+        }
+        self.trial = self.trial();
+        self.failed = self.failed();
+    }
+
     /// Takes a slot off its trial; it stays ready.
     ///
     /// Changes memory only.
@@ -156,18 +207,19 @@ impl State {
     /// # Errors
     /// When no slot is on trial.
     pub fn cancel_trial(&mut self) -> Result<()> {
-        let trial = self.trial.take().context("no slot is on trial")?;
+        let trial = self.trial().context("no slot is on trial")?;
+        self.trial = None;
         self.mark(trial.slot, Phase::Ready);
         self.note = None;
         Ok(())
     }
 
-    /// Ends a trial as failed.
+    /// Ends a trial, of a slot or of a kernel, as failed.
     ///
     /// Changes memory only.
     ///
     /// # Errors
-    /// When no slot is on trial.
+    /// When nothing is on trial.
     pub fn fail_trial(&mut self, reason: Reason) -> Result<()> {
         let trial = self.trial.take().context("no slot is on trial")?;
         self.failed = Some((trial.slot, reason));
@@ -199,12 +251,12 @@ impl State {
         Ok(())
     }
 
-    /// Makes the slot on trial the committed one.
+    /// Makes the slot on trial the committed one; ends that of a kernel well.
     ///
     /// Changes memory only.
     ///
     /// # Errors
-    /// When no slot is on trial.
+    /// When nothing is on trial.
     pub fn confirm(&mut self) -> Result<()> {
         let trial = self.trial.take().context("no slot is on trial")?;
         self.note = None;
@@ -230,6 +282,8 @@ impl State {
             phase == Phase::Good,
             "slot {slot} is {phase}; only a slot that has been committed before can be"
         );
+        // On the other slot they would be taken for those of this one.
+        self.end_kernel_trial();
         self.mark(self.committed, Phase::Good);
         self.committed = slot;
         Ok(())

@@ -223,3 +223,49 @@ fn what_fails_behind_the_copy_that_the_menu_believes_undoes_nothing() {
     let saved = state.save(empty.path(), &lock(empty.path())).unwrap();
     assert!(!saved.is_committed && saved.needs_flush && saved.rest.is_ok());
 }
+
+#[test]
+fn a_kernel_on_trial_leaves_its_slot_committed_and_ends_with_its_time_there() {
+    let mut state = on_trial();
+    assert!(state.start_kernel_trial(3).is_err());
+    state.confirm().unwrap();
+    state.start_kernel_trial(3).unwrap();
+    assert_eq!((state.trial(), state.next()), (None, Slot::Back));
+    assert_eq!(state.kernel_trial().unwrap().tries_left, 3);
+    assert_eq!(state.phase(Slot::Back), Phase::Committed);
+    assert!(state.cancel_trial().is_err());
+
+    let mut failed = state.clone();
+    failed.note_reason(Reason::Health).unwrap();
+    failed.fail_trial(Reason::Exhausted).unwrap();
+    assert_eq!(failed.kernel_failed(), Some(Reason::Exhausted));
+    assert_eq!((failed.failed(), failed.kernel_trial()), (None, None));
+    for mut state in [state.clone(), failed] {
+        state.commit(Slot::Root).unwrap();
+        assert_eq!(
+            (state.trial(), state.failed(), state.phase(Slot::Back)),
+            (None, None, Phase::Good)
+        );
+    }
+    state.confirm().unwrap();
+    assert_eq!(
+        (state.committed(), state.kernel_trial()),
+        (Slot::Back, None)
+    );
+    assert_eq!(state.phase(Slot::Root), Phase::Good);
+}
+
+#[test]
+fn a_slot_that_failed_is_still_failed_after_the_trial_of_a_kernel() {
+    let mut state = on_trial();
+    state.fail_trial(Reason::Health).unwrap();
+    state.start_kernel_trial(1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    save(&state, dir.path());
+    assert_eq!(State::load(dir.path()).unwrap(), Some(state.clone()));
+    state.fail_trial(Reason::Exhausted).unwrap();
+    state.end_kernel_trial();
+    assert_eq!(state.phase(Slot::Back), Phase::Failed);
+    assert!(state.commit(Slot::Back).is_err());
+    state.start_writing(Slot::Back).unwrap();
+}

@@ -84,7 +84,7 @@ pub fn check(
         report.add("version", release::check_version(appliance, offer));
         report.add("processor", release::check_processor(appliance, manifest));
     }
-    report.add("boot state", system::check_boot_state(machine));
+    report.add("boot state", system::check_boot_state(appliance, machine));
     report.add("tools", system::check_tools(appliance, machine));
     report.add("firmware", system::check_firmware(appliance));
     report.add("memory", moment::check_memory(appliance));

@@ -6,6 +6,7 @@ use crate::appliance::machine::Machine;
 use crate::disk::mkfs::FsType;
 use crate::refuse;
 use crate::system::Cmd;
+use crate::upgrade::kernel_update;
 
 /// Programs of the running system that the flows call.
 const TOOLS: [&str; 13] = [
@@ -25,8 +26,13 @@ const TOOLS: [&str; 13] = [
 ];
 
 /// Looks whether the running system is the committed one.
-pub fn check_boot_state(machine: &Machine) -> Checked<()> {
+pub fn check_boot_state(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     let state = machine.state();
+    if kernel_update::is_running(appliance, machine) {
+        refuse!(
+            "the kernel that runs is on trial; wait until it is confirmed, or run `va-upgrade confirm`"
+        );
+    }
     match state.trial() {
         Some(trial) if trial.slot == machine.booted => refuse!(
             "this system, in slot {}, is on trial itself; wait until it is confirmed, or run `va-upgrade confirm`",
