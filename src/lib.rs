@@ -49,6 +49,7 @@ pub mod disk;
 pub mod failure;
 pub mod install;
 pub mod linux;
+pub mod merge;
 pub mod packages;
 pub mod paths;
 pub mod progress;
