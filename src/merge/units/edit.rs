@@ -193,10 +193,12 @@ fn add<'d>(
         ..Additions::default()
     };
     let mut finder = Finder::new(places, image.units.len());
-    for unit in customer.units.iter().filter(|u| u.kind != Kind::Unknown) {
+    for unit in &customer.units {
         let fresh = comments.fresh(unit.lead);
         let is_heading = unit.kind == Kind::Heading;
-        if let Some(end) = places.end_of(unit) {
+        if unit.kind != Kind::Unknown
+            && let Some(end) = places.end_of(unit)
+        {
             finder.pass(unit, end);
             if wanted.takes(unit) && !is_heading {
                 let texts = additions.instead.entry(&unit.key).or_default();
