@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use proptest::test_runner::Config;
 
 use super::{Conflict, Format, LARGEST_BYTES, Merged, Sides, WHOLE_FILE, merge};
 
@@ -123,6 +124,8 @@ fn changes() -> impl Strategy<Value = BTreeMap<u8, Option<u8>>> {
 }
 
 proptest! {
+    #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
+
     #[test]
     fn what_one_side_left_alone_is_the_other_sides(a in ".{0,60}", b in ".{0,60}") {
         for format in ALL {
