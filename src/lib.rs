@@ -19,7 +19,7 @@
 //! archive                                     tar and pax
 //! tree                                        a file tree as such
 //! config  report  progress                    the ground
-//! linux  paths  slot  sha  signals  stderr  cpu  version  failure
+//! linux  merge  paths  slot  sha  signals  stderr  cpu  version  failure
 //! ```
 //!
 //! Imports go down only, and parts on one floor do not import each other;
@@ -32,6 +32,7 @@
 //! - a boot loader: a room beside [`boot::bios`]
 //! - a step that another flow needs, too: [`install`]
 //! - a way to carry the customer's settings over: a part `sync`, called by [`install::settle`]
+//! - a format of configuration that is merged by key: [`merge`]
 //! - a text format of every Linux: [`linux`]
 //!
 //! `docs/layout.md` says more.
@@ -49,6 +50,7 @@ pub mod disk;
 pub mod failure;
 pub mod install;
 pub mod linux;
+pub mod merge;
 pub mod packages;
 pub mod paths;
 pub mod progress;
