@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::Session;
 use super::output::print;
 use crate::progress::Progress;
-use crate::upgrade::deadline;
 use crate::upgrade::trial::{self, Outcome};
+use crate::upgrade::{deadline, name_cards};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -14,6 +14,10 @@ pub struct Args {
     /// Only wait for the deadline of a trial, and restart if nothing ended it
     #[arg(long)]
     pub deadline: bool,
+
+    /// Only give the network cards their names, before anything uses them
+    #[arg(long, conflicts_with = "deadline")]
+    pub name_cards: bool,
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -21,6 +25,9 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.require_root("boot")?;
     if args.deadline {
         return deadline::watch(&session.appliance());
+    }
+    if args.name_cards {
+        return name_cards::run(&session.appliance());
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),

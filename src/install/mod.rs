@@ -4,11 +4,12 @@
 //! running appliance. In order:
 //!
 //! 1. [`fill`]: format it, unpack into it, read it back
-//! 2. [`settle`]: [`fstab`], settings, release record, program and units, and
-//!    [`debconf`]'s disks for GRUB; then [`label`]
+//! 2. [`settle`]: [`fstab`], settings, release record, program and units, names of
+//!    network [`cards`], and [`debconf`]'s disks for GRUB; then [`label`]
 //! 3. [`boot_files`]: what GRUB loads for it
 
 pub mod boot_files;
+pub mod cards;
 pub mod debconf;
 pub mod destination;
 pub mod fill;

@@ -2,8 +2,9 @@
 //!
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
-//! - [`trial`]: what the boot service does in a started system, with [`health`] and,
-//!   once it is confirmed, [`settings`]
+//! - [`trial`]: what the boot service does in a started system, with [`health`],
+//!   [`network_health`] and, once it is confirmed, [`settings`]
+//! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`kernel_drift`]: whether the slot starts a kernel that its system has
 //! - [`rollback`]: makes the other slot the default
@@ -16,6 +17,8 @@ pub mod boot_sector;
 pub mod deadline;
 pub mod health;
 pub mod kernel_drift;
+pub mod name_cards;
+pub mod network_health;
 pub mod preflight;
 pub mod repair;
 pub mod rollback;

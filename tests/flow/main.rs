@@ -11,6 +11,7 @@ mod boots;
 mod deadline;
 mod grubs;
 mod machine;
+mod network;
 mod programs;
 mod release;
 mod repair;
