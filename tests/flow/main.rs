@@ -8,6 +8,7 @@
 
 mod apply;
 mod boots;
+mod cards;
 mod deadline;
 mod grubs;
 mod machine;

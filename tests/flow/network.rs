@@ -18,7 +18,7 @@ pub struct Plug<'a> {
 }
 
 impl Plug<'_> {
-    pub fn into(&self, machine: &Machine) {
+    pub fn plug_into(&self, machine: &Machine) {
         let class = format!("/sys/class/net/{}", self.name);
         let device = format!("/sys/devices/{}", self.device);
         let driver = format!("/sys/bus/any/drivers/{}", self.driver);

@@ -7,7 +7,8 @@ use super::naming::{Move, Plan};
 use crate::appliance::Appliance;
 use crate::system::Cmd;
 
-/// Renames as `plan` says. A card that does not get its new name keeps its old one.
+/// Renames as `plan` says. A card that does not get its new name keeps its old one,
+/// or one for the time being where that has gone to another card.
 ///
 /// # Errors
 /// Names every card that could not be renamed; the others are.
@@ -45,10 +46,11 @@ fn arrive(appliance: &Appliance, step: &Move) -> Result<()> {
     let arrived = rename(appliance, &step.by_way_of, &step.to);
     let name = match &arrived {
         Ok(()) => &step.to,
-        Err(_) => {
-            rename(appliance, &step.by_way_of, &step.from)?;
-            &step.from
-        }
+        Err(_) => match rename(appliance, &step.by_way_of, &step.from) {
+            Ok(()) => &step.from,
+            // Another card has it by now; the next start tries again.
+            Err(_) => &step.by_way_of,
+        },
     };
     if step.is_up {
         switch(appliance, name, "up")?;
