@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::appliance::cards::{self, Card, Interfaces, Means, Record};
+use crate::appliance::cards::{self, Card, Interfaces, Means, Record, means};
 use crate::paths::SETTINGS_DIR;
 use crate::system::files;
 use crate::tree::resolve;
@@ -38,7 +38,7 @@ pub fn pin(now: &Interfaces, root: &Path) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     let mut by_service = Record::default();
     for card in &now.cards {
-        match card.means(now) {
+        match means::of(card, now) {
             Means::Link => {
                 let path = Path::new(LINKS_DIR).join(format!("{PREFIX}{}.link", card.name));
                 let place = resolve::place(root, &path)?;

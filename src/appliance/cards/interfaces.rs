@@ -12,8 +12,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Card, Record, is_mac};
-use crate::appliance::Appliance;
+use super::card::{Card, Record, is_mac};
+use crate::appliance::context::Appliance;
 use crate::system::Cmd;
 
 /// The driver whose interface stands for a card of Azure.
@@ -200,7 +200,7 @@ fn bus_path(device: &Path) -> Option<String> {
         let is_number = |part: &&str| u32::from_str_radix(part, 16).is_ok();
         parts.len() == 4 && name.len() >= 12 && parts.iter().all(is_number)
     };
-    let pci = path.iter().map(name).filter(is_pci).last();
+    let pci = path.iter().rev().map(name).find(is_pci);
     pci.or_else(|| path.file_name().map(name))
 }
 

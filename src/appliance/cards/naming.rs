@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Card, Interfaces, is_plain};
+use super::card::{Card, is_plain};
+use super::interfaces::Interfaces;
 
 /// A card that has another name than it should.
 #[derive(Clone, Debug, PartialEq, Eq)]

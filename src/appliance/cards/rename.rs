@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 
 use super::naming::{Move, Plan};
-use crate::appliance::Appliance;
+use crate::appliance::context::Appliance;
 use crate::system::Cmd;
 
 /// Renames as `plan` says. A card that does not get its new name keeps its old one,

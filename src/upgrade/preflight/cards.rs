@@ -2,7 +2,7 @@
 
 use super::checked::Checked;
 use crate::appliance::Appliance;
-use crate::appliance::cards::{Interfaces, Means};
+use crate::appliance::cards::{Interfaces, Means, means};
 use crate::install::cards::not_pinned;
 use crate::report::Report;
 
@@ -14,7 +14,7 @@ pub fn check(appliance: &Appliance, report: &mut Report) {
     let warnings: Vec<String> = found
         .iter()
         .flat_map(|all| all.cards.iter().map(move |card| (card, all)))
-        .filter(|(card, all)| card.means(all) == Means::Nothing)
+        .filter(|(card, all)| means::of(card, all) == Means::Nothing)
         .map(|(card, _)| not_pinned(card))
         .collect();
     report.add(NAME, found.and_then(|all| list(&all)));
@@ -24,8 +24,11 @@ pub fn check(appliance: &Appliance, report: &mut Report) {
 }
 
 fn list(all: &Interfaces) -> Checked<()> {
-    let by = |means: Means, words: &str| {
-        let cards = all.cards.iter().filter(|card| card.means(all) == means);
+    let by = |wanted: Means, words: &str| {
+        let cards = all
+            .cards
+            .iter()
+            .filter(|card| means::of(card, all) == wanted);
         let names: Vec<String> = cards
             .map(|it| format!("{} ({})", it.name, it.mac))
             .collect();
