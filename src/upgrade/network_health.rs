@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How many pauses the network may take once the system has started.
 const NETWORK_SECONDS: u32 = 60;
 
+/// How long one of these may take to start anew.
+const RESTART_LIMIT: Duration = Duration::from_secs(120);
+
 /// What sets up the network in the systems of either family.
 const NETWORK_UNITS: [&str; 4] = [
     "NetworkManager.service",
@@ -59,6 +62,7 @@ fn mend(appliance: &Appliance, machine: &Machine) -> Result<Option<String>> {
     rename::carry_out(appliance, &naming::plan(&cards, &now))?;
     for unit in NETWORK_UNITS {
         let restart = Cmd::new("systemctl").args(["try-restart", unit]);
+        let restart = restart.limit(RESTART_LIMIT);
         // At most two of them are there.
         let _ = appliance.sys.run(&restart);
     }

@@ -322,6 +322,31 @@ fn cards_that_came_up_the_other_way_round_change_their_names() {
 }
 
 #[test]
+fn three_cards_of_four_get_whatever_names_they_are_to_have() {
+    let machine = bare();
+    let macs = [FIRST, SECOND, THIRD];
+    let all = [FIRST, SECOND, THIRD, "00:50:56:00:00:04"];
+    for (number, mac) in (0..).zip(all) {
+        plug(&machine, &format!("eth{number}"), mac, "e1000", number);
+    }
+    let number = |code: usize, place: u32| code / 4_usize.pow(place) % 4;
+    for code in 0..64 {
+        let numbers = [number(code, 0), number(code, 1), number(code, 2)];
+        let [a, b, c] = numbers;
+        if a == b || b == c || a == c {
+            continue;
+        }
+        let wanted = numbers.map(|number| format!("eth{number}"));
+        let pairs: Vec<(&str, &str)> = wanted.iter().map(String::as_str).zip(macs).collect();
+        want(&machine, &pairs);
+        machine.with_appliance(name_cards::run).unwrap();
+        assert_eq!(macs.map(|mac| name_of(&machine, mac)), wanted);
+        let all = look(&machine).cards;
+        assert!(all.len() == 4 && all.iter().all(|card| card.name.starts_with("eth")));
+    }
+}
+
+#[test]
 fn a_card_that_nobody_wrote_down_makes_way_and_what_is_no_card_does_not() {
     let machine = bare();
     plug(&machine, "eth0", SECOND, "e1000", 1);
@@ -335,6 +360,17 @@ fn a_card_that_nobody_wrote_down_makes_way_and_what_is_no_card_does_not() {
     assert_eq!(name_of(&machine, FIRST), "eth0");
     assert_eq!(name_of(&machine, SECOND), "eth2");
     assert_eq!(name_of(&machine, THIRD), "ens8");
+}
+
+#[test]
+fn a_card_in_the_place_of_one_that_is_gone_gets_its_name() {
+    let machine = bare();
+    plug(&machine, "eth0", SECOND, "e1000", 1);
+    plug(&machine, "eth1", THIRD, "e1000", 2);
+    want(&machine, &[("eth0", FIRST), ("eth1", SECOND)]);
+    machine.with_appliance(name_cards::run).unwrap();
+    assert_eq!(name_of(&machine, SECOND), "eth1");
+    assert_eq!(name_of(&machine, THIRD), "eth0");
 }
 
 #[test]

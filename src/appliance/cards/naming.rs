@@ -71,61 +71,69 @@ pub fn misnamed<'a>(wanted: &'a [Card], now: &Interfaces) -> Vec<Misnamed<'a>> {
 /// Plans how every card in `wanted` gets its name. A card that nobody wrote down
 /// makes way; what is no card does not.
 pub fn plan(wanted: &[Card], now: &Interfaces) -> Plan {
-    let mut plan = Plan::default();
-    let is_up = |name: &str| {
+    let known: BTreeSet<&str> = wanted
+        .iter()
+        .filter_map(|card| find(card, now))
+        .map(|card| card.name.as_str())
+        .collect();
+    let card = |name: &str| {
         let mut all = now.cards.iter().chain(&now.parts);
-        all.any(|card| card.name == name && card.is_up)
+        all.find(|card| card.name == name)
     };
     let mut pairs: Vec<(String, String)> = misnamed(wanted, now)
         .into_iter()
         .map(|it| (it.found, it.wanted.name.clone()))
         .collect();
-    while let Some(at) = first_stuck(&pairs, now) {
-        let name = pairs[at].1.clone();
-        let is_wanted = wanted
-            .iter()
-            .any(|card| find(card, now).is_some_and(|found| found.name == name));
-        let mut cards = now.cards.iter().chain(&now.parts);
-        if !is_wanted && cards.any(|card| card.name == name) {
-            let free = free_name("eth", &pairs, wanted, now);
-            pairs.push((name, free));
-        } else {
-            let (from, to) = pairs.remove(at);
-            plan.blocked
-                .push(format!("{from} cannot become {to}, a name that is taken"));
-        }
+    let may_stay = |name: &str| known.contains(name) || card(name).is_none();
+    let mut blocked = Vec::new();
+    while let Some(at) = held(&pairs, now, &may_stay) {
+        let (from, to) = pairs.remove(at);
+        blocked.push(format!("{from} cannot become {to}, a name that is taken"));
     }
-    for (from, to) in &pairs {
-        let mut taken = pairs.clone();
-        taken.extend(
-            plan.moves
-                .iter()
-                .map(|it| (String::new(), it.by_way_of.clone())),
-        );
-        plan.moves.push(Move {
-            from: from.clone(),
-            by_way_of: free_name("va-tmp", &taken, wanted, now),
-            to: to.clone(),
-            is_up: is_up(from),
+    while let Some(at) = held(&pairs, now, &|_| true) {
+        let name = pairs[at].1.clone();
+        // The name of a card that is gone is free: this one may be in its place.
+        let is_wanted = |name: &str| {
+            let mut cards = wanted.iter().filter(|card| card.name == name);
+            cards.any(|card| find(card, now).is_some())
+        };
+        let leaves = |name: &str| pairs.iter().any(|(from, _)| from == name);
+        let comes = |name: &str| pairs.iter().any(|(_, to)| to == name);
+        let free = first_name("eth", |name| {
+            (!now.has(name) || leaves(name)) && !comes(name) && !is_wanted(name)
+        });
+        pairs.push((name, free));
+    }
+    let mut moves: Vec<Move> = Vec::new();
+    for (from, to) in pairs {
+        let by_way_of = first_name("va-tmp", |name| {
+            !now.has(name) && moves.iter().all(|it| it.by_way_of != name)
+        });
+        let is_up = card(&from).is_some_and(|card| card.is_up);
+        moves.push(Move {
+            from,
+            by_way_of,
+            to,
+            is_up,
         });
     }
-    plan
+    Plan { moves, blocked }
 }
 
-/// Returns the first pair whose new name is held by what does not move.
-fn first_stuck(pairs: &[(String, String)], now: &Interfaces) -> Option<usize> {
-    let moves = |name: &String| pairs.iter().any(|(from, _)| from == name);
-    pairs.iter().position(|(_, to)| now.has(to) && !moves(to))
+/// Returns the first pair whose new name is one that something keeps of which
+/// `is_meant` is true.
+fn held(
+    pairs: &[(String, String)],
+    now: &Interfaces,
+    is_meant: &dyn Fn(&str) -> bool,
+) -> Option<usize> {
+    let leaves = |name: &String| pairs.iter().any(|(from, _)| from == name);
+    pairs
+        .iter()
+        .position(|(_, to)| now.has(to) && !leaves(to) && is_meant(to))
 }
 
-fn free_name(stem: &str, pairs: &[(String, String)], wanted: &[Card], now: &Interfaces) -> String {
-    let is_free = |name: &String| {
-        !now.has(name)
-            && pairs.iter().all(|(_, to)| to != name)
-            && wanted.iter().all(|card| card.name != *name)
-    };
-    (0..u32::MAX)
-        .map(|number| format!("{stem}{number}"))
-        .find(is_free)
-        .unwrap_or_default()
+fn first_name(stem: &str, is_free: impl Fn(&str) -> bool) -> String {
+    let mut names = (0..u32::MAX).map(|number| format!("{stem}{number}"));
+    names.find(|name| is_free(name)).unwrap_or_default()
 }
