@@ -13,6 +13,7 @@ mod deadline;
 mod grubs;
 mod machine;
 mod network;
+mod pinning;
 mod programs;
 mod release;
 mod repair;
