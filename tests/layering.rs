@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 12] = [
     &["config", "progress"],
     &["report"],
     &[
-        "linux", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
+        "linux", "merge", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
     ],
 ];
 

@@ -1,7 +1,9 @@
-//! This machine: its slots, its network, what is written down about it.
+//! This machine: its slots, cards and network, what is written down about it.
 
+pub mod cards;
 mod context;
 pub mod devices;
+pub mod gateways;
 pub mod hardware;
 pub mod history;
 pub mod machine;

@@ -10,14 +10,18 @@
 //! whatever `rd.emergency` says, and nobody is there to start the machine again.
 //! Before that it sources the `shutdown-emergency` hooks (dracut.modules(7)), of
 //! which `initramfs/given-up.sh` is one.
+//!
+//! The files by which udev names network cards come along: where the initramfs has
+//! their drivers, udev names them there, and once only.
 
 use super::newc::{self, Entry};
 
 const DEADLINE: &str = include_str!("../../initramfs/deadline.sh");
 const GIVEN_UP: &str = include_str!("../../initramfs/given-up.sh");
 
-/// Renders the archive for a deadline this many seconds after the kernel's start.
-pub fn archive(seconds: u64) -> Vec<u8> {
+/// Renders the archive for a deadline this many seconds after the kernel's start,
+/// with udev's `links` for network cards.
+pub fn archive(seconds: u64, links: &[(String, Vec<u8>)]) -> Vec<u8> {
     let script = DEADLINE.replace("@SECONDS@", &seconds.to_string());
     let directory = |path| Entry {
         path,
@@ -29,7 +33,11 @@ pub fn archive(seconds: u64) -> Vec<u8> {
         mode: 0o100_755,
         content,
     };
-    newc::archive(&[
+    let paths: Vec<String> = links
+        .iter()
+        .map(|(name, _)| format!("etc/systemd/network/{name}"))
+        .collect();
+    let mut entries = vec![
         directory("conf"),
         directory("conf/conf.d"),
         file("conf/conf.d/va-upgrade-deadline", script.as_bytes()),
@@ -51,7 +59,18 @@ pub fn archive(seconds: u64) -> Vec<u8> {
             "var/lib/dracut/hooks/shutdown-emergency/00-va-upgrade-given-up.sh",
             GIVEN_UP.as_bytes(),
         ),
-    ])
+    ];
+    if !links.is_empty() {
+        entries.extend(["etc", "etc/systemd", "etc/systemd/network"].map(directory));
+    }
+    for (path, (_, content)) in paths.iter().zip(links) {
+        entries.push(Entry {
+            path,
+            mode: 0o100_644,
+            content,
+        });
+    }
+    newc::archive(&entries)
 }
 
 #[cfg(test)]
@@ -60,8 +79,17 @@ mod tests {
 
     #[test]
     fn the_deadline_is_written_into_the_script() {
-        let text = String::from_utf8_lossy(&archive(600)).into_owned();
+        let text = String::from_utf8_lossy(&archive(600, &[])).into_owned();
         assert!(text.contains("va_seconds=600\n"), "{text}");
-        assert!(!text.contains('@'));
+        assert!(!text.contains('@') && !text.contains("systemd/network"));
+    }
+
+    #[test]
+    fn udevs_files_for_cards_are_put_where_it_reads_them() {
+        let links = [("10-va-ens192.link".to_owned(), b"[Match]".to_vec())];
+        let text = String::from_utf8_lossy(&archive(600, &links)).into_owned();
+        let at = |path: &str| text.find(path).unwrap_or_else(|| panic!("{path}"));
+        let dir = at("etc/systemd/network\0");
+        assert!(dir < at("etc/systemd/network/10-va-ens192.link\0"));
     }
 }

@@ -34,6 +34,9 @@ pub struct BootSet<'a> {
     pub args: &'a [String],
     /// The deadline of a trial that the initramfs gets; see [`deadline`].
     pub deadline_seconds: Option<u64>,
+    /// The names and contents of systemd.link(5) files that the initramfs gets, too:
+    /// udev names each card once, perhaps there.
+    pub links: &'a [(String, Vec<u8>)],
 }
 
 /// Returns a slot's directory on `/boot`.
@@ -79,7 +82,9 @@ pub(super) fn copy_pair(dir: &Path, slot: Slot, place: &str, set: &BootSet) -> R
         files::write_atomic(&dir.join(&name), line.as_bytes(), 0o644)?;
         names.push(name);
     }
-    let addition = set.deadline_seconds.map(deadline::archive);
+    let addition = set
+        .deadline_seconds
+        .map(|seconds| deadline::archive(seconds, set.links));
     let addition = addition.unwrap_or_default();
     copy(set.initramfs, &to.join(INITRAMFS), &addition)?;
     Ok(names)
@@ -189,6 +194,7 @@ pub fn adopt(
         initramfs: &found.initramfs,
         args: &own_arguments(sys, cmdline)?,
         deadline_seconds: None,
+        links: &[],
     };
     write(sys, slot, &set, lock)
 }

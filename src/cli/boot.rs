@@ -6,9 +6,9 @@ use super::Session;
 use super::output::print;
 use crate::appliance::machine::Machine;
 use crate::progress::Progress;
-use crate::upgrade::deadline;
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
+use crate::upgrade::{deadline, name_cards};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -24,6 +24,10 @@ pub struct Args {
     /// RELEASE is being removed
     #[arg(long, requires = "adopt_kernel")]
     pub removed: bool,
+
+    /// Only give the network cards their names, before anything uses them
+    #[arg(long, conflicts_with = "deadline")]
+    pub name_cards: bool,
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -38,6 +42,9 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             is_removal: args.removed,
         };
         return adopt_kernel(session, change);
+    }
+    if args.name_cards {
+        return name_cards::run(&session.appliance());
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::cards as names;
 use crate::appliance::Appliance;
+use crate::appliance::cards::{self, Interfaces};
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
 use crate::boot::bootable::Bootable;
@@ -26,7 +28,8 @@ pub struct BootPlan<'a> {
 }
 
 /// Writes the boot files of the system whose tree is at `root`, and beside them
-/// what its health is compared with: the network and the units that have failed.
+/// what its health is compared with: the network, its cards
+/// and the units that have failed.
 ///
 /// # Errors
 /// When the tree cannot be read, or a file cannot be written or does not read
@@ -46,6 +49,7 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
     for note in adapted.into_iter().chain(added) {
         appliance.progress.note(&note);
     }
+    let links = names::links(root)?;
     let set = BootSet {
         version: plan.version,
         kernel_release: &kernel.release,
@@ -53,6 +57,7 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
         initramfs: &root.join(&kernel.initramfs),
         args: &args,
         deadline_seconds: Some(config.deadline_seconds),
+        links: &links,
     };
     boot_files::write(appliance.sys, plan.slot, &set, lock)?;
     write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
@@ -68,6 +73,10 @@ pub fn write_baseline(appliance: &Appliance, dir: &Path) -> Result<()> {
         (
             network::FILE,
             serde_yaml::to_string(&Network::look(appliance)?),
+        ),
+        (
+            cards::FILE,
+            serde_yaml::to_string(&Interfaces::look(appliance)?.record()),
         ),
         (services::FILE, serde_yaml::to_string(&failed_units)),
     ] {

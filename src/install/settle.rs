@@ -3,8 +3,8 @@
 //! A bundle never names a slot. Its fstab is rewritten for the slot, and so are the
 //! words for the root in its boot configuration; our
 //! settings come over from the old system, our program and units are put in
-//! where they are missing or older, and its package of GRUB is kept from the
-//! boot sector.
+//! where they are missing or older, network cards are to keep their names, and its
+//! package of GRUB is kept from the boot sector.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::fstab::MountPoint;
 use super::kernel_args::{self, Root};
-use super::{debconf, fstab, program};
+use super::{cards, debconf, fstab, program};
+use crate::appliance::cards::Interfaces;
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, devices};
 use crate::paths::{RELEASE_FILE, SETTINGS_DIR};
@@ -50,6 +51,9 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     files::write_atomic(&place, release.as_bytes(), 0o644)?;
     program::install(appliance, root)?;
     program::install_units(root)?;
+    for note in cards::pin(&Interfaces::look(appliance)?, root)? {
+        appliance.progress.note(&note);
+    }
     debconf::name_no_disk(root)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. the service manager has finished starting, and nothing failed that had not
 //!    before;
-//! 2. the network the appliance had before is there;
+//! 2. the network the appliance had before is there ([`network_health`]);
 //! 3. every executable in `/etc/va-upgrade/health.d` ends well in its time.
 
 use std::fs;
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::network_health;
 use crate::appliance::Appliance;
-use crate::appliance::network::{self, Network};
 use crate::appliance::services;
 use crate::paths::CHECKS_DIR;
 use crate::signals;
@@ -22,9 +22,6 @@ use crate::system::files::read_yaml;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How many pauses the network may take once the system has started.
-const NETWORK_SECONDS: u32 = 60;
 
 /// How often in all the service manager may leave the question unanswered.
 const MAX_SILENT: u32 = 10;
@@ -37,8 +34,9 @@ const MAX_SILENT: u32 = 10;
 /// # Errors
 /// What is unhealthy.
 pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
+    network_health::mend_names(appliance, before);
     wait_until_started(appliance, before)?;
-    check_network(appliance, before)?;
+    network_health::check(appliance, before)?;
     for path in product_checks(&appliance.at(CHECKS_DIR))? {
         signals::check()?;
         let limit = Duration::from_secs(appliance.config.health_seconds);
@@ -102,29 +100,6 @@ fn check_failed_units(appliance: &Appliance, before: &Path) -> Result<()> {
     appliance.progress.note(&format!(
         "the system is degraded, but no unit has failed because of the upgrade{known}"
     ));
-    Ok(())
-}
-
-fn check_network(appliance: &Appliance, before: &Path) -> Result<()> {
-    let path = before.join(network::FILE);
-    if !path.exists() {
-        return Ok(());
-    }
-    let before: Network = read_yaml(&path)?;
-    let mut missing = Vec::new();
-    for _ in 0..NETWORK_SECONDS {
-        missing = before.missing_in(&Network::look(appliance)?);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        signals::check()?;
-        appliance.sys.wait(PAUSE);
-    }
-    ensure!(
-        missing.is_empty(),
-        "the network lacks {}",
-        missing.join(", ")
-    );
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::boot::record::{SlotRecord, Source};
 use crate::boot::state::State;
 use crate::disk::space;
 use crate::install::boot_files::write_baseline;
+use crate::install::cards;
 use crate::paths::BOOT;
 use crate::refuse;
 use crate::slot::Slot;
@@ -211,6 +212,7 @@ fn write(
         );
     }
     let root = appliance.at("/");
+    let links = cards::links(&root)?;
     let set = BootSet {
         version: &own.version,
         kernel_release: &found.release,
@@ -218,6 +220,7 @@ fn write(
         initramfs: &root.join(&found.initramfs),
         args: &own.args,
         deadline_seconds: Some(appliance.config.deadline_seconds),
+        links: &links,
     };
     let written = next::write(appliance.sys, slot, &set, lock)?;
     write_baseline(appliance, &next::dir(appliance.sys, slot, &written)?)?;

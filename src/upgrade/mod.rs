@@ -2,9 +2,10 @@
 //!
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
-//! - [`trial`]: what the boot service does in a started system, with [`health`] and,
-//!   once it is confirmed, [`settings`]
+//! - [`trial`]: what the boot service does in a started system, with [`health`],
+//!   [`network_health`] and, once it is confirmed, [`settings`]
 //! - [`trial_over`]: leaves word that this boot is no trial any more
+//! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`kernel_drift`]: whether the slot starts a kernel that its system has
 //! - [`kernel_update`]: has a kernel that a package brought tried, beside the old one
@@ -19,6 +20,8 @@ pub mod deadline;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;
+pub mod name_cards;
+pub mod network_health;
 pub mod preflight;
 pub mod repair;
 pub mod rollback;

@@ -8,6 +8,7 @@
 
 mod apply;
 mod boots;
+mod cards;
 mod checks;
 mod deadline;
 mod fit;
@@ -15,6 +16,8 @@ mod grubs;
 mod kernel;
 mod kernel_hook;
 mod machine;
+mod network;
+mod pinning;
 mod pristine;
 mod programs;
 mod release;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use va_upgrade::system::Cmd;
 
 use crate::machine::{BOOT_UUID, Machine, core_img};
+use crate::network;
 
 /// Does what `cmd` does, as far as a flow can tell; one that it was not told of is
 /// an error.
@@ -28,8 +29,9 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
         }),
         "pvs" => "  VA|/dev/vda3\n".into(),
         "stat" => answer("stat").unwrap_or_else(|| "4096 100000 100000 90000\n".into()),
-        "ip" => answer("ip")
-            .unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
+        "ip" => network::ip(machine, cmd)?,
+        "udevadm" | "ping" => String::new(),
+        "ethtool" => answer("ethtool").unwrap_or_default(),
         "sh" if text.contains("command -v") => answer("missing").unwrap_or_default(),
         "sh" if text.contains("mkfs") => "mke2fs 1.46.2 (28-Feb-2021)\n".into(),
         "sh" if text.contains("fsfreeze") => String::new(),
@@ -37,6 +39,7 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
             answer("running").unwrap_or_else(|| "running\n".into())
         }
         "systemctl" if text.contains("list-units") => answer("units").unwrap_or_default(),
+        "systemctl" if text.contains("try-restart") => String::new(),
         "systemctl" if text.contains("show") => answer("type").unwrap_or_default(),
         "mkfs.ext4" => {
             let dir = machine.device_dir(Path::new(cmd.arguments().last().unwrap()));

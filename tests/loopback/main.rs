@@ -5,6 +5,7 @@
 
 mod boot_area;
 mod build;
+mod cards;
 mod device;
 mod disk;
 mod opener;

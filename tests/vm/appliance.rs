@@ -81,6 +81,16 @@ impl Appliance {
         Ok(appliance)
     }
 
+    /// Moves the disk into another machine, which starts from it.
+    pub fn moved_to(mut self, name: &str, hardware: Hardware) -> Result<Appliance> {
+        self.ok("sync")?;
+        self.cut_power()?;
+        let disk = self._disk.path().join("disk.qcow2");
+        self.guest = Guest::new(name, disk, payload()?, hardware)?;
+        self.power_on()?;
+        Ok(self)
+    }
+
     /// Returns an old appliance with [`RELEASE`] just applied to `back` and a
     /// trial of three tries armed, not yet restarted.
     pub fn applied(name: &str) -> Result<Appliance> {

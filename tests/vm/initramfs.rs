@@ -35,7 +35,7 @@ fn restarted(dracut: &Dracut, packing: &str, seconds: u64, words: &str) -> Resul
     let at = |name: &str| work.path().join(name);
     let image = at("initramfs");
     dracut.pack(packing, &image)?;
-    let addition = appended::behind(&File::open(&image)?, &deadline::archive(seconds))?;
+    let addition = appended::behind(&File::open(&image)?, &deadline::archive(seconds, &[]))?;
     File::options()
         .append(true)
         .open(&image)?

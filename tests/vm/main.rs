@@ -10,6 +10,7 @@
 
 mod appliance;
 mod bench;
+mod cards;
 mod demo;
 mod grub_failure;
 mod initramfs;

@@ -2,9 +2,10 @@
 //!
 //! Checks of the appliance, then, with a bundle, whether it fits. All of them
 //! run, so that one report names everything that is wrong. By subject:
-//! `release`, `system`, `moment`, `volumes`, `boot`, `mounts`.
+//! `release`, `system`, `moment`, `volumes`, `boot`, `cards`, `mounts`.
 
 mod boot;
+mod cards;
 mod checked;
 mod moment;
 mod mounts;
@@ -106,6 +107,7 @@ pub fn check(
     if let Some(drift) = kernel_drift::look(appliance, machine) {
         report.warn("installed kernels", drift.to_string());
     }
+    cards::check(appliance, &mut report);
     if let Some(left_behind) = report.add("fstab", mounts::check_fstab(appliance))
         && !left_behind.is_empty()
     {

@@ -26,6 +26,9 @@ pub struct Hardware {
     pub memory: u32,
     /// One network card model for each network.
     pub nics: Vec<&'static str>,
+    /// Whether the cards are plugged in the other way round; each keeps its address
+    /// and its network.
+    pub is_reversed: bool,
 }
 
 impl Default for Hardware {
@@ -34,6 +37,7 @@ impl Default for Hardware {
             cpu: "max",
             memory: 1024,
             nics: vec!["virtio-net-pci"],
+            is_reversed: false,
         }
     }
 }
@@ -58,7 +62,11 @@ impl Hardware {
         ] {
             words.extend(fixed.split(' ').map(String::from));
         }
-        for (number, nic) in self.nics.iter().enumerate() {
+        let mut nics: Vec<_> = self.nics.iter().enumerate().collect();
+        if self.is_reversed {
+            nics.reverse();
+        }
+        for (number, nic) in nics {
             let net = format!("user,id=net{number},net=10.0.{}.0/24", number + 2);
             let device = format!("{nic},netdev=net{number},mac=52:54:00:00:00:{number:02x}");
             words.extend(["-netdev".into(), net, "-device".into(), device]);
