@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 11] = [
     &["tree"],
     &["config", "report", "progress"],
     &[
-        "linux", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
+        "linux", "merge", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
     ],
 ];
 

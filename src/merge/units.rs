@@ -5,10 +5,6 @@ use std::collections::BTreeMap;
 
 use super::choice::{Entries, Key};
 
-mod edit;
-
-pub use edit::edit;
-
 /// What a piece of text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
