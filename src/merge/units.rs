@@ -66,6 +66,7 @@ impl Doc<'_> {
         for unit in self.units.iter().filter(|u| u.kind == Kind::Unknown) {
             *unknown.entry(unit.text.trim()).or_default() += 1;
         }
+        unknown.remove("");
         unknown
     }
 }
