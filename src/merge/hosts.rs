@@ -15,7 +15,8 @@ pub fn parse(text: &str) -> Doc<'_> {
             continue;
         }
         let line_of = squeezed(line);
-        let (address, names) = line_of.split_once([' ', '#']).unwrap_or((&line_of, ""));
+        let end = line_of.find([' ', '#']).unwrap_or(line_of.len());
+        let (address, names) = (&line_of[..end], line_of[end..].trim_start());
         let key = vec![address.to_ascii_lowercase()];
         cutter.take(line, Kind::Entry, key, 0, names.to_owned());
     }
@@ -41,15 +42,20 @@ pub fn join(mut pristine: Option<&mut Entries>, customer: &mut Doc<'_>, image: &
         }
     }
     let mut seen = BTreeSet::new();
-    customer.units.retain_mut(|unit| {
+    for unit in &mut customer.units {
         let Some(line) = joined.get(&unit.key) else {
-            return true;
+            continue;
         };
-        let shown = unit.text.split_whitespace().next().unwrap_or_default();
+        let written = unit.text.trim_start();
+        let shown = written.split([' ', '\t', '#']).next().unwrap_or_default();
         unit.text = Cow::Owned(format!("{shown}\t{line}\n"));
         unit.value.clone_from(line);
-        seen.insert(unit.key.clone())
-    });
+        if !seen.insert(unit.key.clone()) {
+            // The first line has it all; the comments stay.
+            unit.kind = Kind::Unknown;
+            unit.text = Cow::Borrowed("");
+        }
+    }
 }
 
 fn union(pristine: &[String], customer: &[String], image: &[String]) -> String {
@@ -102,6 +108,21 @@ mod tests {
             merged,
             customer.replace("localhost cache", "localhost cache localhost4")
         );
+    }
+
+    #[test]
+    fn a_remark_is_no_name() {
+        let customer = "10.0.0.1#old\n10.0.0.2 b # ours\n";
+        let image = "10.0.0.1 a\n10.0.0.2 b c\n";
+        let merged = case(Format::Hosts, "10.0.0.2 b\n", customer, image, &[]);
+        assert_eq!(merged, "10.0.0.1\ta #old\n10.0.0.2\tb c # ours\n");
+    }
+
+    #[test]
+    fn a_comment_between_lines_of_one_address_is_kept() {
+        let customer = "10.0.0.1 b\n# the second\n10.0.0.1 c\n";
+        let merged = case(Format::Hosts, "10.0.0.2 x\n", customer, "10.0.0.1 a\n", &[]);
+        assert_eq!(merged, "10.0.0.1\tb c a\n# the second\n");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Merges key by key, and hands out nothing that says anything else than was decided.
 
 use super::choice::{Choices, Entries, Only, choose};
-use super::units::{Doc, edit};
+use super::edit::edit;
+use super::units::Doc;
 use super::{Format, Merged, Texts, hosts, ini, json, key_value, key_word, lines, yaml};
 
 /// Returns the image's text with the customer's settings; none where they cannot be

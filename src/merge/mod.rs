@@ -14,11 +14,12 @@
 //! # The formats
 //!
 //! - [`key_value`], [`key_word`], [`ini`], [`yaml`], [`hosts`] cut a text into
-//!   [`units`], which are put together again
+//!   [`units`], which [`edit`] puts together again
 //! - [`json`] has commas to look after and edits by itself
 //! - [`sudoers`] is merged by line and never put in another order
 
 mod choice;
+mod edit;
 mod format;
 mod hosts;
 mod ini;

@@ -5,10 +5,6 @@ use std::collections::BTreeMap;
 
 use super::choice::{Entries, Key};
 
-mod edit;
-
-pub use edit::edit;
-
 /// What a piece of text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -70,6 +66,7 @@ impl Doc<'_> {
         for unit in self.units.iter().filter(|u| u.kind == Kind::Unknown) {
             *unknown.entry(unit.text.trim()).or_default() += 1;
         }
+        unknown.remove("");
         unknown
     }
 }

@@ -6,8 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use super::super::choice::{Choices, Key, Only};
-use super::{Doc, Kind, Unit};
+use super::choice::{Choices, Key, Only};
+use super::units::{Doc, Kind, Unit};
 
 /// Returns the image's text with what was chosen of the customer's.
 pub fn edit(
