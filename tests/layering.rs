@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 11] = [
     &["appliance"],
     &["bundle", "source", "boot", "disk", "packages"],
     &["system"],
-    &["archive"],
+    &["archive", "accounts"],
     &["tree"],
     &["config", "report", "progress"],
     &[
