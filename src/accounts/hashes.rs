@@ -1,14 +1,11 @@
 //! Password hashes by their kind (crypt(5)), and which of them a system can check.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::files::{AccountFiles, read_inside};
+use super::inside::read_inside;
 use super::notes::{Note, Reason};
-use super::side::Side;
-use super::table::field;
 
 /// A kind of hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,33 +169,10 @@ pub fn hash_note(name: &[u8], hash: &[u8], checker: &Checker) -> Option<Note> {
     Some(Note::new(Reason::Hash, name, text))
 }
 
-/// Names every account of `files` whose hash a system with `checker` cannot check.
-///
-/// # Errors
-/// Class `Refused` when the files have too many lines.
-pub fn unverifiable(files: &AccountFiles, checker: &Checker) -> Result<Vec<Note>> {
-    let side = Side::parse(files)?;
-    let notes = side.passwd.records().filter_map(|account| {
-        let name = &account[field::NAME];
-        hash_note(name, &side.password(name)?.hash, checker)
-    });
-    Ok(notes.collect())
-}
-
-/// Tells whether a tree has a program for people to log in with.
-pub(super) fn has_program(root: &Path, path: &Path) -> Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-    let found = crate::tree::resolve::resolve(root, path)
-        .with_context(|| format!("looking up {}", path.display()))?;
-    Ok(found.is_some_and(|file| {
-        let meta = fs::symlink_metadata(root.join(file));
-        meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn hashes_are_told_apart() {

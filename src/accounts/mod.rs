@@ -12,20 +12,24 @@
 //!   id (`merge::claims`), with which subordinate ids (`merge::subids`)
 //! - [`IdMap`]: old ids and new ones, for whoever owns files
 //! - [`hashes`]: the kinds of password hashes and who can check them
+//! - [`missing_shells`] and [`unverifiable`]: who cannot log in afterwards
 //! - [`Note`]: what a person should know of it
 
+mod checks;
 mod conventions;
 mod files;
 pub mod hashes;
 mod ids;
+mod inside;
 mod merge;
 mod notes;
 mod side;
 mod table;
 
+pub use checks::{missing_shells, unverifiable};
 pub use conventions::Conventions;
-pub use files::{AccountFiles, missing_shells};
-pub use hashes::{Checker, checkable, hash_note, unverifiable};
+pub use files::AccountFiles;
+pub use hashes::{Checker, checkable, hash_note};
 pub use ids::{IdMap, rewrite_acl, rewrite_owner};
 pub use merge::{Merge, merge};
 pub use notes::{Note, Reason};

@@ -319,7 +319,7 @@ fn is_record(format: Format, fields: &[Vec<u8>]) -> bool {
         _ if !fields.first().is_some_and(|name| is_name(name)) => false,
         Format::Passwd => fields.len() == 7 && is_number(field::ID) && is_number(field::GID),
         Format::Shadow => {
-            fields.len() == 9 && is_hash(&fields[1]) && fields[2..].iter().all(is_days)
+            fields.len() == 9 && is_hash(&fields[1]) && fields[2..].iter().all(|days| is_days(days))
         }
         Format::Group => fields.len() == 4 && is_number(field::ID),
         Format::Gshadow => fields.len() == 4 && is_hash(&fields[1]),
@@ -341,7 +341,7 @@ fn is_hash(hash: &[u8]) -> bool {
     hash.iter().all(u8::is_ascii_graphic)
 }
 
-fn is_days(days: &Vec<u8>) -> bool {
+fn is_days(days: &[u8]) -> bool {
     let digits = days.strip_prefix(b"-").unwrap_or(days);
     days.is_empty()
         || (!digits.is_empty() && digits.len() <= 10 && digits.iter().all(u8::is_ascii_digit))

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::super::notes::{Notes, Reason};
 use super::super::side::id_of;
 use super::super::table::{Name, Table, field};
-use super::is_fixed;
+use super::sides::is_fixed;
 
 /// The last uid useradd(8) gives away.
 const PERSON_MAX: u32 = 60_000;

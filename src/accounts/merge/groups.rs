@@ -6,8 +6,8 @@ use super::super::hashes::Kind;
 use super::super::notes::{Notes, Reason};
 use super::super::side::Side;
 use super::super::table::{Name, Record, field, is_name, list};
-use super::Sides;
 use super::claims::Claims;
+use super::sides::Sides;
 use super::users::Users;
 
 /// What becomes of groups that are not in both systems.

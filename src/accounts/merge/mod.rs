@@ -12,6 +12,7 @@
 
 mod claims;
 mod groups;
+mod sides;
 mod subids;
 mod users;
 
@@ -20,11 +21,12 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 
 use self::claims::Claims;
+use self::sides::{Sides, show};
 use super::files::AccountFiles;
 use super::ids::IdMap;
 use super::notes::{Note, Notes, Reason};
-use super::side::{OVERFLOW, Side};
-use super::table::{Name, Table};
+use super::side::Side;
+use super::table::{Table, field, number};
 use crate::refuse;
 
 /// The accounts of the target.
@@ -36,13 +38,6 @@ pub struct Merge {
     pub ids: IdMap,
     /// What a person should know.
     pub notes: Vec<Note>,
-}
-
-/// The systems that a merge looks at.
-struct Sides {
-    pristine: Option<Side>,
-    old: Side,
-    image: Side,
 }
 
 /// Makes the target's accounts from those of the old release as it was
@@ -164,7 +159,7 @@ fn claim_groups(
     // A primary group without a name is still somebody's: its gid is not free.
     let nameless = [&sides.old, &sides.image].into_iter().flat_map(|side| {
         let gids = side.passwd.all_records();
-        gids.filter_map(|account| super::table::number(&account[super::table::field::GID]))
+        gids.filter_map(|account| number(&account[field::GID]))
     });
     gids.avoid(nameless);
     for name in &groups.carried {
@@ -201,13 +196,4 @@ fn merge_nis(sides: &Sides, target: &mut Side) {
     change(shadow, old.shadow.as_ref(), target.shadow.as_mut());
     let gshadow = pristine.and_then(|side| side.gshadow.as_ref());
     change(gshadow, old.gshadow.as_ref(), target.gshadow.as_mut());
-}
-
-fn show(name: &Name) -> String {
-    crate::tree::path::show(name)
-}
-
-/// Ids that never move: root's, and the one that stands for no owner.
-fn is_fixed(id: u32) -> bool {
-    id == 0 || id == OVERFLOW
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::super::notes::{Notes, Reason};
 use super::super::side::{Side, id_of};
 use super::super::table::{Format, Name, Record, Table, field, number};
-use super::Sides;
 use super::claims::Claims;
+use super::sides::Sides;
 use super::users::Users;
 
 /// useradd(8) gives away none below.

@@ -9,7 +9,7 @@ use super::super::notes::{Notes, Reason};
 use super::super::side::{Password, Side};
 use super::super::table::{Name, Record, field, list, number};
 use super::claims::Claims;
-use super::{Sides, show};
+use super::sides::{Sides, show};
 
 /// What becomes of accounts that are not in both systems.
 pub struct Users {
