@@ -16,7 +16,7 @@
 //! appliance                                   this machine
 //! bundle  source  boot  disk  packages        parts
 //! system                                      all that runs programs, mounts, locks
-//! archive                                     tar and pax
+//! archive  accounts                           tar and pax; users and groups
 //! tree                                        a file tree as such
 //! config  report  progress                    the ground
 //! linux  merge  paths  slot  sha  signals  stderr  cpu  version  failure
@@ -37,6 +37,7 @@
 //!
 //! `docs/layout.md` says more.
 
+pub mod accounts;
 pub mod appliance;
 mod archive;
 pub mod boot;

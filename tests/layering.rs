@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 12] = [
     &["appliance"],
     &["bundle", "source", "boot", "disk", "packages"],
     &["system"],
-    &["archive"],
+    &["archive", "accounts"],
     &["tree"],
     &["config", "progress"],
     &["report"],

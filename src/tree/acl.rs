@@ -88,6 +88,40 @@ pub fn names_nobody(blob: &[u8]) -> bool {
     )
 }
 
+/// Returns an ACL in which each user and each group it names has the id that
+/// `user` or `group` answers; `None` if it is not an ACL.
+pub fn with_ids(
+    blob: &[u8],
+    user: impl Fn(u32) -> u32,
+    group: impl Fn(u32) -> u32,
+) -> Option<Vec<u8>> {
+    to_text(blob)?;
+    let (version, entries) = blob.split_at(VERSION.to_le_bytes().len());
+    let mut entries: Vec<(u16, u32, [u8; 2])> = entries
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|[t0, t1, p0, p1, id @ ..]| {
+            let (tag, id) = (u16::from_le_bytes([*t0, *t1]), u32::from_le_bytes(*id));
+            let id = match tag {
+                USER => user(id),
+                GROUP => group(id),
+                _ => id,
+            };
+            (tag, id, [*p0, *p1])
+        })
+        .collect();
+    // Tools look for an id in this order; what is sorted stays as it was.
+    entries.sort_by_key(|(tag, id, _)| (*tag, *id));
+    let mut rewritten = version.to_vec();
+    for (tag, id, perm) in entries {
+        rewritten.extend(tag.to_le_bytes());
+        rewritten.extend(perm);
+        rewritten.extend(id.to_le_bytes());
+    }
+    Some(rewritten)
+}
+
 /// Reads the text of an ACL: entries parted by commas or newlines, ids
 /// numeric, either in the name's place or in a fourth field.
 pub fn from_text(text: &[u8]) -> Result<Vec<u8>> {

@@ -1,9 +1,10 @@
 //! The real program as its callers see it: exit status, both outputs, and what
 //! it leaves behind. Needs root, unshare, setpriv, openssl, qemu-img, rpmbuild,
-//! script, GNU tar, bsdtar, gzip, xz, zstd, setcap, setfacl and setfattr.
+//! script, GNU tar, bsdtar, gzip, xz, zstd, setcap, setfacl, setfattr, pwck and grpck.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accounts;
 mod appliance;
 mod archive;
 mod bundle;
