@@ -2,6 +2,7 @@
 //!
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
+//! - [`stage`]: arms what was only written, or drops it before its first start
 //! - [`trial`]: what the boot service does in a started system, with [`health`] and,
 //!   once it is confirmed, [`settings`]
 //! - [`deadline`]: restarts a trial that nothing ends in time
@@ -20,5 +21,6 @@ pub mod preflight;
 pub mod repair;
 pub mod rollback;
 pub mod settings;
+pub mod stage;
 pub mod status;
 pub mod trial;

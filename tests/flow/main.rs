@@ -16,5 +16,6 @@ mod release;
 mod repair;
 mod rollback;
 mod settle;
+mod stage;
 mod streams;
 mod trial;

@@ -23,6 +23,7 @@ fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
             allow_unsigned: true,
             allow_downgrade: false,
             dry_run: false,
+            stage: false,
             threads: 1,
         };
         let outcome = machine.with_appliance(|appliance| apply(appliance, options));
