@@ -216,7 +216,7 @@ impl Work {
             Work::Activate(args) => activate::run(&session, &args),
             Work::Discard(args) => discard::run(&session, &args),
             Work::Status(args) => status::run(&session, &args),
-            Work::Confirm(_) => confirm::run(&session),
+            Work::Confirm(args) => confirm::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
             Work::Boot(args) => boot::run(&session, &args),

@@ -2,14 +2,13 @@
 //!
 //! 1. before anything can hang: sysrq is opened, the process stays in memory, a
 //!    thread of its own counts the time;
-//! 2. wait for the deadline;
+//! 2. wait for the deadline, or what was granted instead ([`window`]);
 //! 3. unless the trial is over, note why it ends and restart ([`trial`]);
 //! 4. whatever hangs in step 3, the thread restarts the machine.
 //!
 //! In the initramfs, [`boot::deadline`](crate::boot::deadline) stands in.
 
 use std::fs;
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::trial::{self, give_up, is_marked_over, restart};
+use super::window;
 use crate::appliance::Appliance;
 use crate::boot::entry::booted_by;
 use crate::boot::state::Reason;
@@ -43,11 +43,10 @@ pub fn watch(appliance: &Appliance) -> Result<()> {
         return Ok(());
     }
     let sysrq = Sysrq::open(appliance.sys);
-    let uptime = uptime_seconds(&appliance.at("/proc/uptime"))?;
-    let left = Duration::from_secs(appliance.config.deadline_seconds.saturating_sub(uptime));
+    window::left(appliance)?;
     thread::scope(|scope| {
         let (sender, word) = mpsc::channel();
-        let last = || last_resort(appliance, &sysrq, word, left + LAST_RESORT);
+        let last = || last_resort(appliance, &sysrq, word);
         let started = thread::Builder::new().spawn_scoped(scope, last);
         if let Err(error) = started.map(drop).context("starting a thread") {
             note_risk(appliance, &error);
@@ -55,32 +54,62 @@ pub fn watch(appliance: &Appliance) -> Result<()> {
         if let Err(error) = appliance.sys.lock_memory() {
             note_risk(appliance, &error);
         }
-        appliance.sys.wait(left);
-        end_trial(appliance, &sysrq);
+        loop {
+            wait_out(appliance);
+            if end_trial(appliance, &sysrq) {
+                break;
+            }
+        }
         // Nobody listens where the thread could not be started.
         let _ = sender.send(());
     });
     Ok(())
 }
 
-/// Restarts the machine, in the usual way, unless the trial is over.
-fn end_trial(appliance: &Appliance, sysrq: &Sysrq) {
+/// Waits until the trial has no time left, also where it gets more meanwhile.
+fn wait_out(appliance: &Appliance) {
+    while let Some(left) = time_left(appliance) {
+        appliance.sys.wait(left);
+    }
+}
+
+/// Returns how long the trial still has; where that cannot be told, it is over.
+fn time_left(appliance: &Appliance) -> Option<Duration> {
+    let left = window::left(appliance).unwrap_or_default();
+    (!left.is_zero() && !is_marked_over(appliance)).then_some(left)
+}
+
+/// Restarts the machine, in the usual way, unless the trial is over; returns
+/// `false` where it got more time just then.
+fn end_trial(appliance: &Appliance, sysrq: &Sysrq) -> bool {
     let text = format!(
         "nothing confirmed this system in {} seconds",
         appliance.config.deadline_seconds
     );
+    let text = match window::is_granted(appliance) {
+        true => "nothing confirmed this system in the time it was given".to_owned(),
+        false => text,
+    };
     let given_up = give_up(appliance, Reason::Deadline, &text, NOTE_PATIENCE);
     if let Some(given_up) = given_up {
         restart(appliance, &given_up, Restart::Forced, sysrq);
+        return true;
     }
+    time_left(appliance).is_none()
 }
 
-/// Restarts the machine after `limit` unless the watcher is done by then: `word`
-/// comes, or the trial is known to be over. Touches no storage, and says
-/// something only when nothing is left to do.
-fn last_resort(appliance: &Appliance, sysrq: &Sysrq, word: Receiver<()>, limit: Duration) {
-    if appliance.sys.wait_for(&word, limit) || is_marked_over(appliance) {
-        return;
+/// Restarts the machine some time after the deadline unless the watcher is done by
+/// then: `word` comes, or the trial is known to be over. Touches no storage, and
+/// says something only when nothing is left to do.
+fn last_resort(appliance: &Appliance, sysrq: &Sysrq, word: Receiver<()>) {
+    loop {
+        let limit = time_left(appliance).unwrap_or_default() + LAST_RESORT;
+        if appliance.sys.wait_for(&word, limit) || is_marked_over(appliance) {
+            return;
+        }
+        if time_left(appliance).is_none() {
+            break;
+        }
     }
     if let Err(error) = sysrq.restart() {
         appliance
@@ -93,13 +122,4 @@ fn note_risk(appliance: &Appliance, error: &anyhow::Error) {
     appliance.progress.note(&format!(
         "hung storage may keep this trial running: {error:#}"
     ));
-}
-
-fn uptime_seconds(path: &Path) -> Result<u64> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let seconds = text
-        .split(['.', ' '])
-        .next()
-        .and_then(|word| word.parse().ok());
-    seconds.with_context(|| format!("{} says {text:?}", path.display()))
 }

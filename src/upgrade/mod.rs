@@ -6,6 +6,7 @@
 //! - [`trial`]: what the boot service does in a started system, with [`health`] and,
 //!   once it is confirmed, [`settings`]
 //! - [`deadline`]: restarts a trial that nothing ends in time
+//! - [`window`]: how long that is, where more was granted
 //! - [`kernel_drift`]: whether the slot starts a kernel that its system has
 //! - [`rollback`]: makes the other slot the default
 //! - [`boot_sector`]: whether our GRUB is still the one that is started
@@ -24,3 +25,4 @@ pub mod settings;
 pub mod stage;
 pub mod status;
 pub mod trial;
+pub mod window;

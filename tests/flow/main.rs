@@ -19,3 +19,4 @@ mod settle;
 mod stage;
 mod streams;
 mod trial;
+mod window;
