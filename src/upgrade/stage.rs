@@ -106,7 +106,7 @@ fn require_staged(
         refuse!("{fault}");
     }
     rollback::check_root(appliance, machine, slot, &record)?;
-    let release = rollback::look_into(appliance, slot, |root| release_in(root))??;
+    let release = rollback::look_into(appliance, slot, release_in)??;
     if release.version != record.version {
         refuse!(
             "slot {slot} holds version {}, but its boot files are of version {}; \
