@@ -35,6 +35,21 @@ pub struct Config {
     pub health_seconds: u64,
     /// What becomes of what a check before an upgrade finds wrong, by its name.
     pub checks: BTreeMap<String, Policy>,
+    /// Who keeps a trial that is healthy.
+    pub confirm_by: ConfirmBy,
+    /// Minutes a person has to confirm a healthy trial, 1 to 10080.
+    pub confirm_minutes: u64,
+}
+
+/// Who confirms a trial once it is healthy.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfirmBy {
+    /// The boot service.
+    #[default]
+    Service,
+    /// A person.
+    Operator,
 }
 
 /// The names of the logical volumes.
@@ -74,6 +89,8 @@ impl Default for Config {
             deadline_seconds: 600,
             health_seconds: 60,
             checks: BTreeMap::new(),
+            confirm_by: ConfirmBy::Service,
+            confirm_minutes: 30,
         }
     }
 }
@@ -118,6 +135,11 @@ impl Config {
         ensure!(
             config.health_seconds >= 1,
             "health_seconds is 0; give a check at least 1 second"
+        );
+        ensure!(
+            (1..=10_080).contains(&config.confirm_minutes),
+            "confirm_minutes is {}, not 1 to 10080",
+            config.confirm_minutes
         );
         let Volumes {
             root,
@@ -182,6 +204,8 @@ mod tests {
             ("tries: 0", "tries"),
             ("vg: 'a/b'", "a/b"),
             ("deadline_seconds: 1", "deadline_seconds"),
+            ("confirm_by: nobody", "nobody"),
+            ("confirm_minutes: 0", "confirm_minutes"),
             ("volumes: {root: x, back: x}", "both slots"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

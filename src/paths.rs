@@ -37,6 +37,10 @@ pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 /// with the next start, as all of `/run` is.
 pub const TRIAL_OVER_FILE: &str = "/run/va-upgrade.over";
 
+/// Says until when the running trial may go on, where it was granted more time
+/// than its deadline: seconds since the kernel started.
+pub const TRIAL_UNTIL_FILE: &str = "/run/va-upgrade.until";
+
 /// Where a slot is mounted while it is written.
 pub const TARGET_MOUNT: &str = "/run/va-upgrade/slot";
 

@@ -23,6 +23,9 @@ pub struct Args {
     /// Only check, and say what would be done
     #[arg(long)]
     dry_run: bool,
+    /// Only write: `va-upgrade activate` has the next boot try it, `discard` drops it
+    #[arg(long, conflicts_with = "reboot")]
+    stage: bool,
     /// Restart right away when done
     #[arg(long)]
     reboot: bool,
@@ -58,12 +61,20 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         allow_unsigned: args.allow_unsigned,
         allow_downgrade: args.allow_downgrade,
         dry_run: args.dry_run,
+        stage: args.stage,
         threads,
     };
     let outcome = apply_flow::apply(&session.appliance(), options)?;
     session.ui.finish();
     if args.dry_run {
-        return tell_plan(&outcome);
+        return tell_plan(&outcome, args.stage);
+    }
+    if args.stage {
+        return print(&format!(
+            "version {} is in slot {} and waits there; version {} boots until \
+             `va-upgrade activate` has the new one tried, `va-upgrade discard` drops it\n",
+            outcome.version, outcome.slot, outcome.from
+        ));
     }
     print(&format!(
         "version {} is in slot {}; the next boot tries it, up to {} times. \
@@ -77,14 +88,18 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     }
 }
 
-/// Prints what was checked and what would be done.
-fn tell_plan(outcome: &Applied) -> Result<()> {
+/// Prints what was checked and would be done.
+fn tell_plan(outcome: &Applied, is_staged: bool) -> Result<()> {
     let mut page = Page::of_stdout();
     check::write(&mut page, &outcome.report, Some(&outcome.version));
     page.end_line();
+    let trial = match is_staged {
+        true => "leave it there untried".to_owned(),
+        false => format!("try it {} times", outcome.tries),
+    };
     page.line(&format!(
-        "would write version {} to slot {} and try it {} times; {} stays the default",
-        outcome.version, outcome.slot, outcome.tries, outcome.from
+        "would write version {} to slot {} and {trial}; {} stays the default",
+        outcome.version, outcome.slot, outcome.from
     ));
     page.print()
 }

@@ -49,6 +49,10 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),
         Outcome::Confirmed(slot) => format!("slot {slot} is healthy and committed now"),
+        Outcome::Waiting(slot, left) => format!(
+            "slot {slot} is healthy; `va-upgrade confirm` keeps it, within {} minutes",
+            left.as_secs() / 60
+        ),
         Outcome::Restarting(why) => format!("restarting: {why}"),
         Outcome::OtherSlot(slot) => {
             format!("slot {slot} runs, which is not the committed one; see `va-upgrade status`")

@@ -1,11 +1,13 @@
 //! The command line: the only code that knows clap, indicatif and stdout.
 
+mod activate;
 mod apply;
 mod boot;
 mod build;
 mod check;
 mod completions;
 mod confirm;
+mod discard;
 mod info;
 mod man;
 mod output;
@@ -141,6 +143,8 @@ enum Work {
     Unpack(unpack::Args),
     Check(check::Args),
     Apply(apply::Args),
+    Activate(activate::Args),
+    Discard(discard::Args),
     Status(status::Args),
     Confirm(confirm::Args),
     Rollback(rollback::Args),
@@ -209,8 +213,10 @@ impl Work {
             Work::Unpack(args) => unpack::run(&session, &args),
             Work::Check(args) => check::run(&session, &args),
             Work::Apply(args) => apply::run(&session, args),
+            Work::Activate(args) => activate::run(&session, &args),
+            Work::Discard(args) => discard::run(&session, &args),
             Work::Status(args) => status::run(&session, &args),
-            Work::Confirm(_) => confirm::run(&session),
+            Work::Confirm(args) => confirm::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
             Work::Boot(args) => boot::run(&session, &args),

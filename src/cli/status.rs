@@ -147,6 +147,7 @@ fn notes(status: &Status) -> Vec<Note> {
     let failed = status.failed.as_ref();
     let notes = [
         about_trial(status),
+        about_staged(status),
         status.boot_sector.and_then(about_boot_sector),
         about_kernel(status),
         about_kernel_trial(status),
@@ -164,10 +165,23 @@ fn about_trial(status: &Status) -> Option<Note> {
         "the boot service confirms it once it is healthy; `va-upgrade confirm` keeps it now, \
          `va-upgrade rollback --reboot` goes back"
     } else if slot == status.next {
-        "restart to try it; `va-upgrade rollback` cancels the trial"
+        "restart to try it; `va-upgrade discard` cancels the trial and drops it"
     } else {
         "`va-upgrade rollback` ends the trial"
     };
+    Some(Note::new(Tone::Strong, "note", text))
+}
+
+/// Tells of a whole system that waits for its trial.
+fn about_staged(status: &Status) -> Option<Note> {
+    let waits = |slot: &&SlotStatus| slot.state == Phase::Ready && slot.name != status.booted;
+    let slot = status.slots.iter().find(waits)?;
+    let text = format!(
+        "{} waits in slot {}; `va-upgrade activate` has the next boot try it, \
+         `va-upgrade discard` drops it",
+        version(status, slot.name),
+        slot.name
+    );
     Some(Note::new(Tone::Strong, "note", text))
 }
 
@@ -370,8 +384,20 @@ slot  state      version  kernel  bootable
 root  committed  7.9      7.9-1   yes       runs
 back  trial      9.4      9.4-1   yes       boots next
 
-note: restart to try it; `va-upgrade rollback` cancels the trial
+note: restart to try it; `va-upgrade discard` cancels the trial and drops it
 "
+        );
+    }
+
+    #[test]
+    fn a_staged_system_says_how_to_try_and_how_to_drop_it() {
+        let told = text(&appliance(Phase::Committed, Phase::Ready));
+        assert!(
+            told.ends_with(
+                "\n\nnote: version 9.4 waits in slot back; `va-upgrade activate` has the next \
+                 boot try it, `va-upgrade discard` drops it\n"
+            ),
+            "{told}"
         );
     }
 

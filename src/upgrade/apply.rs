@@ -11,7 +11,8 @@
 //!    ([`install::settle`](settle));
 //! 6. its kernel and initramfs go to `/boot/va/<slot>/`;
 //! 7. GRUB comes from the target through chroot ([`boot::bios::switch`](Switch));
-//! 8. it is marked `ready`, then put on trial: the last write.
+//! 8. it is marked `ready`, then put on trial: the last write. Where it is only
+//!    staged, it stays `ready`, for [`stage`](super::stage) to arm.
 //!
 //! Until the boot sector is switched in step 7 the old GRUB boots the old slot;
 //! after it the new GRUB does, until step 8. A failure in steps 2 to 8 is undone;
@@ -68,6 +69,8 @@ pub struct Options {
     pub allow_downgrade: bool,
     /// Whether to stop after the checks.
     pub dry_run: bool,
+    /// Whether the system is only written, and its trial not armed.
+    pub stage: bool,
     /// How many chunks are unpacked at a time.
     pub threads: usize,
 }
@@ -86,7 +89,7 @@ pub struct Applied {
     pub report: Report,
 }
 
-/// Writes the inactive slot from a bundle and arms its trial.
+/// Writes the inactive slot from a bundle and, unless told otherwise, arms its trial.
 ///
 /// # Errors
 /// `Refused` and `BadBundle` before anything is changed; `Undone` when a later
@@ -130,6 +133,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
         first_time: !appliance.at(BOOT_DIR).exists(),
         lock,
         is_overwritten: Cell::new(false),
+        is_armed: !options.stage,
         step: Cell::new("prepare"),
     };
     let written = job.run(bundle, options.threads);
@@ -187,6 +191,8 @@ struct Job<'a> {
     lock: Lock,
     /// Whether the old system in the slot is given up.
     is_overwritten: Cell<bool>,
+    /// Whether the trial is armed at the end.
+    is_armed: bool,
     /// The id of the step that runs, for the history.
     step: Cell<&'static str>,
 }
@@ -259,7 +265,9 @@ impl<'a> Job<'a> {
         self.equip();
         self.start(Step::Arm);
         state.finish_writing(self.to.slot)?;
-        state.start_trial(self.to.slot, appliance.config.tries)?;
+        if self.is_armed {
+            state.start_trial(self.to.slot, appliance.config.tries)?;
+        }
         appliance.save(&state, &self.lock).map(drop)
     }
 
@@ -410,7 +418,10 @@ impl<'a> Job<'a> {
     /// Writes down how it ended.
     fn record(&self, error: Option<&Error>) {
         let outcome = match error {
-            None => format!("on trial for {} tries", self.appliance.config.tries),
+            None if self.is_armed => {
+                format!("on trial for {} tries", self.appliance.config.tries)
+            }
+            None => "staged, not on trial".to_owned(),
             Some(error) => format!("{error:#}"),
         };
         let event = Event {

@@ -2,7 +2,7 @@
 //!
 //! 1. before anything can hang: sysrq is opened, the process stays in memory, a
 //!    thread of its own counts the time;
-//! 2. wait for the deadline;
+//! 2. wait for the deadline, or what was granted instead ([`window`]);
 //! 3. unless the trial is over, note why it ends and restart ([`trial`]);
 //! 4. whatever hangs in step 3, the thread restarts the machine.
 //!
@@ -12,7 +12,6 @@
 //! In the initramfs, [`boot::deadline`](crate::boot::deadline) stands in.
 
 use std::fs;
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use anyhow::{Context, Result};
 
 use super::trial::{self, give_up, restart};
 use super::trial_over::is_marked_over;
+use super::window;
 use crate::appliance::Appliance;
 use crate::boot::entry::booted_by;
 use crate::boot::state::Reason;
@@ -47,11 +47,10 @@ pub fn watch(appliance: &Appliance) -> Result<()> {
         return Ok(());
     }
     let sysrq = Sysrq::open(appliance.sys);
-    let uptime = uptime_seconds(&appliance.at("/proc/uptime"))?;
-    let left = Duration::from_secs(appliance.config.deadline_seconds.saturating_sub(uptime));
+    window::left(appliance)?;
     thread::scope(|scope| {
         let (sender, word) = mpsc::channel();
-        let last = || last_resort(appliance, &sysrq, word, left + LAST_RESORT);
+        let last = || last_resort(appliance, &sysrq, word);
         let started = thread::Builder::new().spawn_scoped(scope, last);
         if let Err(error) = started.map(drop).context("starting a thread") {
             note_risk(appliance, &error);
@@ -60,9 +59,14 @@ pub fn watch(appliance: &Appliance) -> Result<()> {
             note_risk(appliance, &error);
         }
         let watchdog = Watchdog::start(appliance.sys);
-        wait_for_deadline(appliance, left, watchdog.as_ref());
-        let is_ending = end_trial(appliance, &sysrq);
-        if let Some(watchdog) = watchdog.filter(|_| !is_ending) {
+        let end = loop {
+            wait_out(appliance, watchdog.as_ref());
+            match end_trial(appliance, &sysrq) {
+                End::Deferred => {}
+                end => break end,
+            }
+        };
+        if let Some(watchdog) = watchdog.filter(|_| end == End::Over) {
             release(appliance, watchdog);
         }
         // Nobody listens where the thread could not be started.
@@ -71,20 +75,27 @@ pub fn watch(appliance: &Appliance) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the trial's time is up; with a watchdog, only as long as it is a
-/// trial.
-fn wait_for_deadline(appliance: &Appliance, mut left: Duration, watchdog: Option<&Watchdog>) {
-    let Some(watchdog) = watchdog else {
-        return appliance.sys.wait(left);
-    };
-    while !left.is_zero() && !is_marked_over(appliance) {
-        if let Err(error) = watchdog.feed() {
+/// How a trial whose time is up ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The machine restarts.
+    Restarting,
+    /// It was over already.
+    Over,
+    /// It got more time just then.
+    Deferred,
+}
+
+/// Waits until the trial has no time left, also where it gets more meanwhile.
+fn wait_out(appliance: &Appliance, watchdog: Option<&Watchdog>) {
+    while let Some(left) = time_left(appliance) {
+        let fault = watchdog.and_then(|watchdog| watchdog.feed().err());
+        if let Some(error) = fault {
             let note = format!("the machine's watchdog is not fed: {error}");
             appliance.progress.note(&note);
         }
-        let pause = left.min(watchdog.interval());
+        let pause = watchdog.map_or(left, |watchdog| left.min(watchdog.interval()));
         appliance.sys.wait(pause);
-        left -= pause;
     }
 }
 
@@ -97,27 +108,46 @@ fn release(appliance: &Appliance, watchdog: Watchdog) {
     }
 }
 
-/// Restarts the machine, in the usual way, unless the trial is over; returns
-/// whether it does.
-fn end_trial(appliance: &Appliance, sysrq: &Sysrq) -> bool {
+/// Returns how long the trial still has; where that cannot be told, it is over.
+fn time_left(appliance: &Appliance) -> Option<Duration> {
+    let left = window::left(appliance).unwrap_or_default();
+    (!left.is_zero() && !is_marked_over(appliance)).then_some(left)
+}
+
+/// Restarts the machine, in the usual way, unless the trial is over or has more
+/// time.
+fn end_trial(appliance: &Appliance, sysrq: &Sysrq) -> End {
     let text = format!(
         "nothing confirmed this system in {} seconds",
         appliance.config.deadline_seconds
     );
+    let text = match window::is_granted(appliance) {
+        true => "nothing confirmed this system in the time it was given".to_owned(),
+        false => text,
+    };
     let given_up = give_up(appliance, Reason::Deadline, &text, NOTE_PATIENCE);
-    let is_ending = given_up.is_some();
     if let Some(given_up) = given_up {
         restart(appliance, &given_up, Restart::Forced, sysrq);
+        return End::Restarting;
     }
-    is_ending
+    match time_left(appliance) {
+        Some(_) => End::Deferred,
+        None => End::Over,
+    }
 }
 
-/// Restarts the machine after `limit` unless the watcher is done by then: `word`
-/// comes, or the trial is known to be over. Touches no storage, and says
-/// something only when nothing is left to do.
-fn last_resort(appliance: &Appliance, sysrq: &Sysrq, word: Receiver<()>, limit: Duration) {
-    if appliance.sys.wait_for(&word, limit) || is_marked_over(appliance) {
-        return;
+/// Restarts the machine some time after the deadline unless the watcher is done by
+/// then: `word` comes, or the trial is known to be over. Touches no storage, and
+/// says something only when nothing is left to do.
+fn last_resort(appliance: &Appliance, sysrq: &Sysrq, word: Receiver<()>) {
+    loop {
+        let limit = time_left(appliance).unwrap_or_default() + LAST_RESORT;
+        if appliance.sys.wait_for(&word, limit) || is_marked_over(appliance) {
+            return;
+        }
+        if time_left(appliance).is_none() {
+            break;
+        }
     }
     if let Err(error) = sysrq.restart() {
         appliance
@@ -130,13 +160,4 @@ fn note_risk(appliance: &Appliance, error: &anyhow::Error) {
     appliance.progress.note(&format!(
         "hung storage may keep this trial running: {error:#}"
     ));
-}
-
-fn uptime_seconds(path: &Path) -> Result<u64> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let seconds = text
-        .split(['.', ' '])
-        .next()
-        .and_then(|word| word.parse().ok());
-    seconds.with_context(|| format!("{} says {text:?}", path.display()))
 }

@@ -2,11 +2,13 @@
 //!
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
+//! - [`stage`]: arms what was only written, or drops it before its first start
 //! - [`trial`]: what the boot service does in a started system, with [`health`],
 //!   [`network_health`] and, once it is confirmed, [`settings`]
 //! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
+//! - [`window`]: how long that is, where more was granted
 //! - [`kernel_drift`]: whether the slot starts a kernel that its system has
 //! - [`kernel_update`]: has a kernel that a package brought tried, beside the old one
 //! - [`rollback`]: makes the other slot the default
@@ -26,6 +28,8 @@ pub mod preflight;
 pub mod repair;
 pub mod rollback;
 pub mod settings;
+pub mod stage;
 pub mod status;
 pub mod trial;
 pub mod trial_over;
+pub mod window;

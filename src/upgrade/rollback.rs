@@ -130,6 +130,34 @@ pub(super) fn check_root(
     slot: Slot,
     record: &SlotRecord,
 ) -> Result<()> {
+    let modules = format!("/lib/modules/{}", record.kernel);
+    let inits = [
+        "/sbin/init",
+        "/usr/lib/systemd/systemd",
+        "/lib/systemd/systemd",
+    ];
+    let whole = look_into(appliance, slot, |root| {
+        let has = |path: &str| {
+            resolve::place(root, Path::new(path)).is_ok_and(|p| p.symlink_metadata().is_ok())
+        };
+        inits.iter().any(|path| has(path)) && has(&modules) && has("/etc/fstab")
+    })?;
+    if !whole {
+        refuse!(
+            "slot {slot} would not boot: {} lacks init, {modules} or /etc/fstab (running: slot {})",
+            appliance.config.device(slot).display(),
+            machine.booted
+        );
+    }
+    Ok(())
+}
+
+/// Lets `look` see the tree of a slot that does not run, mounted read-only.
+pub(super) fn look_into<T>(
+    appliance: &Appliance,
+    slot: Slot,
+    look: impl FnOnce(&Path) -> T,
+) -> Result<T> {
     let Appliance { sys, config, .. } = *appliance;
     let device = config.device(slot);
     lvm::activate(sys, &config.vg, config.volume(slot))?;
@@ -145,25 +173,9 @@ pub(super) fn check_root(
         Ok(mounted) => mounted,
         Err(error) => refuse!("slot {slot} would not boot: {error:#}"),
     };
-    let modules = format!("/lib/modules/{}", record.kernel);
-    let inits = [
-        "/sbin/init",
-        "/usr/lib/systemd/systemd",
-        "/lib/systemd/systemd",
-    ];
-    let has = |path: &str| {
-        resolve::place(mounted.path(), Path::new(path)).is_ok_and(|p| p.symlink_metadata().is_ok())
-    };
-    let whole = inits.iter().any(|path| has(path)) && has(&modules) && has("/etc/fstab");
+    let seen = look(mounted.path());
     mounted
         .unmount()
         .with_context(|| format!("looking at slot {slot}"))?;
-    if !whole {
-        refuse!(
-            "slot {slot} would not boot: {} lacks init, {modules} or /etc/fstab (running: slot {})",
-            device.display(),
-            machine.booted
-        );
-    }
-    Ok(())
+    Ok(seen)
 }

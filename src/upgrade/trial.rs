@@ -14,13 +14,14 @@ use anyhow::{Result, ensure};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, health, kernel_drift, settings, status};
+use super::{boot_sector, health, kernel_drift, settings, status, window};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
 use crate::boot::next;
 use crate::boot::state::{Reason, State};
+use crate::config::ConfirmBy;
 use crate::paths::BOOT_DIR;
 use crate::progress::Step;
 use crate::refuse;
@@ -41,6 +42,8 @@ pub enum Outcome {
     Ordinary,
     /// The trial is confirmed.
     Confirmed(Slot),
+    /// The trial is healthy; a person is to confirm it in this time.
+    Waiting(Slot, Duration),
     /// The trial is unhealthy; a restart was asked for.
     Restarting(String),
     /// A slot runs that is not the committed one.
@@ -193,6 +196,26 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     Ok(true)
 }
 
+/// Gives the running trial at least so many minutes from now; returns how long it
+/// has then.
+///
+/// # Errors
+/// Class `Refused` when the running slot is not on trial; those of [`window::grant`].
+pub fn extend(appliance: &Appliance, minutes: u64, _lock: &Lock) -> Result<Duration> {
+    let machine = Machine::look(appliance)?;
+    if !on_trial(appliance, &machine) || is_marked_over(appliance) {
+        refuse!(
+            "slot {} is {}; only a trial that runs can be given more time",
+            machine.booted,
+            machine.state().phase(machine.booted)
+        );
+    }
+    let left = window::grant(appliance, minutes)?;
+    let outcome = format!("may go on for {} minutes from now", left.as_secs() / 60);
+    record(appliance, "confirm", machine.booted, &outcome);
+    Ok(left)
+}
+
 fn record(appliance: &Appliance, operation: &str, slot: Slot, outcome: &str) {
     let version = version_of(appliance, slot);
     let event = Event {
@@ -230,6 +253,17 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
         .then(|| kernel_update::running_next(appliance, machine))
         .flatten();
     let Err(error) = health::check(appliance, &baseline(appliance, machine)) else {
+        let is_asked = appliance.config.confirm_by == ConfirmBy::Operator;
+        if is_asked && kernel.is_none() && machine.state.is_some() {
+            let left = window::grant(appliance, appliance.config.confirm_minutes)?;
+            record(
+                appliance,
+                "trial",
+                machine.booted,
+                "healthy, waits for a person to confirm it",
+            );
+            return Ok(Outcome::Waiting(machine.booted, left));
+        }
         // Whoever stalls with the lock does not make a healthy system a bad one.
         let deadline = Duration::from_secs(appliance.config.deadline_seconds);
         let lock = appliance.wait_for_lock(deadline.max(LOCK_PATIENCE))?;
@@ -258,7 +292,7 @@ pub(super) struct GivenUp {
 }
 
 /// Notes why the trial is about to end; returns `None` when it is not to end at
-/// all, since it was confirmed or cancelled meanwhile.
+/// all, since it was confirmed, cancelled or given more time meanwhile.
 ///
 /// That is read without the lock, which an `apply` to the other slot may hold
 /// for long; only the note waits for it, up to `patience`. Where it cannot be
@@ -273,9 +307,11 @@ pub(super) fn give_up(
     if is_over(appliance) {
         return None;
     }
+    let has_time =
+        || reason == Reason::Deadline && window::left(appliance).is_ok_and(|left| !left.is_zero());
     let lock = match note_reason(appliance, reason, text, patience) {
         Ok(lock) => Some(lock),
-        Err(_) if is_over(appliance) => return None,
+        Err(_) if is_over(appliance) || has_time() => return None,
         Err(error) => {
             appliance
                 .progress
@@ -311,6 +347,14 @@ fn note_reason(
         machine.booted
     );
     let mut state = machine.state();
+    if reason == Reason::Deadline {
+        // Nobody gives it more time from here on, since the lock is ours.
+        ensure!(window::left(appliance)?.is_zero(), "it was given more time");
+        // A healthy system that nobody wanted is not tried again.
+        if appliance.config.confirm_by == ConfirmBy::Operator && window::is_granted(appliance) {
+            state.spend_tries();
+        }
+    }
     state.note_reason(reason)?;
     appliance.save(&state, &lock)?;
     record(appliance, "trial", machine.booted, text);

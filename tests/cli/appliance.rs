@@ -11,11 +11,13 @@ use super::desk::{Desk, PROGRAM};
 #[test]
 fn a_machine_that_runs_from_neither_slot_is_refused() {
     let desk = Desk::with_bundle();
-    let verbs: [&[&str]; 7] = [
+    let verbs: [&[&str]; 9] = [
         &["check"],
         &["check", "good.vab"],
         &["apply", "good.vab"],
         &["apply", "good.vab", "--dry-run"],
+        &["activate"],
+        &["discard"],
         &["status"],
         &["confirm"],
         &["rollback"],
@@ -68,8 +70,10 @@ fn without_root_rights_nothing_is_begun() {
         r#"p=$0; shift; exec "$p" "$@""#,
         program,
     ];
-    let verbs: [&[&str]; 6] = [
+    let verbs: [&[&str]; 8] = [
         &["apply", "good.vab"],
+        &["activate"],
+        &["discard"],
         &["check"],
         &["confirm"],
         &["rollback"],
@@ -102,7 +106,14 @@ fn while_another_one_is_at_work_nothing_is_begun() {
         "/run/va-upgrade.lock",
         "wait",
     ];
-    for args in [&["apply", "good.vab"][..], &["rollback"], &["confirm"]] {
+    let verbs: [&[&str]; 5] = [
+        &["apply", "good.vab"],
+        &["activate"],
+        &["discard"],
+        &["rollback"],
+        &["confirm"],
+    ];
+    for args in verbs {
         desk.refuses(6, &words, args);
     }
     drop(held);

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 12] = [
+pub const VERBS: [&str; 14] = [
     "build",
     "sign",
     "info",
@@ -15,6 +15,8 @@ pub const VERBS: [&str; 12] = [
     "unpack",
     "check",
     "apply",
+    "activate",
+    "discard",
     "status",
     "confirm",
     "rollback",

@@ -42,12 +42,16 @@ fn wrong_usage_ends_with_status_2_and_says_what_is_wrong() {
 #[test]
 fn only_verbs_that_ask_take_an_answer() {
     let desk = Desk::with_bundle();
-    let asking = ["apply", "rollback"];
+    let asking = ["apply", "discard", "rollback"];
     for verb in VERBS {
         let run = desk.run(&[verb, "--yes"]);
         assert_eq!(
             run.status,
-            if verb == "rollback" { 3 } else { 2 },
+            if ["discard", "rollback"].contains(&verb) {
+                3
+            } else {
+                2
+            },
             "{run:?}"
         );
         let is_unknown = run.stderr.contains("unexpected argument '--yes'");

@@ -37,7 +37,7 @@ slot  state      version  kernel         bootable
 root  committed  7.9      7.9-amd64      yes       runs
 back  trial      9.4?[2J  9.4?[2J-amd64  yes       boots next
 
-note: restart to try it; `va-upgrade rollback` cancels the trial
+note: restart to try it; `va-upgrade discard` cancels the trial and drops it
 warning: it cannot be told whether the boot sector starts va-upgrade's GRUB; ask again as root, \
 and if it stays so, run `va-upgrade repair` to start it again
 "

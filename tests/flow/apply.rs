@@ -18,12 +18,13 @@ pub fn run(machine: &Machine, bundle: &Path) -> Result<Applied> {
     machine.with_appliance(|appliance| apply(appliance, options(bundle)))
 }
 
-fn options(bundle: &Path) -> Options {
+pub fn options(bundle: &Path) -> Options {
     Options {
         input: Input::File(bundle.to_owned()),
         allow_unsigned: true,
         allow_downgrade: false,
         dry_run: false,
+        stage: false,
         threads: 1,
     }
 }
@@ -419,6 +420,7 @@ fn a_dry_run_changes_nothing() {
         allow_unsigned: true,
         allow_downgrade: false,
         dry_run: true,
+        stage: false,
         threads: 1,
     };
     let outcome = machine

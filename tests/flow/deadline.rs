@@ -83,6 +83,7 @@ fn a_trial_that_was_ended_by_a_person_is_not_restarted_even_when_storage_hangs()
 #[test]
 fn what_the_last_restart_needs_is_there_before_the_watcher_waits() {
     let (_dir, machine) = trial_running();
+    machine.write("/proc/uptime", "30.00 1.0\n");
     machine.meanwhile("wait", |machine| {
         assert!(machine.log().ends_with("lock memory"));
         let trigger = machine.at("/proc/sysrq-trigger");
@@ -169,6 +170,7 @@ fn a_lock_that_is_held_over_the_deadline_restarts_a_trial_but_no_confirmed_syste
 #[test]
 fn a_confirmation_while_the_watcher_waits_counts_and_none_comes_between_note_and_restart() {
     let (_dir, machine) = trial_running();
+    machine.write("/proc/uptime", "30.00 1.0\n");
     machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
     machine.with_appliance(watch).unwrap();
     assert!(machine.reboots().is_empty());

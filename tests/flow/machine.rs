@@ -387,8 +387,12 @@ impl System for Machine {
     }
 
     /// Nothing happens here by itself, so time passes at once.
-    fn wait(&self, _time: Duration) {
+    fn wait(&self, time: Duration) {
         self.happen("wait");
+        let uptime = self.read("/proc/uptime");
+        let now: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let later = now + time.as_secs_f64();
+        self.write("/proc/uptime", &format!("{later:.2} 1.0\n"));
     }
 
     fn wait_for(&self, word: &Receiver<()>, _limit: Duration) -> bool {

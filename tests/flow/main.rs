@@ -24,5 +24,7 @@ mod release;
 mod repair;
 mod rollback;
 mod settle;
+mod stage;
 mod streams;
 mod trial;
+mod window;

@@ -28,6 +28,7 @@ fn notes_of_apply(machine: &Machine, bundle: &Path) -> Vec<String> {
             allow_unsigned: true,
             allow_downgrade: false,
             dry_run: false,
+            stage: false,
             threads: 1,
         };
         apply(&appliance, options).unwrap();

@@ -18,6 +18,7 @@ pub fn apply_stream(machine: &Machine, bytes: &[u8]) -> Result<Applied> {
         allow_unsigned: true,
         allow_downgrade: false,
         dry_run: false,
+        stage: false,
         threads: 1,
     };
     machine.with_appliance(|appliance| apply(appliance, options))

@@ -251,6 +251,15 @@ impl State {
         Ok(())
     }
 
+    /// Takes the running trial's other tries away: its slot is not started again.
+    ///
+    /// Changes memory only.
+    pub fn spend_tries(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            trial.tries_left = 0;
+        }
+    }
+
     /// Makes the slot on trial the committed one; ends that of a kernel well.
     ///
     /// Changes memory only.

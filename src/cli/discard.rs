@@ -1,0 +1,47 @@
+//! `discard`: drops a new system before its first start.
+
+use anyhow::Result;
+
+use super::output::print;
+use super::{Question, Session};
+use crate::appliance::machine::Machine;
+use crate::progress::Progress;
+use crate::upgrade::stage;
+
+/// Drop the new system before the restart that would try it
+///
+/// Cancels the trial that `apply` or `activate` armed, or gives up what
+/// `apply --stage` wrote. The slot is empty then: what was in it before the upgrade
+/// is gone since `apply`. The running system stays the default. Once the new one
+/// runs, `va-upgrade rollback --reboot` goes back.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    question: Question,
+}
+
+/// Runs `discard`; writes the boot state and removes the slot's boot files.
+pub fn run(session: &Session, args: &Args) -> Result<()> {
+    session.start_changing("discard")?;
+    args.question.agree(
+        &session.ui,
+        "Drop the system in the slot that does not run?",
+    )?;
+    let appliance = session.appliance();
+    let lock = appliance.lock()?;
+    let machine = Machine::look(&appliance)?;
+    let outcome = stage::discard(&appliance, &machine, &lock)?;
+    session.ui.finish();
+    let Some(dropped) = outcome else {
+        return print("nothing is staged or on trial\n");
+    };
+    let version = dropped.version.as_deref().unwrap_or("unknown");
+    let cancelled = match dropped.was_armed {
+        true => "; the trial is cancelled",
+        false => "",
+    };
+    print(&format!(
+        "version {version} in slot {} is dropped{cancelled}\n",
+        dropped.slot
+    ))
+}
