@@ -6,6 +6,7 @@ pub mod history;
 pub mod machine;
 pub mod network;
 pub mod release;
+pub mod selinux;
 pub mod services;
 
 pub use context::Appliance;

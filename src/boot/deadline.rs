@@ -11,12 +11,14 @@
 //! Before that it sources the `shutdown-emergency` hooks (dracut.modules(7)), of
 //! which `initramfs/given-up.sh` is one.
 
+use super::late_labels;
 use super::newc::{self, Entry};
 
 const DEADLINE: &str = include_str!("../../initramfs/deadline.sh");
 const GIVEN_UP: &str = include_str!("../../initramfs/given-up.sh");
 
-/// Renders the archive for a deadline this many seconds after the kernel's start.
+/// Renders the archive for a deadline this many seconds after the kernel's start,
+/// with the hooks for [`late_labels`] in it.
 pub fn archive(seconds: u64) -> Vec<u8> {
     let script = DEADLINE.replace("@SECONDS@", &seconds.to_string());
     let directory = |path| Entry {
@@ -29,7 +31,7 @@ pub fn archive(seconds: u64) -> Vec<u8> {
         mode: 0o100_755,
         content,
     };
-    newc::archive(&[
+    let mut entries = vec![
         directory("conf"),
         directory("conf/conf.d"),
         file("conf/conf.d/va-upgrade-deadline", script.as_bytes()),
@@ -51,7 +53,9 @@ pub fn archive(seconds: u64) -> Vec<u8> {
             "var/lib/dracut/hooks/shutdown-emergency/00-va-upgrade-given-up.sh",
             GIVEN_UP.as_bytes(),
         ),
-    ])
+    ];
+    entries.extend(late_labels::entries());
+    newc::archive(&entries)
 }
 
 #[cfg(test)]

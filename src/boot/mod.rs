@@ -12,6 +12,7 @@ pub mod deadline;
 pub mod entry;
 pub mod files;
 pub mod journal;
+pub mod late_labels;
 pub mod menu;
 pub mod newc;
 pub mod once;

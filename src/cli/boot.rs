@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::Session;
 use super::output::print;
+use crate::install::label;
 use crate::progress::Progress;
 use crate::upgrade::deadline;
 use crate::upgrade::trial::{self, Outcome};
@@ -14,6 +15,9 @@ pub struct Args {
     /// Only wait for the deadline of a trial, and restart if nothing ended it
     #[arg(long)]
     pub deadline: bool,
+    /// Only set the SELinux labels that the system before could not; for the initramfs
+    #[arg(long, conflicts_with = "deadline")]
+    pub labels: bool,
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -21,6 +25,13 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.require_root("boot")?;
     if args.deadline {
         return deadline::watch(&session.appliance());
+    }
+    if args.labels {
+        let text = match label::finish(&session.appliance())? {
+            true => "all SELinux labels are set",
+            false => "no SELinux label is missing",
+        };
+        return print(&format!("{text}\n"));
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),

@@ -1,9 +1,10 @@
 //! Whether a started system is healthy enough to be kept.
 //!
-//! 1. the service manager has finished starting, and nothing failed that had not
+//! 1. its SELinux labels are set;
+//! 2. the service manager has finished starting, and nothing failed that had not
 //!    before;
-//! 2. the network the appliance had before is there;
-//! 3. every executable in `/etc/va-upgrade/health.d` ends well in its time.
+//! 3. the network the appliance had before is there;
+//! 4. every executable in `/etc/va-upgrade/health.d` ends well in its time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +18,7 @@ use crate::appliance::machine::Machine;
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
 use crate::boot::files as boot_files;
+use crate::install::label;
 use crate::paths::CHECKS_DIR;
 use crate::signals;
 use crate::system::Cmd;
@@ -38,6 +40,9 @@ const MAX_SILENT: u32 = 10;
 /// # Errors
 /// What is unhealthy.
 pub fn check(appliance: &Appliance, machine: &Machine) -> Result<()> {
+    if let Some(reason) = label::missing(appliance) {
+        bail!("its SELinux labels are not all set: {reason}");
+    }
     wait_until_started(appliance, machine)?;
     check_network(appliance, machine)?;
     for path in product_checks(&appliance.at(CHECKS_DIR))? {

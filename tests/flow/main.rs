@@ -15,6 +15,7 @@ mod programs;
 mod release;
 mod repair;
 mod rollback;
+mod selinux;
 mod settle;
 mod streams;
 mod trial;

@@ -65,6 +65,7 @@ pub fn check(
     report.add("boot state", system::check_boot_state(machine));
     report.add("tools", system::check_tools(appliance, machine));
     report.add("firmware", system::check_firmware(appliance));
+    report.add("selinux", system::check_selinux(appliance));
     let volume = report.add("volumes", volumes::check_volumes(appliance, target));
     report.add("inactive slot", volumes::check_unused(appliance, target));
     let fs_type = report.add("file system", volumes::check_fs_type(machine));
