@@ -30,6 +30,9 @@ pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 
+/// Is in a slot whose SELinux labels are not all set; says why.
+pub const UNLABELLED_FILE: &str = "/.va-upgrade-unlabelled";
+
 /// The lock of every command that changes something.
 pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod network;
 pub mod pristine;
 pub mod release;
+pub mod selinux;
 pub mod services;
 
 pub use context::Appliance;

@@ -14,13 +14,14 @@
 //! The files by which udev names network cards come along: where the initramfs has
 //! their drivers, udev names them there, and once only.
 
+use super::late_labels;
 use super::newc::{self, Entry};
 
 const DEADLINE: &str = include_str!("../../initramfs/deadline.sh");
 const GIVEN_UP: &str = include_str!("../../initramfs/given-up.sh");
 
 /// Renders the archive for a deadline this many seconds after the kernel's start,
-/// with udev's `links` for network cards.
+/// with the hooks for [`late_labels`] and udev's `links` for network cards in it.
 pub fn archive(seconds: u64, links: &[(String, Vec<u8>)]) -> Vec<u8> {
     let script = DEADLINE.replace("@SECONDS@", &seconds.to_string());
     let directory = |path| Entry {
@@ -70,6 +71,7 @@ pub fn archive(seconds: u64, links: &[(String, Vec<u8>)]) -> Vec<u8> {
             content,
         });
     }
+    entries.extend(late_labels::entries());
     newc::archive(&entries)
 }
 

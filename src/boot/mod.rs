@@ -14,6 +14,7 @@ pub mod entry;
 pub mod files;
 pub mod image_arguments;
 pub mod journal;
+pub mod late_labels;
 pub mod menu;
 pub mod newc;
 pub mod next;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::Session;
 use super::output::print;
 use crate::appliance::machine::Machine;
+use crate::install::label;
 use crate::progress::Progress;
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
@@ -28,6 +29,10 @@ pub struct Args {
     /// Only give the network cards their names, before anything uses them
     #[arg(long, conflicts_with = "deadline")]
     pub name_cards: bool,
+
+    /// Only set the SELinux labels that the system before could not; for the initramfs
+    #[arg(long, conflicts_with = "deadline")]
+    pub labels: bool,
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -45,6 +50,13 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     }
     if args.name_cards {
         return name_cards::run(&session.appliance());
+    }
+    if args.labels {
+        let text = match label::finish(&session.appliance())? {
+            true => "all SELinux labels are set",
+            false => "no SELinux label is missing",
+        };
+        return print(&format!("{text}\n"));
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),

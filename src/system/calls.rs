@@ -1,7 +1,10 @@
 //! What a machine can be asked to do.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::mpsc::Receiver;
@@ -11,6 +14,7 @@ use anyhow::Result;
 
 use super::cmd::Cmd;
 use super::mount::Mount;
+use crate::tree::xattrs::SELINUX;
 
 /// The machine a flow works on: the real one, or a fake in tests.
 pub trait System: Sync {
@@ -54,6 +58,15 @@ pub trait System: Sync {
     /// # Errors
     /// When the kernel refuses.
     fn lock_memory(&self) -> Result<()>;
+
+    /// Returns the SELinux label of what is at `path`, a link itself too, as the
+    /// kernel shows it; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn selinux_label(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        xattr::get(path, OsStr::from_bytes(SELINUX))
+    }
 }
 
 impl dyn System + '_ {

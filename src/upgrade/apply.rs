@@ -366,7 +366,7 @@ impl<'a> Job<'a> {
             release: &release,
         };
         settle::settle(appliance, &appliance.at("/"), root, &identity)?;
-        label::label(appliance.sys, root)?;
+        label::label(appliance, root)?;
 
         self.start(Step::WriteBootFiles);
         let boot_plan = BootPlan {

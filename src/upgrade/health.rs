@@ -1,9 +1,10 @@
 //! Whether a started system is healthy enough to be kept.
 //!
-//! 1. the service manager has finished starting, and nothing failed that had not
+//! 1. its SELinux labels are set;
+//! 2. the service manager has finished starting, and nothing failed that had not
 //!    before;
-//! 2. the network the appliance had before is there ([`network_health`]);
-//! 3. every executable in `/etc/va-upgrade/health.d` ends well in its time.
+//! 3. the network the appliance had before is there ([`network_health`]);
+//! 4. every executable in `/etc/va-upgrade/health.d` ends well in its time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::network_health;
 use crate::appliance::Appliance;
 use crate::appliance::services;
+use crate::install::label;
 use crate::paths::CHECKS_DIR;
 use crate::signals;
 use crate::system::Cmd;
@@ -34,6 +36,9 @@ const MAX_SILENT: u32 = 10;
 /// # Errors
 /// What is unhealthy.
 pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
+    if let Some(reason) = label::missing(appliance) {
+        bail!("its SELinux labels are not all set: {reason}");
+    }
     network_health::mend_names(appliance, before);
     wait_until_started(appliance, before)?;
     network_health::check(appliance, before)?;

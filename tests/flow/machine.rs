@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -64,6 +65,8 @@ struct Calls {
     mounts: Vec<(PathBuf, PathBuf)>,
     reboots: Vec<Restart>,
     answers: BTreeMap<&'static str, String>,
+    /// `setfiles` has done its work.
+    is_labelled: bool,
 }
 
 impl Machine {
@@ -194,6 +197,21 @@ impl Machine {
             .insert(name, text.to_owned());
     }
 
+    /// Stops answering as it was told to for `name`.
+    pub fn forget_answer(&self, name: &str) {
+        self.state.lock().unwrap().answers.remove(name);
+    }
+
+    /// Tells whether every file has a label.
+    pub fn is_labelled(&self) -> bool {
+        self.state.lock().unwrap().is_labelled
+    }
+
+    /// Lets every file have a label.
+    pub fn be_labelled(&self) {
+        self.state.lock().unwrap().is_labelled = true;
+    }
+
     /// Says that the test itself makes this machine unbootable.
     pub fn be_damaged(&self) {
         self.state.lock().unwrap().is_damaged = true;
@@ -214,6 +232,13 @@ impl Machine {
     /// Makes the next call that holds `words` fail.
     pub fn fail_on(&self, words: &'static str) {
         self.state.lock().unwrap().fail_on = Some(words);
+    }
+
+    /// Makes the next call that holds `words` do nothing and say that all is well.
+    pub fn lie_on(&self, words: &'static str) {
+        let mut state = self.state.lock().unwrap();
+        state.fail_on = Some(words);
+        state.fault = Fault::Lies;
     }
 
     /// Has `event` happen within the next call that holds `words`; every pause
@@ -404,6 +429,11 @@ impl System for Machine {
 
     fn lock_memory(&self) -> Result<()> {
         self.step("lock memory".into())
+    }
+
+    fn selinux_label(&self, _path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let is_labelled = self.state.lock().unwrap().is_labelled;
+        Ok(is_labelled.then(|| b"system_u:object_r:lib_t:s0\0".to_vec()))
     }
 }
 

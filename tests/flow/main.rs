@@ -23,6 +23,7 @@ mod programs;
 mod release;
 mod repair;
 mod rollback;
+mod selinux;
 mod settle;
 mod stage;
 mod streams;

@@ -1,11 +1,12 @@
 //! The programs of the fake machine.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
-use va_upgrade::system::Cmd;
+use va_upgrade::system::{Cmd, Exited};
 
 use crate::machine::{BOOT_UUID, Machine, core_img};
 use crate::network;
@@ -60,6 +61,8 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
             String::new()
         }
         "grub-install" => install_grub(machine, cmd)?,
+        "setfiles" => set_labels(machine)?,
+        "mount" => String::new(),
         "va-upgrade" => bail!("not there"),
         // A health check of the test's own.
         _ if cmd.program().to_string_lossy().contains("health.d") => {
@@ -68,6 +71,16 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
         }
         other => bail!("the fake machine does not know {other}: {text}"),
     })
+}
+
+/// Sets all labels, or as many as the answer "refused" leaves.
+fn set_labels(machine: &Machine) -> Result<String> {
+    if let Some(words) = machine.answered("refused") {
+        let status = ExitStatus::from_raw(255 << 8);
+        return Err(Exited { status, words }.into());
+    }
+    machine.be_labelled();
+    Ok(String::new())
 }
 
 fn install_grub(machine: &Machine, cmd: &Cmd) -> Result<String> {

@@ -16,7 +16,7 @@ use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
 
 /// Applies a bundle; returns what was told in lines of their own.
-fn notes_of_apply(machine: &Machine, bundle: &Path) -> Vec<String> {
+pub fn notes_of_apply(machine: &Machine, bundle: &Path) -> Vec<String> {
     let recorder = Recorder::new(&Silent);
     machine.with_appliance(|appliance| {
         let appliance = Appliance {

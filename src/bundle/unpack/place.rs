@@ -101,7 +101,7 @@ impl<'a> Place<'a> {
         if unlabelled > 0 {
             self.progress.note(&format!(
                 "{unlabelled} SELinux labels are unknown to the running kernel's policy; \
-                 label the tree with its own policy"
+                 they are missing until the tree is labelled with its own policy"
             ));
         }
         Ok(())

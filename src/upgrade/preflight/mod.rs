@@ -94,6 +94,7 @@ pub fn check(
     {
         report.warn("clock", fault);
     }
+    report.add("selinux", system::check_selinux(appliance));
     let volume = report.add("volumes", volumes::check_volumes(appliance, target));
     report.add("inactive slot", volumes::check_unused(appliance, target));
     let fs_type = report.add("file system", volumes::check_fs_type(machine));

@@ -3,6 +3,7 @@
 use super::checked::Checked;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
+use crate::appliance::selinux::Mode;
 use crate::disk::mkfs::FsType;
 use crate::refuse;
 use crate::system::Cmd;
@@ -66,6 +67,22 @@ pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Checked<()> {
         );
     }
     Ok(((), format!("{} programs are there", wanted.len())))
+}
+
+/// Tells when a new system that has SELinux gets its labels. Whether it has is not
+/// known before it is unpacked.
+pub fn check_selinux(appliance: &Appliance) -> Checked<()> {
+    let found = match Mode::of_running(appliance) {
+        Mode::Off => "not used by this system",
+        Mode::Permissive => "not enforced by this system",
+        Mode::Enforcing => {
+            let message = "enforced by this system; labels of the new one that its policy does not \
+                           know are set when that starts, in its initramfs";
+            return Ok(((), message.into()));
+        }
+    };
+    let message = format!("{found}; a new one that has it gets its labels at once");
+    Ok(((), message))
 }
 
 /// Refuses what we cannot make bootable.
