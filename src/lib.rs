@@ -31,7 +31,7 @@
 //! - a codec: [`bundle`], its room `codec`
 //! - a boot loader: a room beside [`boot::bios`]
 //! - a step that another flow needs, too: [`install`]
-//! - a way to carry the customer's settings over: a part `sync`, called by [`install::settle`]
+//! - a way to carry the customer's settings over: [`sync`], called by [`install::customer`]
 //! - a format of configuration that is merged by key: [`merge`]
 //! - a text format of every Linux: [`linux`]
 //!
@@ -61,6 +61,7 @@ pub mod signals;
 pub mod slot;
 pub mod source;
 pub mod stderr;
+pub mod sync;
 pub mod system;
 pub mod tree;
 pub mod upgrade;

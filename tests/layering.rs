@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the top; what stands on one does not know its neighbours.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 13] = [
     &["main"],
     &["cli"],
     &["build", "compare", "upgrade"],
     &["install"],
+    &["sync"],
     &["appliance"],
     &["bundle", "source", "boot", "disk", "packages"],
     &["system"],

@@ -5,13 +5,14 @@
 //!
 //! 1. [`fill`]: format it, unpack into it, read it back
 //! 2. [`fit`]: does it start on this machine?
-//! 3. [`settle`]: [`kernel_args`], [`fstab`], settings, release record, program and
+//! 3. [`settle`]: [`kernel_args`], [`fstab`], the [`customer`]'s own, settings, release record, program and
 //!    units, names of network [`cards`], and [`debconf`]'s disks for GRUB; then
 //!    [`label`]
 //! 4. [`boot_files`]: what GRUB loads for it
 
 pub mod boot_files;
 pub mod cards;
+pub mod customer;
 pub mod debconf;
 pub mod destination;
 pub mod fill;

@@ -13,13 +13,15 @@ use anyhow::{Context, Result, ensure};
 
 use super::fstab::MountPoint;
 use super::kernel_args::{self, Root};
-use super::{cards, debconf, fstab, program};
+use super::{cards, customer, debconf, fstab, program};
 use crate::appliance::cards::Interfaces;
+use crate::appliance::pristine::{self, Pristine};
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, devices};
 use crate::paths::{RELEASE_FILE, SETTINGS_DIR};
 use crate::slot::Slot;
-use crate::system::{Cmd, System, files};
+use crate::sync::rules;
+use crate::system::{Cmd, files};
 use crate::tree::resolve;
 
 /// What the tree becomes part of.
@@ -34,6 +36,8 @@ pub struct Identity<'a> {
     pub boot_fs_type: &'a str,
     /// The product and version that were unpacked.
     pub release: &'a ReleaseRecord,
+    /// The version that runs.
+    pub from: &'a str,
 }
 
 /// Gives the tree at `root` its identity; what is the appliance's own comes
@@ -44,7 +48,11 @@ pub struct Identity<'a> {
 pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
     settle_kernel_args(appliance, root, identity)?;
     write_fstab(appliance, from, root, identity)?;
-    carry_settings(appliance.sys, from, root)?;
+    let about = customer::about(identity.from, &identity.release.version);
+    let mount_points = customer::mount_points(appliance)?;
+    customer::carry(appliance, from, &mount_points, root, &about)
+        .context("carrying over what is the customer's")?;
+    carry_settings(appliance, from, root)?;
     let release =
         serde_yaml::to_string(identity.release).context("rendering the release record")?;
     let place = resolve::place(root, Path::new(RELEASE_FILE))?;
@@ -132,28 +140,59 @@ fn system_mounts(appliance: &Appliance, identity: &Identity) -> String {
 }
 
 /// Copies our settings, keys and checks of the old system over the image's,
-/// which stay where the old system has none of that name.
-fn carry_settings(sys: &dyn System, from: &Path, root: &Path) -> Result<()> {
+/// which stay where the old system has none of that name. Rules of the old release
+/// that nobody changed give way to the new one's.
+fn carry_settings(appliance: &Appliance, from: &Path, root: &Path) -> Result<()> {
     let to = resolve::place(root, Path::new(SETTINGS_DIR))?;
     fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
-    let from = resolve::place(from, Path::new(SETTINGS_DIR))?;
-    if !from.is_dir() {
+    let old = resolve::place(from, Path::new(SETTINGS_DIR))?;
+    if !old.is_dir() {
         return Ok(());
     }
-    let mut content = from.clone().into_os_string();
+    let mut content = old.clone().into_os_string();
     content.push("/.");
     let copy = Cmd::new("cp").args(["-a", "--remove-destination", "--"]);
     let carry = || -> Result<()> {
-        sys.run(&copy.arg(content).arg(&to))?;
+        appliance.sys.run(&copy.arg(content).arg(&to))?;
         let there = files::digests(&to)?;
-        for (path, digest) in files::digests(&from)? {
+        for (path, digest) in files::digests(&old)? {
             ensure!(
                 there.get(&path) == Some(&digest),
                 "{} is not what was copied",
                 to.join(path).display()
             );
         }
-        Ok(())
+        renew_rules(appliance, from, root)
     };
     carry().context("carrying over our settings")
+}
+
+/// Takes back the rules that the old release delivered, where nobody changed them.
+fn renew_rules(appliance: &Appliance, from: &Path, root: &Path) -> Result<()> {
+    let delivered = pristine::delivered(appliance, from)?;
+    let image = Pristine::kept(root)?;
+    let dir = resolve::place(root, Path::new("/").join(rules::DIR).as_path())?;
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&dir).with_context(|| format!("listing {}", dir.display()))? {
+        let path = entry?.path();
+        let own = Path::new(rules::DIR).join(path.file_name().unwrap_or_default());
+        let Some(as_delivered) = delivered.content(&own)? else {
+            continue;
+        };
+        if fs::read(&path)? != as_delivered {
+            continue;
+        }
+        match image
+            .as_ref()
+            .map(|image| image.content(&own))
+            .transpose()?
+            .flatten()
+        {
+            Some(content) => files::write_atomic(&path, &content, 0o644)?,
+            None => fs::remove_file(&path)?,
+        }
+    }
+    Ok(())
 }

@@ -358,12 +358,14 @@ impl<'a> Job<'a> {
             product: Some(self.manifest.product.clone()),
             version: self.manifest.version.clone(),
         };
+        let from = ReleaseRecord::of_running(appliance)?.version;
         let identity = Identity {
             slot: self.to.slot,
             fs_type: self.to.fs_type.name(),
             boot_uuid: &self.facts.boot_uuid,
             boot_fs_type: &self.machine.boot.fs_type,
             release: &release,
+            from: &from,
         };
         settle::settle(appliance, &appliance.at("/"), root, &identity)?;
         label::label(appliance, root)?;

@@ -171,7 +171,8 @@ impl Machine {
         let lines = format!(
             "1 0 {number} / / rw - ext4 /dev/mapper/VA-{volume} rw\n\
              2 1 252:2 / /boot rw - ext4 /dev/vda2 rw\n\
-             3 1 253:2 / /data rw - ext4 /dev/mapper/VA-data rw\n"
+             3 1 253:2 / /data rw - ext4 /dev/mapper/VA-data rw\n\
+             4 1 0:99 / /devices rw - tmpfs none rw\n"
         );
         self.write("/proc/self/mountinfo", &lines);
     }

@@ -27,5 +27,6 @@ mod selinux;
 mod settle;
 mod stage;
 mod streams;
+mod sync;
 mod trial;
 mod window;

@@ -53,6 +53,8 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
             anyhow::ensure!(!text.starts_with("Fatal"), "exit status: 127: {text}");
             text
         }
+        "visudo" => String::new(),
+        "sshd" => checked_sshd(machine, cmd)?,
         "lsinitramfs" => answer("initramfs").unwrap_or_default(),
         "lvchange" | "blockdev" | "sync" | "grub-script-check" => String::new(),
         "cp" => {
@@ -104,5 +106,14 @@ fn install_grub(machine: &Machine, cmd: &Cmd) -> Result<String> {
         fs::copy(&path, platform.join(path.file_name().unwrap()))?;
     }
     fs::write(platform.join("core.img"), core_img(dir))?;
+    Ok(String::new())
+}
+
+/// Finds fault, where a test said which, only with a file that the customer changed.
+fn checked_sshd(machine: &Machine, cmd: &Cmd) -> Result<String> {
+    let root = cmd.root().context("not in a chroot")?;
+    let config = fs::read_to_string(root.join("etc/ssh/sshd_config"))?;
+    let fault = machine.answered("sshd").unwrap_or_default();
+    anyhow::ensure!(fault.is_empty() || !config.contains("2222"), "{fault}");
     Ok(String::new())
 }

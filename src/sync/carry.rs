@@ -1,0 +1,276 @@
+//! Carrying out a plan.
+//!
+//! 1. the accounts are merged, which tells whose number becomes which;
+//! 2. everything is made [aside](super::aside): copies, merges, what programs of
+//!    the new system make of it;
+//! 3. the checks of the rules are run on the image's own files;
+//! 4. everything is put in place;
+//! 5. the checks are run again: what passed before must pass now.
+//!
+//! The image's side is what it was delivered with, so doing it twice is doing it
+//! once.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::aside::{Aside, Content, Like};
+use super::people;
+use super::plan::{Action, Item, Plan};
+use super::rules::{OnConflict, Rule, Rules};
+use crate::accounts::IdMap;
+use crate::appliance::pristine::Pristine;
+use crate::merge::{self, Format, Sides};
+use crate::refuse;
+use crate::signals;
+use crate::system::{Chroot, Cmd, System};
+
+/// Larger files are left where they are.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// How long a program of a rule may take.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
+
+/// From where to where, and by what.
+pub struct Carry<'a> {
+    /// The machine that runs the programs.
+    pub sys: &'a dyn System,
+    /// The old system's tree.
+    pub from: &'a Path,
+    /// What that was delivered with.
+    pub delivered: &'a Pristine,
+    /// The new system's tree.
+    pub root: &'a Path,
+    /// What that was delivered with.
+    pub image: &'a Pristine,
+    /// The rules.
+    pub rules: &'a Rules,
+}
+
+/// A setting that both sides changed; the customer's counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Clash {
+    /// The file, relative to the root.
+    pub path: PathBuf,
+    /// The setting in it; `*` for the whole file.
+    pub key: String,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+pub struct Carried {
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// Where the customer's setting stands in the way of the release's.
+    pub conflicts: Vec<Clash>,
+    /// What was not carried although a rule says so: too large, or no file.
+    pub left: Vec<PathBuf>,
+    /// From the old system's numbers of users and groups to the new one's.
+    pub ids: IdMap,
+}
+
+impl Carry<'_> {
+    /// Does what `plan` says.
+    ///
+    /// # Errors
+    /// When something cannot be carried, a check finds fault with it, or a rule
+    /// refuses a conflict.
+    pub fn run(&self, plan: &Plan) -> Result<Carried> {
+        let mut aside = Aside::new(self.root)?;
+        let (from, root) = (self.from, self.root);
+        let people = people::merge(&mut aside, from, root, self.delivered, self.image)?;
+        let mut carried = Carried {
+            notes: people.notes,
+            ids: people.ids,
+            ..Carried::default()
+        };
+        let mut used = BTreeSet::new();
+        for item in &plan.items {
+            signals::check()?;
+            let Some(rule) = item.rule.as_deref().and_then(|name| self.rules.named(name)) else {
+                continue;
+            };
+            let made = self.make(&mut aside, item, rule, &mut carried);
+            let was_made = made.with_context(|| {
+                format!(
+                    "carrying over /{} by rule {:?}",
+                    item.path.display(),
+                    rule.name
+                )
+            })?;
+            if was_made {
+                used.insert(&rule.name[..]);
+            }
+        }
+        let rules = used.into_iter().filter_map(|name| self.rules.named(name));
+        let checked: Vec<&Rule> = rules.filter(|rule| !rule.check.is_empty()).collect();
+        let mut passing = Vec::new();
+        for rule in checked {
+            match self.check(rule) {
+                Ok(()) => passing.push(rule),
+                Err(error) => carried.notes.push(format!(
+                    "rule {:?} is not checked, since the new system's own files do not pass: {error:#}",
+                    rule.name
+                )),
+            }
+        }
+        let in_the_way = aside.place(from, &carried.ids)?;
+        carried.left.extend(in_the_way);
+        for rule in passing {
+            self.check(rule).with_context(|| {
+                format!(
+                    "the new system does not take what rule {:?} carried over; change that here first",
+                    rule.name
+                )
+            })?;
+        }
+        Ok(carried)
+    }
+
+    /// Makes what is to be at an item's path; returns whether there is anything.
+    fn make(
+        &self,
+        aside: &mut Aside,
+        item: &Item,
+        rule: &Rule,
+        carried: &mut Carried,
+    ) -> Result<bool> {
+        match item.action {
+            Action::Delete => aside.removal(&item.path),
+            Action::Keep => return self.keep(aside, item, rule, carried),
+            Action::Merge => return self.merge(aside, item, rule, carried),
+            Action::Transform => self.transform(aside, item, rule, &carried.ids)?,
+            Action::Accounts | Action::Drop | Action::Unknown => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn keep(
+        &self,
+        aside: &mut Aside,
+        item: &Item,
+        rule: &Rule,
+        carried: &mut Carried,
+    ) -> Result<bool> {
+        let from = self.from.join(&item.path);
+        // The running system may have removed it meanwhile.
+        let Ok(meta) = from.symlink_metadata() else {
+            return Ok(false);
+        };
+        let mut like = Like::of(&from, &carried.ids)?;
+        if meta.is_dir() {
+            aside.dir(&item.path, like);
+        } else if meta.is_symlink() {
+            aside.link(&item.path, &fs::read_link(&from)?, &like)?;
+        } else if meta.is_file() && meta.len() <= MAX_FILE_BYTES {
+            if rule.private {
+                like = Like::private();
+            }
+            aside.file(&item.path, &Content::Of(&from), &like)?;
+        } else {
+            carried.left.push(item.path.clone());
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn merge(
+        &self,
+        aside: &mut Aside,
+        item: &Item,
+        rule: &Rule,
+        carried: &mut Carried,
+    ) -> Result<bool> {
+        let path = &item.path;
+        let from = self.from.join(path);
+        let Some(image) = self.image.content(path)? else {
+            return self.keep(aside, item, rule, carried);
+        };
+        if from.metadata()?.len() > merge::LARGEST_BYTES as u64 {
+            return self.keep(aside, item, rule, carried);
+        }
+        let pristine = self.delivered.content(path)?;
+        let customer = fs::read(&from)?;
+        let sides = Sides {
+            pristine: pristine.as_deref(),
+            customer: &customer,
+            image: &image,
+        };
+        let format = rule.format.unwrap_or_else(|| Format::of_path(path));
+        let merged = merge::merge(format, &sides, &rule.only)?;
+        if let Some(conflict) = merged.conflicts.first()
+            && rule.on_conflict == OnConflict::Refuse
+        {
+            refuse!(
+                "both this system and the new release have changed {:?} of it; settle it here first",
+                conflict.key
+            );
+        }
+        carried
+            .conflicts
+            .extend(merged.conflicts.into_iter().map(|conflict| Clash {
+                path: path.clone(),
+                key: conflict.key,
+            }));
+        let like = self.permissions(path, &carried.ids)?;
+        aside.file(path, &Content::Bytes(&merged.content), &like)?;
+        Ok(true)
+    }
+
+    /// Returns whose a merged file is: the image's, unless the customer has changed
+    /// that.
+    fn permissions(&self, path: &Path, ids: &IdMap) -> Result<Like> {
+        let nobody = IdMap::default();
+        let (own, own_moved) = (
+            Like::of(&self.from.join(path), &nobody)?,
+            Like::of(&self.from.join(path), ids)?,
+        );
+        let at_delivery = |pristine: &Pristine| -> Result<Option<Like>> {
+            let place = pristine.tree().map(|tree| tree.join(path));
+            let place = place.filter(|place| place.exists());
+            place.map(|place| Like::of(&place, &nobody)).transpose()
+        };
+        let is_same = |a: &Like, b: &Like| {
+            (a.uid, a.gid, a.mode, &a.attributes) == (b.uid, b.gid, b.mode, &b.attributes)
+        };
+        let was_changed = at_delivery(self.delivered)?.is_none_or(|then| !is_same(&then, &own));
+        match at_delivery(self.image)? {
+            Some(of_image) if !was_changed => Ok(of_image),
+            _ => Ok(own_moved),
+        }
+    }
+
+    fn transform(&self, aside: &mut Aside, item: &Item, rule: &Rule, ids: &IdMap) -> Result<()> {
+        const SCRIPT: &str = r#"exec "$1" <"$2" >"$3""#;
+        let from = self.from.join(&item.path);
+        let program = rule.run.as_ref().context("the rule names no program")?;
+        let ((old, old_inside), (new, new_inside)) = (aside.name("old"), aside.name("new"));
+        super::aside::make_file(&old, &Content::Of(&from), &Like::private())?;
+        let chroot = Chroot::enter(self.sys, self.root, &["/dev", "/proc"])?;
+        let run = Cmd::new("sh").args(["-c", SCRIPT, "sh"]);
+        let run = run.arg(program).arg(old_inside).arg(new_inside);
+        chroot.run(run.limit(PROGRAM_LIMIT))?;
+        chroot.leave()?;
+        if new.metadata()?.len() > MAX_FILE_BYTES {
+            bail!(
+                "{} wrote more than {MAX_FILE_BYTES} bytes",
+                program.display()
+            );
+        }
+        aside.file(&item.path, &Content::Of(&new), &Like::of(&from, ids)?)
+    }
+
+    /// Runs the check of a rule in the new system.
+    fn check(&self, rule: &Rule) -> Result<()> {
+        let Some((program, args)) = rule.check.split_first() else {
+            return Ok(());
+        };
+        let chroot = Chroot::enter(self.sys, self.root, &Chroot::KERNEL_DIRS)?;
+        chroot.run(Cmd::new(program).args(args).limit(PROGRAM_LIMIT))?;
+        chroot.leave()
+    }
+}

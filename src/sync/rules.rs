@@ -1,0 +1,271 @@
+//! Rules by which the customer's files are carried: data, from three sides.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::appliance::pristine::Pristine;
+use crate::merge::Format;
+use crate::tree::glob::Glob;
+use crate::tree::resolve;
+
+/// The product's own rules.
+const BUILTIN: &str = include_str!("../../packaging/sync.yaml");
+
+/// Where rules of a release or an operator are, relative to the root.
+pub const DIR: &str = "etc/va-upgrade/sync.d";
+
+/// The most that is read of one file of rules, in bytes.
+const MAX_BYTES: u64 = 256 << 10;
+/// The most files of rules of one side.
+const MAX_FILES: usize = 100;
+
+/// How a path is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// The customer's takes the place of the image's.
+    Copy,
+    /// The same, also where the customer left it as it was delivered.
+    Pin,
+    /// What the customer and what the release changed are both kept.
+    Merge,
+    /// Entry by entry, with the other files of accounts.
+    Accounts,
+    /// By a program of the new system.
+    Transform,
+    /// Not at all.
+    Drop,
+}
+
+/// What becomes of a setting that both sides changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// The customer's stays, the other one is told of.
+    #[default]
+    Keep,
+    /// The upgrade is refused.
+    Refuse,
+}
+
+/// What becomes of symbolic links of the customer's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Links {
+    /// They are carried like files.
+    #[default]
+    Keep,
+    /// The image's own stays.
+    Skip,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its name, for people.
+    pub name: String,
+    /// Which paths it is for, as patterns from the root.
+    paths: Vec<String>,
+    /// How they are carried.
+    pub way: Way,
+    /// How they are written, for `merge`; told from the name when absent.
+    pub format: Option<Format>,
+    /// The keys that are carried, for `merge`; all when empty.
+    #[serde(default)]
+    pub only: Vec<String>,
+    /// The program of the new system, for `transform`.
+    pub run: Option<PathBuf>,
+    /// A command of the new system that finds nothing wrong with what was carried.
+    #[serde(default)]
+    pub check: Vec<String>,
+    /// What becomes of conflicts.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// What becomes of links.
+    #[serde(default)]
+    pub links: Links,
+    /// Whether files become root's, for nobody else to read.
+    #[serde(default)]
+    pub private: bool,
+    /// Why, for people.
+    pub why: Option<String>,
+    #[serde(skip)]
+    globs: Vec<Glob>,
+}
+
+impl Rule {
+    /// Tells whether it is for `path`, relative to the root.
+    pub fn is_for(&self, path: &Path) -> bool {
+        let path = path.as_os_str().as_bytes();
+        self.globs.iter().any(|glob| glob.matches(path))
+    }
+
+    fn compile(&mut self) -> Result<()> {
+        ensure!(!self.paths.is_empty(), "it names no paths");
+        ensure!(
+            (self.way == Way::Transform) == self.run.is_some(),
+            "`run` belongs to `way: transform`, and the other way round"
+        );
+        for pattern in &self.paths {
+            ensure!(
+                pattern.starts_with('/'),
+                "{pattern:?} does not begin with /"
+            );
+            self.globs.push(Glob::new(pattern)?);
+        }
+        Ok(())
+    }
+}
+
+/// All rules of one upgrade; the first one for a path counts.
+pub struct Rules(Vec<Rule>);
+
+impl Rules {
+    /// Joins the rules of the running system at `from` that are not as its release
+    /// delivered them, those of the new release at `to`, and the product's own.
+    ///
+    /// # Errors
+    /// When one cannot be read, by the name of its file.
+    pub fn load(from: &Path, delivered: &Pristine, to: Option<&Path>) -> Result<Rules> {
+        let mut rules = Vec::new();
+        for path in files(from)? {
+            let own = Path::new(DIR).join(path.file_name().unwrap_or_default());
+            let text = read(&path)?;
+            if delivered.content(&own)?.as_deref() != Some(text.as_bytes()) {
+                rules.extend(parse(&path.display().to_string(), &text)?);
+            }
+        }
+        for path in to.map_or_else(|| Ok(Vec::new()), files)? {
+            rules.extend(parse(&path.display().to_string(), &read(&path)?)?);
+        }
+        rules.extend(parse("the built-in rules", BUILTIN)?);
+        Ok(Rules(rules))
+    }
+
+    /// Returns the rule for `path`, relative to the root.
+    pub fn of(&self, path: &Path) -> Option<&Rule> {
+        self.0.iter().find(|rule| rule.is_for(path))
+    }
+
+    /// Returns the rule called `name`.
+    pub fn named(&self, name: &str) -> Option<&Rule> {
+        self.0.iter().find(|rule| rule.name == name)
+    }
+}
+
+fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let Some(dir) = resolve::resolve(root, Path::new(DIR))?.map(|dir| root.join(dir)) else {
+        return Ok(Vec::new());
+    };
+    let listed = fs::read_dir(&dir).with_context(|| format!("listing {}", dir.display()))?;
+    let mut paths = Vec::new();
+    for entry in listed {
+        let path = entry?.path();
+        let is_rules = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml");
+        if is_rules && path.is_file() {
+            paths.push(path);
+        }
+    }
+    let count = paths.len();
+    ensure!(
+        count <= MAX_FILES,
+        "{} holds {count} files of rules, more than {MAX_FILES}",
+        dir.display()
+    );
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let read = || -> Result<String> {
+        let size = path.metadata()?.len();
+        ensure!(
+            size <= MAX_BYTES,
+            "it has {size} bytes, more than {MAX_BYTES}"
+        );
+        Ok(fs::read_to_string(path)?)
+    };
+    read().with_context(|| format!("reading {}", path.display()))
+}
+
+/// Parses the text of a file of rules; `label` names it in messages.
+fn parse(label: &str, text: &str) -> Result<Vec<Rule>> {
+    let rules: Option<Vec<Rule>> =
+        serde_yaml::from_str(text).with_context(|| format!("reading {label}"))?;
+    let mut rules = rules.unwrap_or_default();
+    for rule in &mut rules {
+        let name = rule.name.clone();
+        rule.compile()
+            .with_context(|| format!("reading rule {name:?} of {label}"))?;
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builtin() -> Rules {
+        Rules(parse("the built-in rules", BUILTIN).unwrap())
+    }
+
+    #[test]
+    fn the_built_in_rules_know_what_an_appliance_has() {
+        let rules = builtin();
+        for (path, rule) in [
+            ("etc/hostname", "identity"),
+            ("etc/ssh/ssh_host_ed25519_key", "host-keys"),
+            ("etc/ssh/ssh_host_ed25519_key.pub", "identity"),
+            ("etc/ssh/sshd_config", "sshd"),
+            ("etc/ssh/sshd_config.d/50-own.conf", "sshd"),
+            ("etc/shadow", "accounts"),
+            ("etc/shadow-", "volatile"),
+            ("home/admin/.ssh/authorized_keys", "homes"),
+            ("root/.ssh/authorized_keys", "homes"),
+            (
+                "etc/NetworkManager/system-connections/lan.nmconnection",
+                "network",
+            ),
+            ("etc/sysconfig/network-scripts/ifcfg-eth0", "network"),
+            ("etc/systemd/network/10-va-eth0.link", "own-files"),
+            ("etc/pam.d/sshd", "old-system"),
+            ("etc/lvm/lvm.conf", "old-system"),
+            ("etc/cron.d/backup", "schedules"),
+            ("etc/crontab", "schedules"),
+            ("var/log/messages", "volatile"),
+            ("etc/pki/tls/private/server.key", "certificates"),
+        ] {
+            let found = rules.of(Path::new(path)).map(|rule| &rule.name[..]);
+            assert_eq!(found, Some(rule), "{path}");
+        }
+        assert!(rules.of(Path::new("etc/app/own.conf")).is_none());
+    }
+
+    #[test]
+    fn a_rule_that_says_nothing_sane_is_refused_with_its_name() {
+        for (text, words) in [
+            ("- {name: a, way: copy, paths: []}", "it names no paths"),
+            (
+                "- {name: a, way: copy, paths: [etc/x]}",
+                "does not begin with /",
+            ),
+            ("- {name: a, way: transform, paths: [/x]}", "`run` belongs"),
+            ("- {name: a, way: move, paths: [/x]}", "unknown variant"),
+            ("- {name: a, way: copy, paths: [/x], z: 1}", "unknown field"),
+        ] {
+            let error = format!("{:#}", parse("own.yaml", text).err().unwrap());
+            assert!(
+                error.contains("own.yaml") && error.contains(words),
+                "{error}"
+            );
+        }
+        assert!(parse("own.yaml", "").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,293 @@
+//! What of the customer's comes over to the new slot, on the fake machine.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use va_upgrade::appliance::pristine;
+use va_upgrade::failure::{Class, class_of};
+
+use crate::apply::run;
+use crate::machine::{Fault, Machine, scratch};
+use crate::release::make_bundle;
+
+const SSHD: &str = "Port 22\nPermitRootLogin no\nUseDNS yes\n";
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n";
+const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
+
+/// Files that the old release and the new one have in common.
+const SHIPPED: [(&str, &str); 9] = [
+    ("etc/hostname", "appliance\n"),
+    ("etc/ssh/sshd_config", SSHD),
+    ("etc/motd", "welcome\n"),
+    ("etc/cron.d/shipped", "1 * * * * root true\n"),
+    ("etc/pam.d/login", "old pam\n"),
+    ("etc/passwd", PASSWD),
+    ("etc/group", GROUP),
+    (
+        "etc/shadow",
+        "root:*:19000:0:99999:7:::\nnobody:*:19000:::::: \n",
+    ),
+    (
+        "etc/va-upgrade/sync.d/product.yaml",
+        "- {name: app, way: copy, paths: [/etc/app/**]}\n",
+    ),
+];
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A machine that came from a bundle, as it was delivered.
+fn delivered() -> Machine {
+    let machine = Machine::fresh();
+    let root = machine.at("/");
+    for (path, text) in SHIPPED {
+        put(&root, path, text);
+    }
+    pristine::keep(&machine, &root, None).unwrap();
+    machine
+}
+
+/// A bundle of a newer release, with its own `sshd_config`.
+fn newer(dir: &Path) -> PathBuf {
+    let tree = dir.join("tree-9.4.1");
+    for (path, text) in SHIPPED {
+        put(&tree, path, text);
+    }
+    put(
+        &tree,
+        "etc/ssh/sshd_config",
+        &format!("{SSHD}X11Forwarding no\n"),
+    );
+    put(&tree, "etc/motd", "welcome to 9.4\n");
+    put(&tree, "etc/pam.d/login", "new pam\n");
+    make_bundle(dir, "9.4.1")
+}
+
+/// Lives in a machine: what a customer does to it.
+fn live_in(machine: &Machine) {
+    let root = machine.at("/");
+    put(&root, "etc/hostname", "gw-oslo\n");
+    put(&root, "etc/ssh/sshd_config", &SSHD.replace("22", "2222"));
+    put(&root, "etc/ssh/ssh_host_ed25519_key", "private");
+    fs::set_permissions(
+        root.join("etc/ssh/ssh_host_ed25519_key"),
+        Permissions::from_mode(0o640),
+    )
+    .unwrap();
+    put(&root, "etc/pam.d/login", "customer's pam\n");
+    put(&root, "etc/app/own.conf", "a=1\n");
+    put(&root, "etc/strange/own.conf", "b=2\n");
+    put(&root, "root/.ssh/authorized_keys", "ssh-ed25519 AAAA\n");
+    symlink(
+        "/usr/share/zoneinfo/Europe/Oslo",
+        root.join("etc/localtime"),
+    )
+    .unwrap();
+    fs::remove_file(root.join("etc/cron.d/shipped")).unwrap();
+    put(
+        &root,
+        "etc/passwd",
+        &format!("{PASSWD}admin:x:1000:1000::/home/admin:/bin/sh\n"),
+    );
+    put(&root, "etc/group", &format!("{GROUP}admin:x:1000:\n"));
+    put(
+        &root,
+        "etc/shadow",
+        "root:$6$root:19001:0:99999:7:::\nnobody:*:19000::::::\nadmin:$6$admin:19001:0:99999:7:::\n",
+    );
+}
+
+/// Returns every file below `etc` and `root` of the slot that was written.
+fn slot(machine: &Machine) -> BTreeMap<PathBuf, Vec<u8>> {
+    let root = machine.at("/devices/VA-back");
+    let mut all = BTreeMap::new();
+    let mut todo = vec![root.join("etc"), root.join("root")];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            let (path, kind) = entry
+                .map(|it| (it.path(), it.file_type().unwrap()))
+                .unwrap();
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                let relative = path.strip_prefix(&root).unwrap().to_owned();
+                all.insert(relative, fs::read(path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+fn text(slot: &BTreeMap<PathBuf, Vec<u8>>, path: &str) -> String {
+    let content = slot.get(Path::new(path));
+    String::from_utf8(content.unwrap_or_else(|| panic!("no {path}")).clone()).unwrap()
+}
+
+#[test]
+fn the_customers_own_comes_over_and_what_nobody_touched_is_the_images() {
+    let dir = scratch();
+    let machine = delivered();
+    live_in(&machine);
+    run(&machine, &newer(dir.path())).unwrap();
+    let slot = slot(&machine);
+    assert_eq!(text(&slot, "etc/hostname"), "gw-oslo\n");
+    let sshd = SSHD.replace("22", "2222") + "X11Forwarding no\n";
+    assert_eq!(text(&slot, "etc/ssh/sshd_config"), sshd);
+    assert_eq!(text(&slot, "etc/motd"), "welcome to 9.4\n");
+    assert_eq!(text(&slot, "etc/pam.d/login"), "new pam\n");
+    assert_eq!(text(&slot, "etc/app/own.conf"), "a=1\n");
+    assert_eq!(
+        text(&slot, "root/.ssh/authorized_keys"),
+        "ssh-ed25519 AAAA\n"
+    );
+    assert!(text(&slot, "etc/passwd").contains("admin:x:1000:1000:"));
+    assert!(text(&slot, "etc/shadow").contains("root:$6$root:"));
+    assert!(text(&slot, "etc/shadow").contains("admin:$6$admin:"));
+    for gone in ["etc/cron.d/shipped", "etc/strange/own.conf"] {
+        assert!(!slot.contains_key(Path::new(gone)), "{gone}");
+    }
+    let back = machine.at("/devices/VA-back");
+    let zone = fs::read_link(back.join("etc/localtime")).unwrap();
+    assert_eq!(zone, Path::new("/usr/share/zoneinfo/Europe/Oslo"));
+    let key = fs::metadata(back.join("etc/ssh/ssh_host_ed25519_key")).unwrap();
+    assert_eq!(key.permissions().mode() & 0o7777, 0o600);
+    assert!(!back.join(".va-upgrade-sync").exists());
+    // Nothing is lost: what no rule knows, and both sides of a merge.
+    let kept = |path: &str| machine.read(&format!("/data/va-upgrade/sync/1/{path}"));
+    assert_eq!(kept("unknown/etc/strange/own.conf"), "b=2\n");
+    assert_eq!(
+        kept("customer/etc/ssh/sshd_config"),
+        SSHD.replace("22", "2222")
+    );
+    assert!(kept("report.json").contains("\"from\""));
+}
+
+#[test]
+fn carrying_over_twice_is_carrying_over_once() {
+    let dir = scratch();
+    let machine = delivered();
+    live_in(&machine);
+    let bundle = newer(dir.path());
+    run(&machine, &bundle).unwrap();
+    let once = slot(&machine);
+    run(&machine, &bundle).unwrap();
+    let twice = slot(&machine);
+    let differing: Vec<&PathBuf> = once
+        .iter()
+        .filter(|(path, content)| twice.get(*path) != Some(content))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(differing.is_empty(), "{differing:?}");
+    assert_eq!(once.len(), twice.len());
+}
+
+#[test]
+fn a_setting_that_both_changed_stays_the_customers_and_both_are_kept() {
+    let dir = scratch();
+    let machine = delivered();
+    let root = machine.at("/");
+    put(
+        &root,
+        "etc/ssh/sshd_config",
+        &SSHD.replace("PermitRootLogin no", "PermitRootLogin yes"),
+    );
+    let tree = dir.path().join("tree-9.4.1");
+    let bundle = {
+        for (path, text) in SHIPPED {
+            put(&tree, path, text);
+        }
+        let image = SSHD.replace("PermitRootLogin no", "PermitRootLogin prohibit-password");
+        put(&tree, "etc/ssh/sshd_config", &image);
+        make_bundle(dir.path(), "9.4.1")
+    };
+    run(&machine, &bundle).unwrap();
+    let slot = slot(&machine);
+    assert!(text(&slot, "etc/ssh/sshd_config").contains("PermitRootLogin yes"));
+    let kept = |path: &str| machine.read(&format!("/data/va-upgrade/sync/1/{path}"));
+    assert!(kept("image/etc/ssh/sshd_config").contains("prohibit-password"));
+    assert!(kept("report.json").contains("permitrootlogin"));
+
+    let rules =
+        "- {name: strict, way: merge, paths: [/etc/ssh/sshd_config], on_conflict: refuse}\n";
+    put(&root, "etc/va-upgrade/sync.d/own.yaml", rules);
+    let error = run(&machine, &bundle).err().unwrap();
+    assert_eq!(class_of(&error), Class::Undone);
+    assert!(
+        format!("{error:#}").contains("permitrootlogin"),
+        "{error:#}"
+    );
+}
+
+#[test]
+fn settings_that_the_new_system_does_not_take_undo_the_upgrade() {
+    let dir = scratch();
+    let machine = delivered();
+    live_in(&machine);
+    let bundle = newer(dir.path());
+    machine.answer("sshd", "");
+    run(&machine, &bundle).unwrap();
+    machine.answer("sshd", "Bad configuration option: Prot");
+    let error = run(&machine, &bundle).err().unwrap();
+    assert_eq!(class_of(&error), Class::Undone);
+    let message = format!("{error:#}");
+    assert!(
+        message.contains("\"sshd\"") && message.contains("Bad configuration"),
+        "{message}"
+    );
+}
+
+#[test]
+fn rules_of_the_new_release_take_the_place_of_the_old_ones() {
+    let dir = scratch();
+    let machine = delivered();
+    let tree = dir.path().join("tree-9.4.1");
+    for (path, text) in SHIPPED {
+        put(&tree, path, text);
+    }
+    let new = "- {name: app, way: drop, paths: [/etc/app/**]}\n";
+    put(&tree, "etc/va-upgrade/sync.d/product.yaml", new);
+    let bundle = make_bundle(dir.path(), "9.4.1");
+    put(&machine.at("/"), "etc/app/own.conf", "a=1\n");
+    run(&machine, &bundle).unwrap();
+    let slot = slot(&machine);
+    assert_eq!(text(&slot, "etc/va-upgrade/sync.d/product.yaml"), new);
+    assert!(!slot.contains_key(Path::new("etc/app/own.conf")));
+
+    // A rule that the customer has changed is the customer's, and comes first.
+    let own = "- {name: app, way: copy, paths: [/etc/app/**]} # mine\n";
+    put(&machine.at("/"), "etc/va-upgrade/sync.d/product.yaml", own);
+    run(&machine, &bundle).unwrap();
+    let slot = self::slot(&machine);
+    assert_eq!(text(&slot, "etc/va-upgrade/sync.d/product.yaml"), own);
+    assert_eq!(text(&slot, "etc/app/own.conf"), "a=1\n");
+}
+
+#[test]
+fn a_failure_at_any_step_of_a_lived_in_machine_leaves_it_bootable() {
+    let dir = scratch();
+    let bundle = newer(dir.path());
+    for step in 0.. {
+        let machine = delivered();
+        live_in(&machine);
+        machine.fail_at(step, Fault::Fails);
+        let outcome = run(&machine, &bundle);
+        assert!(machine.mounts().is_empty(), "step {step} left a mount");
+        match outcome {
+            Ok(_) if machine.failed_call().is_none() => break,
+            Ok(_) => {}
+            Err(error) => assert!(
+                matches!(
+                    class_of(&error),
+                    Class::Undone | Class::Refused | Class::Unexpected
+                ),
+                "step {step}: {error:#}"
+            ),
+        }
+        assert_eq!(machine.read("/etc/hostname"), "gw-oslo\n");
+    }
+}
