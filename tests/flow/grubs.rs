@@ -69,3 +69,16 @@ fn a_grub_whose_note_is_lost_is_known_by_its_core() {
     // What is not in use goes only where it is known what is.
     assert!(!machine.at("/boot/va/grub-2").exists());
 }
+
+#[test]
+fn a_file_by_the_name_of_a_grub_stands_in_no_way() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    machine.write("/boot/va/grub-9", "somebody's");
+    run(&machine, &make_bundle(dir.path(), "9.4.2")).unwrap();
+    assert!(!machine.at("/boot/va/grub-9").exists());
+    assert!(machine.at("/boot/va/grub-1/core").exists());
+}
