@@ -8,8 +8,10 @@
 
 mod apply;
 mod boots;
+mod cut;
 mod deadline;
 mod grubs;
+mod lone;
 mod machine;
 mod programs;
 mod release;
@@ -18,3 +20,4 @@ mod rollback;
 mod settle;
 mod streams;
 mod trial;
+mod writes;
