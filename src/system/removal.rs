@@ -15,15 +15,15 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::tree::dirs::OPEN_DIR;
 
-/// Removes the directory `dir` with all that is in it, or the symbolic link
-/// `dir`; absent is fine.
+/// Removes the directory `dir` with all that is in it, or whatever else has that
+/// name; absent is fine.
 ///
 /// # Errors
 /// When an entry cannot be removed.
 pub fn remove(dir: &Path) -> Result<()> {
     let top = match openat(AT_FDCWD, dir, OPEN_DIR, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::ENOTDIR) if dir.is_symlink() => return Ok(fs::remove_file(dir)?),
+        Err(Errno::ENOTDIR) => return Ok(fs::remove_file(dir)?),
         other => other?,
     };
     let mut moved = 0;
@@ -120,5 +120,7 @@ mod tests {
         remove(&root).unwrap();
         assert!(!root.is_symlink());
         assert!(outside.join(".1").exists());
+        remove(&outside.join(".1")).unwrap();
+        assert!(!outside.join(".1").exists());
     }
 }

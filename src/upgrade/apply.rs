@@ -96,8 +96,9 @@ pub struct Applied {
 /// step failed and everything is as before; `Stuck` when undoing failed.
 pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
-    let lock = appliance.lock()?;
+    // Whoever sends a stream may take long to begin; nobody else waits for that.
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
+    let lock = appliance.lock()?;
     let manifest = bundle.manifest().clone();
     let machine = Machine::look(appliance)?;
     let offer = Offer {

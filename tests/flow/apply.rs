@@ -184,7 +184,7 @@ fn fail_everywhere_in_the_first_apply(fault: Fault, bundle: &Path) {
 }
 
 /// Looks at what a trial starts from, after the program of `call` has lied.
-fn assert_trial_is_whole(machine: &Machine, trial: Slot, call: &str) {
+pub fn assert_trial_is_whole(machine: &Machine, trial: Slot, call: &str) {
     let next = state(machine).map(|state| state.next());
     assert_eq!(next, Some(trial), "{call}");
     for slot in Slot::ALL {

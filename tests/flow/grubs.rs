@@ -122,3 +122,16 @@ fn a_menu_that_a_package_writes_meanwhile_ends_no_upgrade() {
     run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
     assert_eq!(machine.read("/boot/grub/grub.cfg"), "a package's menu");
 }
+
+#[test]
+fn a_file_by_the_name_of_a_grub_stands_in_no_way() {
+    let dir = scratch();
+    let machine = armed(dir.path());
+    machine.boot("back", "trial");
+    machine.confirm().unwrap();
+    machine.boot("back", "commit");
+    machine.write("/boot/va/grub-9", "somebody's");
+    run(&machine, &make_bundle(dir.path(), "9.4.2")).unwrap();
+    assert!(!machine.at("/boot/va/grub-9").exists());
+    assert!(machine.at("/boot/va/grub-1/core").exists());
+}

@@ -15,17 +15,22 @@ use std::time::Duration;
 
 use crate::{boots, programs};
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use va_upgrade::appliance::Appliance;
 use va_upgrade::boot::bios::area::BootArea;
 use va_upgrade::config::Config;
 use va_upgrade::progress::Silent;
+use va_upgrade::signals;
 use va_upgrade::system::{Cmd, Mount, Restart, System};
 use va_upgrade::upgrade::trial::confirm;
 
 pub const BOOT_UUID: &str = "0b1c2d3e-0000-4000-8000-000000000001";
 
 pub struct Machine {
-    pub dir: tempfile::TempDir,
+    root: PathBuf,
+    /// Removes the directory, unless it is another's.
+    _scratch: Option<tempfile::TempDir>,
     state: Mutex<Calls>,
 }
 
@@ -59,6 +64,8 @@ struct Calls {
     failed: Option<String>,
     /// Whatever is waited for with a limit comes too late.
     is_out_of_time: bool,
+    /// The signal that comes within a call, by its number.
+    signal_at: Option<(usize, Signal)>,
     /// What a test does within the next call that holds these words.
     meanwhile: Option<Event>,
     log: Vec<String>,
@@ -72,8 +79,10 @@ struct Calls {
 impl Machine {
     /// An appliance as an installer leaves it: runs from `root`, knows nothing of us.
     pub fn fresh() -> Machine {
+        let scratch = scratch();
         let machine = Machine {
-            dir: scratch(),
+            root: scratch.path().to_owned(),
+            _scratch: Some(scratch),
             state: Mutex::default(),
         };
         machine.write(
@@ -129,6 +138,15 @@ impl Machine {
         machine
     }
 
+    /// The machine that another process has left in the directory `root`.
+    pub fn found(root: &Path) -> Machine {
+        Machine {
+            root: root.to_owned(),
+            _scratch: None,
+            state: Mutex::default(),
+        }
+    }
+
     /// Lets `work` see the machine as an appliance with the settings it has now.
     pub fn with_appliance<T>(&self, work: impl FnOnce(&Appliance) -> T) -> T {
         let config = self.config();
@@ -150,7 +168,7 @@ impl Machine {
     }
 
     pub fn at(&self, path: &str) -> PathBuf {
-        self.dir.path().join(path.trim_start_matches('/'))
+        self.root.join(path.trim_start_matches('/'))
     }
 
     pub fn write(&self, path: &str, text: &str) {
@@ -228,6 +246,12 @@ impl Machine {
         let mut state = self.state.lock().unwrap();
         state.fail_at = Some(state.count + step);
         state.fault = fault;
+    }
+
+    /// Has `signal` come within the call number `step`, counted from now.
+    pub fn signal_at(&self, step: usize, signal: Signal) {
+        let mut state = self.state.lock().unwrap();
+        state.signal_at = Some((state.count + step, signal));
     }
 
     /// Makes the next call that holds `words` fail.
@@ -337,6 +361,9 @@ impl Machine {
         let count = state.count;
         state.count += 1;
         state.log.push(what.clone());
+        if let Some((_, signal)) = state.signal_at.take_if(|(step, _)| *step == count) {
+            come(signal);
+        }
         let hit = state.fail_on.is_some_and(|words| what.contains(words));
         if hit || state.fail_at == Some(count) {
             state.fail_on = None;
@@ -354,7 +381,7 @@ impl Machine {
 
 impl System for Machine {
     fn root(&self) -> &Path {
-        self.dir.path()
+        &self.root
     }
 
     fn run(&self, cmd: &Cmd) -> Result<String> {
@@ -435,6 +462,14 @@ impl System for Machine {
     fn selinux_label(&self, _path: &Path) -> io::Result<Option<Vec<u8>>> {
         let is_labelled = self.state.lock().unwrap().is_labelled;
         Ok(is_labelled.then(|| b"system_u:object_r:lib_t:s0\0".to_vec()))
+    }
+}
+
+/// Sends this process a signal and waits until it has come.
+fn come(signal: Signal) {
+    kill(Pid::this(), signal).unwrap();
+    while signals::check().is_ok() {
+        std::thread::yield_now();
     }
 }
 

@@ -58,8 +58,9 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
         "lsinitramfs" => answer("initramfs").unwrap_or_default(),
         "lvchange" | "blockdev" | "sync" | "grub-script-check" => String::new(),
         "cp" => {
-            let status = Command::new("cp").args(cmd.arguments()).status()?;
-            anyhow::ensure!(status.success(), "cp failed");
+            let ran = Command::new("cp").args(cmd.arguments()).output()?;
+            let words = String::from_utf8_lossy(&ran.stderr);
+            anyhow::ensure!(ran.status.success(), "cp failed: {words}");
             String::new()
         }
         "grub-install" => install_grub(machine, cmd)?,

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::rollback::upgraded;
 use crate::trial::shown;
 
-fn run(machine: &Machine) -> Result<Repaired> {
+pub fn run(machine: &Machine) -> Result<Repaired> {
     machine.with_appliance(|appliance| {
         let lock = appliance.lock()?;
         repair(appliance, &Facts::look(appliance)?, &lock)

@@ -1,6 +1,7 @@
 //! `rollback` on the fake machine.
 
 use std::fs;
+use std::path::Path;
 
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::failure::{Class, class_of};
@@ -21,12 +22,18 @@ pub fn run(machine: &Machine) -> anyhow::Result<RolledBack> {
 /// Runs 9.4.1 from `back`, confirmed; `root` holds the old system.
 pub fn upgraded() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
-    let machine = armed(dir.path());
+    let machine = upgrade(dir.path());
+    (dir, machine)
+}
+
+/// The same, with its bundle in the directory `bundles`.
+pub fn upgrade(bundles: &Path) -> Machine {
+    let machine = armed(bundles);
     machine.boot("back", "trial");
     machine.confirm().unwrap();
     machine.boot("back", "commit");
     fill_root(&machine);
-    (dir, machine)
+    machine
 }
 
 /// Puts into `root` what an old system there would have.

@@ -1,10 +1,13 @@
 //! `apply` of what can be read only once.
 
 use std::fs;
+use std::io::{self, Cursor, Read};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
+use va_upgrade::system::Lock;
 use va_upgrade::upgrade::apply::{Applied, Input, Options, apply};
 
 use crate::apply::{run, state};
@@ -41,6 +44,44 @@ fn a_stream_is_as_good_as_a_file_and_a_broken_one_is_undone() {
             assert!(machine.snapshot("/boot") == boot);
         }
     }
+}
+
+/// A stream that sees, before its first byte, whether `lock` is free.
+struct Slow {
+    lock: PathBuf,
+    bytes: Option<Cursor<Vec<u8>>>,
+    rest: Vec<u8>,
+}
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_none() {
+            Lock::take(&self.lock).map_err(io::Error::other)?;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        self.bytes.get_or_insert(Cursor::new(rest)).read(buffer)
+    }
+}
+
+#[test]
+fn a_stream_that_does_not_begin_keeps_nobody_from_the_lock() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    let slow = Slow {
+        lock: machine.at("/run/va-upgrade.lock"),
+        bytes: None,
+        rest: fs::read(make_bundle(dir.path(), "9.4.1")).unwrap(),
+    };
+    let options = Options {
+        input: Input::Stream(Box::new(slow)),
+        allow_unsigned: true,
+        allow_downgrade: false,
+        dry_run: false,
+        stage: false,
+        threads: 1,
+    };
+    let outcome = machine.with_appliance(|appliance| apply(appliance, options));
+    assert_eq!(outcome.unwrap().slot, Slot::Back);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -67,6 +67,7 @@ pub struct Saved {
 
 /// A disk whose boot sector and bios_grub partition are open for writing.
 pub struct BootArea {
+    disk: PathBuf,
     file: File,
     partition: Sectors,
 }
@@ -99,7 +100,11 @@ impl BootArea {
         let file = options
             .open(disk)
             .with_context(|| format!("opening {}", disk.display()))?;
-        Ok(BootArea { file, partition })
+        Ok(BootArea {
+            disk: disk.to_owned(),
+            file,
+            partition,
+        })
     }
 
     /// Returns a copy of everything this module may change.
@@ -308,7 +313,12 @@ impl BootArea {
         let mut bytes = vec![0; len];
         self.file
             .read_exact_at(&mut bytes, lba * SECTOR_BYTES as u64)
-            .with_context(|| format!("reading {len} bytes at sector {lba}"))?;
+            .with_context(|| {
+                format!(
+                    "reading {len} bytes at sector {lba} of {}",
+                    self.disk.display()
+                )
+            })?;
         Ok(bytes)
     }
 
@@ -330,7 +340,10 @@ impl BootArea {
             );
             Ok(())
         };
-        write().with_context(|| format!("writing {} bytes at sector {lba}", bytes.len()))
+        write().with_context(|| {
+            let disk = self.disk.display();
+            format!("writing {} bytes at sector {lba} of {disk}", bytes.len())
+        })
     }
 }
 

@@ -182,7 +182,7 @@ pub fn dirs_in_use(sys: &dyn System, area: &BootArea) -> Result<Vec<PathBuf>> {
         InUse::Foreign => foreign(),
         InUse::Unknown => {
             let mut dirs: Vec<PathBuf> = foreign();
-            dirs.extend(our_dirs(sys)?);
+            dirs.extend(our_dirs(sys)?.into_iter().filter(|dir| dir.is_dir()));
             dirs
         }
     })

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::grubenv;
 use super::rules::State;
@@ -54,9 +54,10 @@ impl State {
         let [first, second] = copies(dir);
         // As the menu does, which asks the second where the first is not valid.
         let believes_second = load_copy(&first).is_err();
+        let before = read_copy(&first);
         let second_made = write_copy(&second, &block)?;
         let wrote_first = match write_copy(&first, &block) {
-            Err(error) if !believes_second => return Err(error),
+            Err(error) if !believes_second => return Err(take_back(&first, before, error)),
             outcome => outcome,
         };
         let in_place = !second_made || wrote_first.as_ref().is_ok_and(|made| !made);
@@ -127,6 +128,19 @@ fn read_copy(path: &Path) -> Result<Vec<u8>> {
 /// Writes one copy; returns whether the file had to be made or replaced.
 fn write_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<bool> {
     replace_copy(path, block).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Writes again what the copy at `path` held `before` a write that failed with
+/// `error`: some of it may be on the disk all the same, and count.
+fn take_back(path: &Path, before: Result<Vec<u8>>, error: Error) -> Error {
+    let write = |block: Vec<u8>| write_copy(path, block.as_slice().try_into()?);
+    match before.and_then(write) {
+        Ok(_) => error,
+        Err(again) => error.context(format!(
+            "which boot state counts is not sure, since that of before could not be written \
+             again ({again:#}); see `va-upgrade status`"
+        )),
+    }
 }
 
 fn replace_copy(path: &Path, block: &[u8; grubenv::SIZE_BYTES]) -> Result<bool> {
