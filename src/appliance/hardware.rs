@@ -33,7 +33,8 @@ pub fn of_disk(appliance: &Appliance, disk: &Path) -> Result<Vec<Device>> {
 pub struct NetworkCard {
     /// Its name in the running system.
     pub name: String,
-    /// Whether it is in use.
+    /// Whether it is in use, and not only as a part of another interface, as the
+    /// faster one of Azure's pairs is.
     pub is_up: bool,
     /// The devices.
     pub devices: Vec<Device>,
@@ -53,7 +54,7 @@ pub fn network_cards(appliance: &Appliance) -> Result<Vec<NetworkCard>> {
         let state = fs::read_to_string(node.join("operstate")).unwrap_or_default();
         cards.push(NetworkCard {
             name: entry.file_name().to_string_lossy().into_owned(),
-            is_up: state.trim() == "up",
+            is_up: state.trim() == "up" && !node.join("master").exists(),
             devices: above(appliance, &node.join("device"))?,
         });
     }

@@ -82,18 +82,15 @@ impl Drivers {
                 && Glob::new(&format!("/{pattern}"))
                     .is_ok_and(|glob| glob.matches(modalias.as_bytes()))
         };
-        if self.builtin_aliases.iter().any(|pattern| fits(pattern)) {
+        let current = plain(current);
+        // Most kernels do not tell what is built in is for.
+        if self.builtin.contains(&current) || self.builtin_aliases.iter().any(|it| fits(it)) {
             return Driver::Builtin;
         }
         let fitting = self.aliases.iter().filter(|(pattern, _)| fits(pattern));
         let modules: BTreeSet<String> = fitting.map(|(_, module)| module.clone()).collect();
-        let current = plain(current);
         if !modules.is_empty() {
             return Driver::Modules(modules);
-        }
-        // Older kernels do not tell what is built in is for.
-        if self.builtin.contains(&current) {
-            return Driver::Builtin;
         }
         match self.loadable.contains(&current) {
             true => Driver::Modules(BTreeSet::from([current])),
@@ -135,7 +132,7 @@ mod tests {
         let drivers = drivers(&[
             (
                 "modules.alias",
-                "# Aliases\nalias pci:v00008086d0000100Esv*sd*bc*sc*i* e1000\n\
+                "# Aliases\nalias pci:v00008086d00007010* pata_acpi\nalias pci:v00008086d0000100Esv*sd*bc*sc*i* e1000\n\
                  alias virtio:d00000002v* virtio-blk\nalias virtio:d00000002v* other\n",
             ),
             (

@@ -12,6 +12,14 @@ const STILL_HERE: &[u8] = b"\n";
 /// What is written before it is closed for it to stop counting.
 const MAGIC_CLOSE: &[u8] = b"V";
 
+/// What tells that a daemon of the system's own wants the watchdog.
+const CLAIMS: [&str; 4] = [
+    "/etc/watchdog.conf",
+    "/etc/systemd/system/default.target.wants/watchdog.service",
+    "/etc/systemd/system/multi-user.target.wants/watchdog.service",
+    "/etc/systemd/system/multi-user.target.wants/wd_keepalive.service",
+];
+
 /// A watchdog that counts until it is [stopped](Watchdog::stop), also when the
 /// program ends.
 pub struct Watchdog {
@@ -21,8 +29,14 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Starts the machine's first watchdog; `None` where there is none, somebody
-    /// uses it, or it is not known that it can be stopped again.
+    /// uses it or is going to, or it is not known that it can be stopped again.
     pub fn start(sys: &dyn System) -> Option<Watchdog> {
+        if CLAIMS
+            .iter()
+            .any(|path| sys.at(path).symlink_metadata().is_ok())
+        {
+            return None;
+        }
         let says = |name: &str| {
             let path = sys.at(format!("/sys/class/watchdog/watchdog0/{name}"));
             let text = fs::read_to_string(path).unwrap_or_default();

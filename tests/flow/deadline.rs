@@ -223,10 +223,15 @@ fn a_watchdog_goes_on_counting_while_an_unconfirmed_trial_restarts() {
 }
 
 #[test]
-fn a_watchdog_that_nothing_stops_again_is_not_started() {
-    let (_dir, machine) = trial_running();
-    add_watchdog(&machine, "1\n");
-    machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
-    machine.with_appliance(watch).unwrap();
-    assert_eq!(machine.read("/dev/watchdog0"), "");
+fn a_watchdog_that_nothing_stops_again_or_a_daemon_wants_is_not_started() {
+    for (nowayout, is_claimed) in [("1\n", false), ("0\n", true)] {
+        let (_dir, machine) = trial_running();
+        add_watchdog(&machine, nowayout);
+        if is_claimed {
+            machine.write("/etc/watchdog.conf", "");
+        }
+        machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
+        machine.with_appliance(watch).unwrap();
+        assert_eq!(machine.read("/dev/watchdog0"), "");
+    }
 }
