@@ -17,6 +17,7 @@ mod rollback;
 mod sign;
 mod size;
 mod status;
+mod sync;
 mod trust;
 mod ui;
 mod unpack;
@@ -149,6 +150,7 @@ enum Work {
     Confirm(confirm::Args),
     Rollback(rollback::Args),
     Repair(repair::Args),
+    Sync(sync::Args),
     #[command(hide = true)]
     Boot(boot::Args),
 }
@@ -219,6 +221,7 @@ impl Work {
             Work::Confirm(args) => confirm::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
+            Work::Sync(args) => sync::run(&session, &args),
             Work::Boot(args) => boot::run(&session, &args),
         }
     }

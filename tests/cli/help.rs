@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 14] = [
+pub const VERBS: [&str; 15] = [
     "build",
     "sign",
     "info",
@@ -21,6 +21,7 @@ pub const VERBS: [&str; 14] = [
     "confirm",
     "rollback",
     "repair",
+    "sync",
     "completions",
 ];
 
