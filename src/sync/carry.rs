@@ -4,7 +4,8 @@
 //! 2. everything is made [aside](super::aside): copies, merges, what programs of
 //!    the new system make of it;
 //! 3. the checks of the rules are run on the image's own files;
-//! 4. everything is put in place;
+//! 4. everything is put in place, and programs of the new system make anew what
+//!    follows from it;
 //! 5. the checks are run again: what passed before must pass now.
 //!
 //! The image's side is what it was delivered with, so doing it twice is doing it
@@ -106,11 +107,13 @@ impl Carry<'_> {
                 used.insert(&rule.name[..]);
             }
         }
-        let rules = used.into_iter().filter_map(|name| self.rules.named(name));
-        let checked: Vec<&Rule> = rules.filter(|rule| !rule.check.is_empty()).collect();
+        let used: Vec<&Rule> = used
+            .into_iter()
+            .filter_map(|name| self.rules.named(name))
+            .collect();
         let mut passing = Vec::new();
-        for rule in checked {
-            match self.check(rule) {
+        for rule in used.iter().filter(|rule| !rule.check.is_empty()) {
+            match self.program(&rule.check) {
                 Ok(()) => passing.push(rule),
                 Err(error) => carried.notes.push(format!(
                     "rule {:?} is not checked, since the new system's own files do not pass: {error:#}",
@@ -120,8 +123,17 @@ impl Carry<'_> {
         }
         let in_the_way = aside.place(from, &carried.ids)?;
         carried.left.extend(in_the_way);
+        for rule in used.iter().filter(|rule| !rule.then.is_empty()) {
+            if let Err(error) = self.program(&rule.then) {
+                let note = format!(
+                    "what belongs to rule {:?} was not made anew: {error:#}",
+                    rule.name
+                );
+                carried.notes.push(note);
+            }
+        }
         for rule in passing {
-            self.check(rule).with_context(|| {
+            self.program(&rule.check).with_context(|| {
                 format!(
                     "the new system does not take what rule {:?} carried over; change that here first",
                     rule.name
@@ -264,9 +276,9 @@ impl Carry<'_> {
         aside.file(&item.path, &Content::Of(&new), &Like::of(&from, ids)?)
     }
 
-    /// Runs the check of a rule in the new system.
-    fn check(&self, rule: &Rule) -> Result<()> {
-        let Some((program, args)) = rule.check.split_first() else {
+    /// Runs a program in the new system.
+    fn program(&self, words: &[String]) -> Result<()> {
+        let Some((program, args)) = words.split_first() else {
             return Ok(());
         };
         let chroot = Chroot::enter(self.sys, self.root, &Chroot::KERNEL_DIRS)?;

@@ -83,6 +83,9 @@ pub struct Rule {
     /// A command of the new system that finds nothing wrong with what was carried.
     #[serde(default)]
     pub check: Vec<String>,
+    /// A command of the new system that makes something of what was carried.
+    #[serde(default)]
+    pub then: Vec<String>,
     /// What becomes of conflicts.
     #[serde(default)]
     pub on_conflict: OnConflict,
