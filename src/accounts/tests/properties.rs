@@ -45,7 +45,7 @@ fn ranges() -> impl Strategy<Value = Option<Vec<u8>>> {
 prop_compose! {
     fn system()(accounts in vec(account(), 0..6), groups in vec(group(), 0..6),
                 subuid in ranges(), subgid in ranges(), has_shadow in prop::bool::weighted(0.9),
-                has_gshadow in any::<bool>(), has_directory in any::<bool>()) -> Shown {
+                has_gshadow in any::<bool>(), is_cut in any::<bool>(), has_directory in any::<bool>()) -> Shown {
         let joined = |first: &str, lines: Vec<String>| [first, &lines.concat()].concat().into_bytes();
         let (accounts, shadow): (Vec<_>, Vec<_>) = accounts.into_iter().unzip();
         let (groups, gshadow): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
@@ -60,6 +60,10 @@ prop_compose! {
             subgid,
             ..AccountFiles::default()
         };
+        if is_cut {
+            files.passwd.pop();
+            files.group.as_mut().unwrap().pop();
+        }
         files.conventions.has_directory = has_directory;
         Shown(files)
     }
