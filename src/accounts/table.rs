@@ -224,11 +224,14 @@ impl Table {
 
     /// Takes all records of some names out.
     pub fn remove(&mut self, is_gone: impl Fn(&Name) -> bool) {
+        let before = self.lines.len();
         self.lines.retain(|line| match line {
             Line::Record(record) => !is_gone(&record[field::NAME]),
             Line::Nis(_) | Line::Other(_) => true,
         });
-        self.changed();
+        if self.lines.len() != before {
+            self.changed();
+        }
     }
 
     /// Puts `records` in the place of the first record of `name`, or behind all
@@ -254,11 +257,12 @@ impl Table {
 
     /// Adds and takes out orders to ask NIS.
     pub fn change_nis(&mut self, added: &[&[u8]], removed: &HashSet<&[u8]>) {
-        if added.is_empty() && removed.is_empty() {
-            return;
-        }
+        let before = self.lines.len();
         self.lines
             .retain(|line| !matches!(line, Line::Nis(text) if removed.contains(text.as_slice())));
+        if added.is_empty() && self.lines.len() == before {
+            return;
+        }
         let added = added.iter().map(|line| Line::Nis(line.to_vec()));
         self.lines.extend(added);
         self.changed();
@@ -404,6 +408,18 @@ mod tests {
         table.extend(vec![record(b"b:x:2:2:::")]);
         assert_eq!(table.render(), b"a:x:1:1:::\nb:x:2:2:::\n+::::::\n");
         assert!(table.get(b"b").is_some());
+    }
+
+    #[test]
+    fn what_has_nothing_to_lose_stays_as_it_was() {
+        let text = b"a:x:1:1:::\n-eve";
+        let mut table = Table::parse(Format::Passwd, text).unwrap();
+        table.remove(|name| name == b"b");
+        table.change_nis(&[], &HashSet::from([b"+".as_slice()]));
+        table.extend(Vec::new());
+        assert_eq!(table.render(), text);
+        table.change_nis(&[], &HashSet::from([b"-eve".as_slice()]));
+        assert_eq!(table.render(), b"a:x:1:1:::\n");
     }
 
     #[test]

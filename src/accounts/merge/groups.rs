@@ -133,6 +133,8 @@ impl<'a> Change<'a> {
     /// Finds it for the administrators of a group.
     fn of_admins(sides: &'a Sides, users: &Users, group: &[u8]) -> Change<'a> {
         let admins = |side: &'a Side| {
+            // What is left in gshadow of a group that is gone counts for nothing.
+            side.group.get(group)?;
             let record = side.gshadow.as_ref()?.get(group)?;
             Some(record[field::ADMINS].as_slice())
         };
@@ -245,7 +247,7 @@ pub fn write(
         members.tell(name, notes);
         let list = members.added.join(&b',');
         let admins = Change::of_admins(sides, users, name).added.join(&b',');
-        let password = password(&sides.old, name).filter(|hash| Kind::of(hash).is_set());
+        let password = password(&sides.old, name);
         let gid = gid.to_string().into_bytes();
         let has_gshadow = target.gshadow.is_some();
         let shown = password.clone().filter(|_| !has_gshadow);
@@ -277,26 +279,29 @@ impl Change<'_> {
     }
 }
 
-/// Returns the hash of a group's password.
+/// Returns the hash of a group's password, if it has one that fits. Without one
+/// only members may use the group, whatever stands there.
 fn password(side: &Side, group: &[u8]) -> Option<Vec<u8>> {
     let shown = &side.group.get(group)?[field::PASSWORD];
-    if shown != b"x" {
-        return shown
-            .iter()
-            .all(u8::is_ascii_graphic)
-            .then(|| shown.clone());
-    }
-    let record = side.gshadow.as_ref()?.get(group)?;
-    Some(record[field::PASSWORD].clone())
+    let hash = if shown == b"x" {
+        let record = side.gshadow.as_ref()?.get(group)?;
+        &record[field::PASSWORD]
+    } else {
+        shown
+    };
+    let is_clean = hash.iter().all(u8::is_ascii_graphic);
+    (is_clean && Kind::of(hash).is_set()).then(|| hash.clone())
 }
 
-/// Returns the password of a group in both, if the customer set another. Without
-/// the old release's own only a real one is known to be the customer's.
+/// Returns the password of a group in both, if the customer set another or took
+/// it away. Without the old release's own only one that is set is known to be
+/// the customer's.
 fn changed_password(sides: &Sides, group: &[u8]) -> Option<Vec<u8>> {
-    let mine = password(&sides.old, group)?;
-    let is_own = match &sides.pristine {
-        Some(pristine) => password(pristine, group).is_some_and(|was| was != mine),
-        None => Kind::of(&mine).is_set(),
-    };
-    is_own.then_some(mine)
+    sides.old.group.get(group)?;
+    let mine = password(&sides.old, group);
+    let was = sides
+        .pristine
+        .as_ref()
+        .and_then(|side| password(side, group));
+    (mine != was).then(|| mine.unwrap_or_else(|| b"!".to_vec()))
 }

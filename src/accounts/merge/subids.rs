@@ -47,7 +47,7 @@ fn merged(
     {
         table.remove(|name| users.removed.contains(name));
     }
-    let theirs: HashMap<Name, Ranges> = by_name(&sides.image, table.as_ref()).into_iter().collect();
+    let theirs: HashMap<Name, Ranges> = by_name(None, table.as_ref()).into_iter().collect();
     let mut wanted = wanted(sides, users, &theirs, of);
     if wanted.is_empty() {
         return table;
@@ -77,10 +77,10 @@ fn range(record: &Record) -> (u64, u64) {
 }
 
 /// Lists ranges by name, in the order of the names. A uid in a name's place is
-/// the name's.
-fn by_name(side: &Side, table: Option<&Table>) -> Vec<(Name, Ranges)> {
+/// that of the name in `side`; the image's own stay as they are written.
+fn by_name(side: Option<&Side>, table: Option<&Table>) -> Vec<(Name, Ranges)> {
     let mut names: HashMap<u32, &Name> = HashMap::new();
-    for account in side.passwd.records() {
+    for account in side.into_iter().flat_map(|side| side.passwd.records()) {
         names.entry(id_of(account)).or_insert(&account[field::NAME]);
     }
     let mut places: HashMap<Name, usize> = HashMap::new();
@@ -88,7 +88,8 @@ fn by_name(side: &Side, table: Option<&Table>) -> Vec<(Name, Ranges)> {
     for record in table.into_iter().flat_map(Table::records) {
         let written = &record[field::NAME];
         let by_uid = number(written).and_then(|uid| names.get(&uid).copied());
-        let name = by_uid.filter(|_| !side.has(written)).unwrap_or(written);
+        let is_name = side.is_some_and(|side| side.has(written));
+        let name = by_uid.filter(|_| !is_name).unwrap_or(written);
         let place = *places.entry(name.clone()).or_insert_with(|| {
             list.push((name.clone(), Vec::new()));
             list.len() - 1
@@ -113,10 +114,10 @@ fn wanted(
         old,
         image,
     } = sides;
-    let mine = by_name(old, of(old).as_ref());
+    let mine = by_name(Some(old), of(old).as_ref());
     let delivered: HashMap<Name, Ranges> = pristine
         .as_ref()
-        .map(|side| by_name(side, of(side).as_ref()).into_iter().collect())
+        .map(|side| by_name(Some(side), of(side).as_ref()).into_iter().collect())
         .unwrap_or_default();
     let known: BTreeSet<Name> = mine.iter().map(|(name, _)| name.clone()).collect();
     let is_wanted = |(name, ranges): &(Name, Ranges)| {

@@ -45,7 +45,7 @@ fn ranges() -> impl Strategy<Value = Option<Vec<u8>>> {
 prop_compose! {
     fn system()(accounts in vec(account(), 0..6), groups in vec(group(), 0..6),
                 subuid in ranges(), subgid in ranges(), has_shadow in prop::bool::weighted(0.9),
-                has_gshadow in any::<bool>(), has_directory in any::<bool>()) -> Shown {
+                has_gshadow in any::<bool>(), is_cut in any::<bool>(), has_directory in any::<bool>()) -> Shown {
         let joined = |first: &str, lines: Vec<String>| [first, &lines.concat()].concat().into_bytes();
         let (accounts, shadow): (Vec<_>, Vec<_>) = accounts.into_iter().unzip();
         let (groups, gshadow): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
@@ -60,6 +60,10 @@ prop_compose! {
             subgid,
             ..AccountFiles::default()
         };
+        if is_cut {
+            files.passwd.pop();
+            files.group.as_mut().unwrap().pop();
+        }
         files.conventions.has_directory = has_directory;
         Shown(files)
     }
@@ -88,11 +92,11 @@ fn show(files: &AccountFiles) -> String {
 }
 
 /// Name and id of each line that counts, as glibc reads it.
-fn named(text: &[u8]) -> BTreeMap<String, u32> {
+fn named(text: &[u8], width: usize) -> BTreeMap<String, u32> {
     let mut ids = BTreeMap::new();
     for line in String::from_utf8_lossy(text).split('\n') {
         let fields: Vec<&str> = line.split(':').collect();
-        let is_sound = matches!(fields.len(), 4 | 7) && !line.contains('\r');
+        let is_sound = fields.len() == width && !line.contains('\r');
         if let Some(id) = fields
             .get(2)
             .filter(|_| is_sound)
@@ -113,8 +117,13 @@ fn pairs(ids: &BTreeMap<String, u32>) -> BTreeSet<(&str, &str)> {
 
 /// No two names share an id that shared none before: in the image, in the old
 /// system, or by way of a name that shared one with each.
-fn check_shared(old: &[u8], image: &[u8], target: &[u8]) -> Result<(), TestCaseError> {
-    let (old, image, target) = (named(old), named(image), named(target));
+fn check_shared(
+    width: usize,
+    old: &[u8],
+    image: &[u8],
+    target: &[u8],
+) -> Result<(), TestCaseError> {
+    let (old, image, target) = (named(old, width), named(image, width), named(target, width));
     let before = &pairs(&old) | &pairs(&image);
     for (a, b) in pairs(&target) {
         let mut reached = BTreeSet::from([a]);
@@ -158,12 +167,12 @@ proptest! {
         let (pristine, old, image) = (pristine.map(|s| s.0), old.0, image.0);
         let merged = merge(pristine.as_ref(), &old, &image).unwrap();
         let target = &merged.files;
-        check_shared(&old.passwd, &image.passwd, &target.passwd)?;
+        check_shared(7, &old.passwd, &image.passwd, &target.passwd)?;
         let groups = |files: &AccountFiles| files.group.clone().unwrap_or_default();
-        check_shared(&groups(&old), &groups(&image), &groups(target))?;
+        check_shared(4, &groups(&old), &groups(&image), &groups(target))?;
 
-        let known = named(&image.passwd);
-        let gids: BTreeSet<u32> = named(&groups(target)).into_values().collect();
+        let known = named(&image.passwd, 7);
+        let gids: BTreeSet<u32> = named(&groups(target), 4).into_values().collect();
         let text = String::from_utf8_lossy(&target.passwd).into_owned();
         for line in text.split('\n') {
             let fields: Vec<&str> = line.split(':').collect();
