@@ -70,9 +70,6 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     }
 }
 
-/// How many paths of a rule are shown.
-const SHOWN: usize = 4;
-
 fn plan(session: &Session, json: bool) -> Result<()> {
     session.require_root("sync plan")?;
     let appliance = session.appliance();
@@ -81,7 +78,7 @@ fn plan(session: &Session, json: bool) -> Result<()> {
     match json {
         true => print_json(&plan),
         false if plan.items.is_empty() => print("nothing differs from what was delivered\n"),
-        false => print(&lines(&plan.text(SHOWN))),
+        false => print(&lines(&plan.text())),
     }
 }
 

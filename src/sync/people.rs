@@ -43,6 +43,12 @@ pub fn merge(
     };
     let merge = accounts::merge(before.as_ref(), &old, &of_image).context("merging accounts")?;
     let files = &merge.files;
+    let mut notes = merge.notes;
+    notes.extend(accounts::missing_shells(files, root)?);
+    notes.extend(accounts::unverifiable(
+        files,
+        &of_image.conventions.checker,
+    )?);
     for (name, text, mode) in [
         ("passwd", Some(&files.passwd), 0o644),
         ("shadow", files.shadow.as_ref(), 0o600),
@@ -61,7 +67,7 @@ pub fn merge(
         aside.file(&path, &Content::Bytes(text), &like)?;
     }
     Ok(People {
-        notes: merge.notes.iter().map(ToString::to_string).collect(),
+        notes: notes.iter().map(ToString::to_string).collect(),
         ids: merge.ids,
     })
 }

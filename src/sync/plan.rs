@@ -132,6 +132,8 @@ fn decide(root: &Path, rules: &Rules, change: Change) -> Option<Item> {
     let action = match (rule.map(|rule| rule.way), change.what) {
         // What is in it is listed by itself.
         (None, _) if is_dir => return None,
+        // Of a program that was deleted there is nothing to keep.
+        (None, What::Deleted) if !change.path.starts_with("etc") => return None,
         (None, _) => Action::Unknown,
         (Some(Way::Drop), _) => Action::Drop,
         (Some(Way::Accounts), _) => Action::Accounts,
@@ -175,9 +177,11 @@ impl Plan {
         self.items.iter().filter(move |item| item.action == action)
     }
 
-    /// Renders the plan for people: a line for each rule, and every path that no
-    /// rule knows, up to `most` of each kind.
-    pub fn text(&self, most: usize) -> String {
+    /// Renders the plan for people: a line for each rule with some of its paths, and
+    /// one for each path that no rule knows, as long as these fit on a screen.
+    pub fn text(&self) -> String {
+        const OF_A_RULE: usize = 4;
+        const UNKNOWN: usize = 20;
         let mut groups: BTreeMap<(Action, &str), Vec<&Path>> = BTreeMap::new();
         for item in &self.items {
             let rule = item.rule.as_deref().unwrap_or("no rule");
@@ -188,16 +192,19 @@ impl Plan {
         }
         let mut text = String::new();
         for ((action, rule), paths) in groups.iter().filter(|((a, _), _)| *a != Action::Drop) {
+            let (most, between) = match action {
+                Action::Unknown => (UNKNOWN, "\n                            "),
+                _ => (OF_A_RULE, ", "),
+            };
             let shown = paths.iter().take(most);
-            let names: Vec<String> = shown
+            let mut names: Vec<String> = shown
                 .map(|path| format!("/{}", show_whole(path.as_os_str().as_bytes())))
                 .collect();
-            let more = match paths.len().saturating_sub(most) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
+            if let Some(more @ 1..) = paths.len().checked_sub(most) {
+                names.push(format!("and {more} more (--json lists all)"));
+            }
             let word = action.word();
-            let _ = writeln!(text, "{word:<9}  {rule:<15}  {}{more}", names.join(", "));
+            let _ = writeln!(text, "{word:<9}  {rule:<15}  {}", names.join(between));
         }
         if !self.knows_contents {
             text += "This system never came from a bundle: what was delivered is known by name only, \

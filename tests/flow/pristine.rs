@@ -138,11 +138,12 @@ fn a_system_that_never_came_from_a_bundle_is_compared_with_its_packages() {
     );
     machine.write(
         "/var/lib/dpkg/info/a.list",
-        "/.\n/etc\n/etc/a\n/etc/b\n/usr/bin/a\n",
+        "/.\n/etc\n/etc/a\n/etc/b\n/bin/a\n",
     );
     machine.write("/etc/a", "hello\n");
     machine.write("/etc/b", "changed\n");
     machine.write("/usr/bin/a", "whatever");
+    symlink("usr/bin", machine.at("/bin")).unwrap();
     let found = machine.with_appliance(|appliance| {
         let root = appliance.at("/");
         let pristine = pristine::delivered(appliance, &root).unwrap();

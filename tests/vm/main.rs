@@ -11,6 +11,7 @@
 mod appliance;
 mod bench;
 mod cards;
+mod customer;
 mod demo;
 mod grub_failure;
 mod initramfs;

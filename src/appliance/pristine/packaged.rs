@@ -20,9 +20,17 @@ use crate::tree::resolve;
 /// has none was delivered with nothing.
 pub fn read(sys: &dyn System, root: &Path) -> Result<Pristine> {
     let mut list: BTreeMap<Vec<u8>, Delivered> = BTreeMap::new();
+    let merged = merged_dirs(root);
     let mut own = |path: &str, sum: Option<Sum>| {
         let path = path.trim_matches('/');
-        let entry = list.entry(path.as_bytes().to_vec()).or_default();
+        let first = path.split('/').next().unwrap_or_default();
+        let is_merged = merged.contains(&first) && path != first;
+        let path = if is_merged {
+            format!("usr/{path}")
+        } else {
+            path.to_owned()
+        };
+        let entry = list.entry(path.into_bytes()).or_default();
         entry.sum = sum.or(entry.sum);
     };
     if let Some(texts) = dpkg_texts(root)? {
@@ -54,6 +62,14 @@ pub fn read(sys: &dyn System, root: &Path) -> Result<Pristine> {
         etc: None,
         since: None,
     })
+}
+
+/// Lists the directories of the root that are links into `/usr`; packages may own
+/// files by either name.
+fn merged_dirs(root: &Path) -> Vec<&'static str> {
+    let mut dirs = vec!["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+    dirs.retain(|dir| root.join(dir).is_symlink());
+    dirs
 }
 
 /// Packages need not own the directories their files are in.
