@@ -27,6 +27,9 @@ pub const CHECKS_DIR: &str = "/etc/va-upgrade/health.d";
 /// Where a slot keeps what it was delivered with.
 pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
 
+/// The fingerprint of what was carried over to a slot, inside it.
+pub const CARRIED_FILE: &str = "/usr/lib/va-upgrade/carried";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 

@@ -9,7 +9,7 @@ use crate::install::label;
 use crate::progress::Progress;
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
-use crate::upgrade::{deadline, name_cards};
+use crate::upgrade::{deadline, last_word, name_cards};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -29,6 +29,10 @@ pub struct Args {
     /// Only give the network cards their names, before anything uses them
     #[arg(long, conflicts_with = "deadline")]
     pub name_cards: bool,
+
+    /// Only carry over what was changed in the old system after the upgrade was written
+    #[arg(long, conflicts_with = "deadline")]
+    pub carry: bool,
 
     /// Only set the SELinux labels that the system before could not; for the initramfs
     #[arg(long, conflicts_with = "deadline")]
@@ -50,6 +54,14 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     }
     if args.name_cards {
         return name_cards::run(&session.appliance());
+    }
+    if args.carry {
+        session.host.enter_private_mounts()?;
+        let text = match last_word::run(&session.appliance())? {
+            true => "what was changed after the upgrade was written is carried over",
+            false => "nothing was changed after the upgrade was written",
+        };
+        return print(&format!("{text}\n"));
     }
     if args.labels {
         let text = match label::finish(&session.appliance())? {

@@ -1,5 +1,9 @@
 //! The customer's own comes over: what the rules of [`sync`](crate::sync) say.
 
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,10 +11,14 @@ use anyhow::{Context, Result};
 
 use crate::appliance::pristine::{self, Pristine};
 use crate::appliance::{Appliance, history, machine};
+use crate::paths::CARRIED_FILE;
+use crate::sha::Sha;
 use crate::sync::carry::{Carried, Carry};
 use crate::sync::keep::{self, About};
 use crate::sync::plan::{self, Action, Plan};
 use crate::sync::rules::Rules;
+use crate::system::files;
+use crate::tree::resolve;
 
 /// How many notes are told one by one.
 const MAX_NOTES: usize = 20;
@@ -54,6 +62,9 @@ pub fn carry(
         rules: &rules,
     };
     let carried = carry.run(&plan)?;
+    let path = resolve::place(root, Path::new(CARRIED_FILE))?;
+    let print = print_of(from, &plan)?;
+    files::write_atomic(&path, print.to_string().as_bytes(), 0o600)?;
     tell(appliance, &plan, &carried);
     let kept = match history::data_dir(appliance)? {
         Some(data) => keep::keep(&data, about, from, &image, &plan, &carried).map(Some),
@@ -70,6 +81,47 @@ pub fn carry(
         )),
     }
     Ok(carried)
+}
+
+/// Returns the fingerprint of what was carried over to the system at `root`;
+/// `None` where nothing was.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn carried(root: &Path) -> Result<Option<Sha>> {
+    let path = resolve::place(root, Path::new(CARRIED_FILE))?;
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => {
+            let text = read.with_context(|| format!("reading {}", path.display()))?;
+            text.parse().map(Some)
+        }
+    }
+}
+
+/// Returns the fingerprint of what would be carried now, from the system at `from`
+/// to the one at `root`. Changes nothing.
+///
+/// # Errors
+/// When either cannot be read.
+pub fn fingerprint(appliance: &Appliance, from: &Path, root: &Path) -> Result<Sha> {
+    let delivered = pristine::delivered(appliance, from)?;
+    let rules = Rules::load(from, &delivered, Some(root))?;
+    print_of(from, &plan::plan(from, &delivered, &rules, &[])?)
+}
+
+/// Digests what is carried by `plan`, each with what the kernel says of its last
+/// change.
+fn print_of(from: &Path, plan: &Plan) -> Result<Sha> {
+    let mut text = Vec::new();
+    let is_left = |action| matches!(action, Action::Drop | Action::Unknown);
+    for item in plan.items.iter().filter(|item| !is_left(item.action)) {
+        text.extend_from_slice(item.path.as_os_str().as_bytes());
+        let meta = from.join(&item.path).symlink_metadata().ok();
+        let changed = meta.map(|meta| (meta.len(), meta.ctime(), meta.ctime_nsec()));
+        writeln!(text, "\0{:?} {changed:?}", item.action)?;
+    }
+    Ok(Sha::of(&text))
 }
 
 /// Describes a change of version, now.

@@ -13,7 +13,7 @@ use crate::tree::resolve;
 use crate::version;
 
 /// Our units, and the unit that wants each of them.
-const UNITS: [(&str, &str, &str); 3] = [
+const UNITS: [(&str, &str, &str); 4] = [
     (
         "va-upgrade-boot.service",
         "multi-user.target.wants",
@@ -23,6 +23,11 @@ const UNITS: [(&str, &str, &str); 3] = [
         "va-upgrade-deadline.service",
         "sysinit.target.wants",
         include_str!("../../packaging/va-upgrade-deadline.service"),
+    ),
+    (
+        "va-upgrade-carry.service",
+        "sysinit.target.wants",
+        include_str!("../../packaging/va-upgrade-carry.service"),
     ),
     (
         "va-upgrade-cards.service",
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_newer_program_keeps_its_units_and_an_older_one_gets_ours() {
-        let [(.., boot), (.., deadline), _] = UNITS;
+        let [(.., boot), (.., deadline), ..] = UNITS;
         for kept in [
             "va-upgrade 999.0.0",
             concat!("va-upgrade ", env!("CARGO_PKG_VERSION")),

@@ -6,6 +6,7 @@
 //! - [`trial`]: what the boot service does in a started system, with [`health`],
 //!   [`network_health`] and, once it is confirmed, [`settings`]
 //! - [`trial_over`]: leaves word that this boot is no trial any more
+//! - [`last_word`]: carries over what was changed after `apply`, early in a trial
 //! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`window`]: how long that is, where more was granted
@@ -22,6 +23,7 @@ pub mod deadline;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;
+pub mod last_word;
 pub mod name_cards;
 pub mod network_health;
 pub mod preflight;

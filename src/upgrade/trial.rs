@@ -216,7 +216,7 @@ pub fn extend(appliance: &Appliance, minutes: u64, _lock: &Lock) -> Result<Durat
     Ok(left)
 }
 
-fn record(appliance: &Appliance, operation: &str, slot: Slot, outcome: &str) {
+pub(super) fn record(appliance: &Appliance, operation: &str, slot: Slot, outcome: &str) {
     let version = version_of(appliance, slot);
     let event = Event {
         operation,

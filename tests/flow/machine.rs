@@ -13,6 +13,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use crate::parts::{CPUINFO, make_disk};
+pub use crate::parts::{boot_img, core_img, scratch};
 use crate::{boots, programs};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -373,6 +375,24 @@ impl Machine {
         Ok(None)
     }
 
+    /// Has what was written to `back` run, and what ran lie in `root`.
+    pub fn swap_slots(&self) {
+        for name in ["bin", "etc", "home", "lib", "root", "sbin", "usr", "var"] {
+            let running = self.at(&format!("/{name}"));
+            for (from, to) in [
+                (
+                    running.clone(),
+                    self.at(&format!("/devices/VA-root/{name}")),
+                ),
+                (self.at(&format!("/devices/VA-back/{name}")), running),
+            ] {
+                if from.symlink_metadata().is_ok() {
+                    fs::rename(from, to).unwrap();
+                }
+            }
+        }
+    }
+
     pub fn device_dir(&self, device: &Path) -> PathBuf {
         let volume = device.file_name().unwrap().to_string_lossy().into_owned();
         self.at(&format!("/devices/VA-{volume}"))
@@ -472,57 +492,3 @@ fn come(signal: Signal) {
         std::thread::yield_now();
     }
 }
-
-/// A directory in memory where there is such a place: the flows sync a lot.
-pub fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
-    }
-}
-
-/// A disk with a bios_grub partition of 1 MiB at sector 2048.
-fn make_disk(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let file = fs::File::create(path).unwrap();
-    file.set_len(8 << 20).unwrap();
-    gpt::mbr::ProtectiveMBR::with_lb_size((8 << 20) / 512 - 1)
-        .overwrite_lba0(
-            &mut fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(path)
-                .unwrap(),
-        )
-        .unwrap();
-    let mut table = gpt::GptConfig::new()
-        .writable(true)
-        .logical_block_size(gpt::disk::LogicalBlockSize::Lb512)
-        .create(path)
-        .unwrap();
-    table
-        .add_partition("grub", 1 << 20, gpt::partition_types::BIOS, 0, Some(2048))
-        .unwrap();
-    table.write().unwrap();
-}
-
-/// Bytes shaped like a core image of 40 sectors, which reads its modules in `dir`.
-pub fn core_img(dir: &str) -> Vec<u8> {
-    let mut bytes = vec![7; 40 * 512];
-    bytes[1024..][..dir.len()].copy_from_slice(dir.as_bytes());
-    bytes[400..512].fill(0);
-    bytes[510..512].copy_from_slice(&0x820_u16.to_le_bytes());
-    bytes
-}
-
-/// Bytes shaped like GRUB's boot.img.
-pub fn boot_img() -> Vec<u8> {
-    let mut bytes = vec![0xcc; 512];
-    bytes[0x180..0x185].copy_from_slice(b"GRUB ");
-    bytes[510..].copy_from_slice(&[0x55, 0xaa]);
-    bytes
-}
-
-const CPUINFO: &str = "processor\t: 0\nflags\t\t: fpu cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2 cx8 cmov mmx fxsr sse sse2 syscall\n";

@@ -19,6 +19,7 @@ mod kernel_hook;
 mod lone;
 mod machine;
 mod network;
+mod parts;
 mod pinning;
 mod pristine;
 mod programs;

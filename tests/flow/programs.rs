@@ -110,11 +110,13 @@ fn install_grub(machine: &Machine, cmd: &Cmd) -> Result<String> {
     Ok(String::new())
 }
 
-/// Finds fault, where a test said which, only with a file that the customer changed.
+/// Finds fault with a configuration that has the word a test gave.
 fn checked_sshd(machine: &Machine, cmd: &Cmd) -> Result<String> {
     let root = cmd.root().context("not in a chroot")?;
     let config = fs::read_to_string(root.join("etc/ssh/sshd_config"))?;
-    let fault = machine.answered("sshd").unwrap_or_default();
-    anyhow::ensure!(fault.is_empty() || !config.contains("2222"), "{fault}");
+    let is_bad = |word: &String| config.contains(&word[..]);
+    if let Some(word) = machine.answered("sshd").filter(is_bad) {
+        bail!("Bad configuration option: {word}");
+    }
     Ok(String::new())
 }

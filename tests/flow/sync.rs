@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use va_upgrade::appliance::pristine;
 use va_upgrade::failure::{Class, class_of};
+use va_upgrade::system::Restart;
+use va_upgrade::upgrade::last_word;
 
 use crate::apply::run;
 use crate::machine::{Fault, Machine, scratch};
@@ -229,9 +231,9 @@ fn settings_that_the_new_system_does_not_take_undo_the_upgrade() {
     let machine = delivered();
     live_in(&machine);
     let bundle = newer(dir.path());
-    machine.answer("sshd", "");
+    machine.answer("sshd", "Nonsense");
     run(&machine, &bundle).unwrap();
-    machine.answer("sshd", "Bad configuration option: Prot");
+    machine.answer("sshd", "2222");
     let error = run(&machine, &bundle).err().unwrap();
     assert_eq!(class_of(&error), Class::Undone);
     let message = format!("{error:#}");
@@ -289,5 +291,78 @@ fn a_failure_at_any_step_of_a_lived_in_machine_leaves_it_bootable() {
             ),
         }
         assert_eq!(machine.read("/etc/hostname"), "gw-oslo\n");
+    }
+}
+
+/// A lived-in machine that runs the new slot on trial; the old one is beside it.
+fn on_trial(dir: &Path) -> Machine {
+    let machine = delivered();
+    live_in(&machine);
+    run(&machine, &newer(dir)).unwrap();
+    // The disks change places: what was written is the running system now.
+    machine.swap_slots();
+    machine.boot("back", "trial");
+    machine
+}
+
+#[test]
+fn what_was_changed_after_the_upgrade_was_written_is_carried_early_in_the_trial() {
+    let dir = scratch();
+    let machine = on_trial(dir.path());
+    assert!(!machine.with_appliance(last_word::run).unwrap());
+
+    let old = machine.at("/devices/VA-root");
+    put(&old, "etc/hostname", "gw-bergen\n");
+    fs::remove_file(old.join("root/.ssh/authorized_keys")).unwrap();
+    let mut sshd = fs::read_to_string(old.join("etc/ssh/sshd_config")).unwrap();
+    sshd = sshd.replace("UseDNS yes", "UseDNS no");
+    put(&old, "etc/ssh/sshd_config", &sshd);
+    assert!(machine.with_appliance(last_word::run).unwrap());
+    assert_eq!(machine.read("/etc/hostname"), "gw-bergen\n");
+    assert_eq!(machine.read("/proc/sys/kernel/hostname"), "gw-bergen");
+    let sshd = machine.read("/etc/ssh/sshd_config");
+    assert!(
+        sshd.contains("UseDNS no") && sshd.contains("X11Forwarding no"),
+        "{sshd}"
+    );
+    assert!(machine.mounts().is_empty());
+    assert!(!machine.with_appliance(last_word::run).unwrap());
+    assert!(machine.reboots().is_empty());
+}
+
+#[test]
+fn last_changes_that_the_new_system_does_not_take_end_the_trial_at_once() {
+    let dir = scratch();
+    let machine = on_trial(dir.path());
+    let old = machine.at("/devices/VA-root");
+    put(&old, "etc/ssh/sshd_config", "Port 2222\nNonsense yes\n");
+    machine.answer("sshd", "Nonsense");
+    assert!(machine.with_appliance(last_word::run).is_err());
+    assert_eq!(machine.reboots(), [Restart::Orderly]);
+    assert!(machine.mounts().is_empty());
+}
+
+#[test]
+fn the_last_word_fails_at_any_step_without_leaving_a_mount_or_a_bad_system() {
+    for step in 0.. {
+        let dir = scratch();
+        let machine = on_trial(dir.path());
+        put(
+            &machine.at("/devices/VA-root"),
+            "etc/hostname",
+            "gw-bergen\n",
+        );
+        machine.fail_at(step, Fault::Fails);
+        let outcome = machine.with_appliance(last_word::run);
+        assert!(machine.mounts().is_empty(), "step {step} left a mount");
+        if machine.failed_call().is_none() {
+            assert!(outcome.unwrap());
+            break;
+        }
+        let is_ended = !machine.reboots().is_empty() || machine.read("/proc/sysrq-trigger") != "";
+        assert!(
+            outcome.is_ok() || is_ended,
+            "step {step} goes on without the last changes"
+        );
     }
 }

@@ -42,8 +42,12 @@ pub fn read(sys: &dyn System, root: &Path) -> Result<Pristine> {
         }
     }
     for dir in rpm::DIRS {
-        let dir = Path::new("/").join(OsStr::from_bytes(dir));
-        if !sys.at(&dir).join("rpmdb.sqlite").exists() && !sys.at(&dir).join("Packages").exists() {
+        let dir = root.join(OsStr::from_bytes(dir));
+        let is_database = |name: &&str| dir.join(name).exists();
+        if !["rpmdb.sqlite", "Packages", "Packages.db"]
+            .iter()
+            .any(is_database)
+        {
             continue;
         }
         for path in rpm::owned(sys, &dir)? {
