@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::output::{Page, print};
 use super::{Question, Session, check, threads};
+use crate::install::customer;
 use crate::progress::Progress;
 use crate::system::{Restart, System};
 use crate::upgrade::apply::{self as apply_flow, Applied, Input, Options};
@@ -67,7 +68,9 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     let outcome = apply_flow::apply(&session.appliance(), options)?;
     session.ui.finish();
     if args.dry_run {
-        return tell_plan(&outcome, args.stage);
+        tell_plan(&outcome, args.stage)?;
+        let plan = customer::plan(&session.appliance(), None)?;
+        return print(&format!("\nWhat is the customer's:\n\n{}", plan.text()));
     }
     if args.stage {
         return print(&format!(

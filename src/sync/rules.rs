@@ -98,14 +98,40 @@ pub struct Rule {
     /// Why, for people.
     pub why: Option<String>,
     #[serde(skip)]
-    globs: Vec<Glob>,
+    patterns: Vec<Pattern>,
+}
+
+/// A compiled pattern, with what every path begins with that it matches: most paths
+/// are for most patterns told apart by that.
+#[derive(Clone, Debug)]
+struct Pattern {
+    start: Vec<u8>,
+    glob: Glob,
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Pattern> {
+        let start = pattern.trim_start_matches('/');
+        let start = start
+            .split(['*', '?', '[', '\\'])
+            .next()
+            .unwrap_or_default();
+        Ok(Pattern {
+            start: start.as_bytes().to_vec(),
+            glob: Glob::new(pattern)?,
+        })
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        path.starts_with(&self.start) && self.glob.matches(path)
+    }
 }
 
 impl Rule {
     /// Tells whether it is for `path`, relative to the root.
     pub fn is_for(&self, path: &Path) -> bool {
         let path = path.as_os_str().as_bytes();
-        self.globs.iter().any(|glob| glob.matches(path))
+        self.patterns.iter().any(|pattern| pattern.matches(path))
     }
 
     fn compile(&mut self) -> Result<()> {
@@ -119,7 +145,7 @@ impl Rule {
                 pattern.starts_with('/'),
                 "{pattern:?} does not begin with /"
             );
-            self.globs.push(Glob::new(pattern)?);
+            self.patterns.push(Pattern::new(pattern)?);
         }
         Ok(())
     }

@@ -244,6 +244,34 @@ fn settings_that_the_new_system_does_not_take_undo_the_upgrade() {
 }
 
 #[test]
+fn a_program_of_the_new_system_makes_the_new_file_and_its_refusal_undoes_the_upgrade() {
+    let dir = scratch();
+    let machine = delivered();
+    let root = machine.at("/");
+    put(&root, "etc/app/own.conf", "a=1\n");
+    let bundle = newer(dir.path());
+    for (program, is_taken) in [("/usr/bin/convert", true), ("/usr/bin/refuses", false)] {
+        let rule = format!(
+            "- {{name: app, way: transform, run: {program}, paths: [/etc/app/own.conf]}}\n"
+        );
+        put(&root, "etc/va-upgrade/sync.d/app.yaml", &rule);
+        let outcome = run(&machine, &bundle);
+        if is_taken {
+            outcome.unwrap();
+            assert_eq!(text(&slot(&machine), "etc/app/own.conf"), "A=1\n");
+            continue;
+        }
+        let error = outcome.err().unwrap();
+        assert_eq!(class_of(&error), Class::Undone);
+        let message = format!("{error:#}");
+        assert!(
+            message.contains("etc/app/own.conf") && message.contains("too old"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn rules_of_the_new_release_take_the_place_of_the_old_ones() {
     let dir = scratch();
     let machine = delivered();
@@ -359,7 +387,8 @@ fn the_last_word_fails_at_any_step_without_leaving_a_mount_or_a_bad_system() {
             assert!(outcome.unwrap());
             break;
         }
-        let is_ended = !machine.reboots().is_empty() || machine.read("/proc/sysrq-trigger") != "";
+        let is_ended =
+            !machine.reboots().is_empty() || !machine.read("/proc/sysrq-trigger").is_empty();
         assert!(
             outcome.is_ok() || is_ended,
             "step {step} goes on without the last changes"
