@@ -1,5 +1,6 @@
 //! The customer's own comes over: what the rules of [`sync`](crate::sync) say.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::appliance::pristine::{self, Pristine};
 use crate::appliance::{Appliance, history, machine};
@@ -60,11 +62,23 @@ pub fn carry(
         root,
         image: &image,
         rules: &rules,
+        earlier: &self::carried(root)?
+            .map(|earlier| earlier.paths)
+            .unwrap_or_default(),
     };
     let carried = carry.run(&plan)?;
+    let record = CarriedRecord {
+        print: print_of(from, &plan)?,
+        // JSON holds no other; they are then not taken back.
+        paths: plan
+            .carried()
+            .map(|item| item.path.clone())
+            .filter(|path| path.to_str().is_some())
+            .collect(),
+    };
     let path = resolve::place(root, Path::new(CARRIED_FILE))?;
-    let print = print_of(from, &plan)?;
-    files::write_atomic(&path, print.to_string().as_bytes(), 0o600)?;
+    let text = serde_json::to_vec(&record).context("rendering what was carried")?;
+    files::write_atomic(&path, &text, 0o600)?;
     tell(appliance, &plan, &carried);
     let kept = match history::data_dir(appliance)? {
         Some(data) => keep::keep(&data, about, from, &image, &plan, &carried).map(Some),
@@ -83,18 +97,27 @@ pub fn carry(
     Ok(carried)
 }
 
-/// Returns the fingerprint of what was carried over to the system at `root`;
-/// `None` where nothing was.
+/// What was carried over to a system, kept inside it.
+#[derive(Serialize, Deserialize)]
+pub struct CarriedRecord {
+    /// The [`fingerprint`] of what it came from.
+    pub print: Sha,
+    /// Which paths, relative to the root.
+    pub paths: BTreeSet<PathBuf>,
+}
+
+/// Returns what was carried over to the system at `root`; `None` where nothing was.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn carried(root: &Path) -> Result<Option<Sha>> {
+pub fn carried(root: &Path) -> Result<Option<CarriedRecord>> {
     let path = resolve::place(root, Path::new(CARRIED_FILE))?;
-    match fs::read_to_string(&path) {
+    match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => {
             let text = read.with_context(|| format!("reading {}", path.display()))?;
-            text.parse().map(Some)
+            let record = serde_json::from_slice(&text);
+            record.with_context(|| format!("reading {}", path.display()))
         }
     }
 }
@@ -114,8 +137,7 @@ pub fn fingerprint(appliance: &Appliance, from: &Path, root: &Path) -> Result<Sh
 /// change.
 fn print_of(from: &Path, plan: &Plan) -> Result<Sha> {
     let mut text = Vec::new();
-    let is_left = |action| matches!(action, Action::Drop | Action::Unknown);
-    for item in plan.items.iter().filter(|item| !is_left(item.action)) {
+    for item in plan.carried() {
         text.extend_from_slice(item.path.as_os_str().as_bytes());
         let meta = from.join(&item.path).symlink_metadata().ok();
         let changed = meta.map(|meta| (meta.len(), meta.ctime(), meta.ctime_nsec()));

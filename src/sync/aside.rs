@@ -4,18 +4,18 @@
 //! looks for settings, and get there with everything but their SELinux label, which
 //! the target's policy gives them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{
-    DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink,
-};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, fstat, fstatat};
 use nix::unistd::syncfs;
 
 use crate::accounts::{IdMap, rewrite_acl, rewrite_owner};
@@ -47,26 +47,46 @@ impl Like {
     /// When it cannot be read.
     pub fn of(path: &Path, ids: &IdMap) -> Result<Like> {
         let read = || -> Result<Like> {
-            let meta = path.symlink_metadata()?;
             let parent = File::open(path.parent().unwrap_or(path))?;
-            let name = path.file_name().unwrap_or_default();
-            let mut attributes = xattrs::read_at(parent.as_fd(), name.as_bytes())?;
-            attributes.retain(|attribute| attribute.name != SELINUX);
-            for attribute in &mut attributes {
-                if [acl::ACCESS, acl::DEFAULT].contains(&&attribute.name[..]) {
-                    attribute.value = rewrite_acl(&attribute.value, ids)?;
-                }
-            }
-            let (uid, gid) = rewrite_owner(meta.uid(), meta.gid(), ids);
-            Ok(Like {
-                uid,
-                gid,
-                mode: meta.mode() & 0o7777,
-                attributes,
-                modified: meta.modified().ok(),
-            })
+            Like::at(parent.as_fd(), path.file_name().unwrap_or_default(), ids)
         };
         read().with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Describes `name` in an open directory, a link itself.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn at(dir: BorrowedFd, name: &OsStr, ids: &IdMap) -> Result<Like> {
+        let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        Like::new(&stat, xattrs::read_at(dir, name.as_bytes())?, ids)
+    }
+
+    /// Describes an open file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of_open(file: &File, ids: &IdMap) -> Result<Like> {
+        Like::new(&fstat(file)?, xattrs::read_open(file)?, ids)
+    }
+
+    fn new(stat: &FileStat, mut attributes: Vec<Xattr>, ids: &IdMap) -> Result<Like> {
+        attributes.retain(|attribute| attribute.name != SELINUX);
+        for attribute in &mut attributes {
+            if [acl::ACCESS, acl::DEFAULT].contains(&&attribute.name[..]) {
+                attribute.value = rewrite_acl(&attribute.value, ids)?;
+            }
+        }
+        let (uid, gid) = rewrite_owner(stat.st_uid, stat.st_gid, ids);
+        let since_1970 = u64::try_from(stat.st_mtime).ok();
+        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Ok(Like {
+            uid,
+            gid,
+            mode: stat.st_mode & 0o7777,
+            attributes,
+            modified: since_1970.map(|it| UNIX_EPOCH + Duration::new(it, nanoseconds)),
+        })
     }
 
     /// Describes a file of root's with these permission bits.
@@ -103,6 +123,8 @@ impl Like {
 pub enum Content<'a> {
     /// That of another file.
     Of(&'a Path),
+    /// That of an open one, from its beginning.
+    Open(&'a File),
     /// These bytes.
     Bytes(&'a [u8]),
 }
@@ -120,6 +142,7 @@ pub fn make_file(to: &Path, content: &Content, like: &Like) -> Result<()> {
             .open(to)?;
         match content {
             Content::Bytes(bytes) => file.write_all(bytes)?,
+            Content::Open(from) => drop(io::copy(&mut &**from, &mut file)?),
             Content::Of(path) => {
                 let mut from = File::options()
                     .read(true)

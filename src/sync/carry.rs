@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,17 +22,19 @@ use serde::Serialize;
 
 use super::aside::{Aside, Content, Like};
 use super::people;
-use super::plan::{Action, Item, Plan};
-use super::rules::{OnConflict, Rule, Rules};
+use super::plan::{Action, Item, Plan, as_text, as_texts};
+use super::rules::{OnConflict, Rule, Rules, Way};
+use super::source::Source;
 use crate::accounts::IdMap;
 use crate::appliance::pristine::Pristine;
 use crate::merge::{self, Format, Sides};
 use crate::refuse;
 use crate::signals;
 use crate::system::{Chroot, Cmd, System};
+use crate::tree::meta::Kind;
 
-/// Larger files are left where they are.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
+/// The most that a program of the new system may make of a file, in bytes.
+const MAX_MADE_BYTES: u64 = 64 << 20;
 
 /// How long a program of a rule may take.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
@@ -50,12 +53,15 @@ pub struct Carry<'a> {
     pub image: &'a Pristine,
     /// The rules.
     pub rules: &'a Rules,
+    /// What an earlier run has carried to the tree.
+    pub earlier: &'a BTreeSet<PathBuf>,
 }
 
 /// A setting that both sides changed; the customer's counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Clash {
     /// The file, relative to the root.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// The setting in it; `*` for the whole file.
     pub key: String,
@@ -68,7 +74,9 @@ pub struct Carried {
     pub notes: Vec<String>,
     /// Where the customer's setting stands in the way of the release's.
     pub conflicts: Vec<Clash>,
-    /// What was not carried although a rule says so: too large, or no file.
+    /// What was not carried although a rule says so: it is no file, or the new system
+    /// has a directory there.
+    #[serde(serialize_with = "as_texts")]
     pub left: Vec<PathBuf>,
     /// From the old system's numbers of users and groups to the new one's.
     pub ids: IdMap,
@@ -107,6 +115,7 @@ impl Carry<'_> {
                 used.insert(&rule.name[..]);
             }
         }
+        self.take_back(&mut aside, plan)?;
         let used: Vec<&Rule> = used
             .into_iter()
             .filter_map(|name| self.rules.named(name))
@@ -143,6 +152,30 @@ impl Carry<'_> {
         Ok(carried)
     }
 
+    /// Puts the image's own back where an earlier run has carried what the customer
+    /// has taken back since.
+    fn take_back(&self, aside: &mut Aside, plan: &Plan) -> Result<()> {
+        let now: BTreeSet<&PathBuf> = plan.carried().map(|item| &item.path).collect();
+        for path in self.earlier.iter().filter(|path| !now.contains(path)) {
+            let delivered = self.image.tree().map(|tree| tree.join(path));
+            match delivered.filter(|place| place.symlink_metadata().is_ok()) {
+                Some(place) if place.is_symlink() => {
+                    let like = Like::of(&place, &IdMap::default())?;
+                    aside.link(path, &fs::read_link(&place)?, &like)?;
+                }
+                Some(place) if place.is_file() => {
+                    let like = Like::of(&place, &IdMap::default())?;
+                    aside.file(path, &Content::Of(&place), &like)?;
+                }
+                Some(_) => {}
+                // Outside /etc it is not known what the image had there.
+                None if !path.starts_with("etc") && self.image.has(path) => {}
+                None => aside.removal(path),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes what is to be at an item's path; returns whether there is anything.
     fn make(
         &self,
@@ -168,26 +201,45 @@ impl Carry<'_> {
         rule: &Rule,
         carried: &mut Carried,
     ) -> Result<bool> {
-        let from = self.from.join(&item.path);
-        // The running system may have removed it meanwhile.
-        let Ok(meta) = from.symlink_metadata() else {
+        let path = &item.path;
+        let Some(found) = Source::find(self.from, path)? else {
             return Ok(false);
         };
-        let mut like = Like::of(&from, &carried.ids)?;
-        if meta.is_dir() {
-            aside.dir(&item.path, like);
-        } else if meta.is_symlink() {
-            aside.link(&item.path, &fs::read_link(&from)?, &like)?;
-        } else if meta.is_file() && meta.len() <= MAX_FILE_BYTES {
-            if rule.private {
-                like = Like::private();
+        match found.kind {
+            Kind::Dir => aside.dir(path, found.like(&carried.ids)?),
+            Kind::Symlink => aside.link(path, &found.link_end()?, &found.like(&carried.ids)?)?,
+            Kind::File => {
+                let file = found.open()?;
+                let like = match rule.private {
+                    true => Like::private(),
+                    false => Like::of_open(&file, &carried.ids)?,
+                };
+                match self.renewed(path, rule)? {
+                    Some(content) => aside.file(path, &Content::Bytes(&content), &like)?,
+                    None => aside.file(path, &Content::Open(&file), &like)?,
+                }
             }
-            aside.file(&item.path, &Content::Of(&from), &like)?;
-        } else {
-            carried.left.push(item.path.clone());
-            return Ok(false);
+            Kind::Char | Kind::Block | Kind::Fifo => {
+                carried.left.push(path.clone());
+                return Ok(false);
+            }
         }
         Ok(true)
+    }
+
+    /// Returns the image's content of a file of which the customer has changed only
+    /// who may do what with it.
+    fn renewed(&self, path: &Path, rule: &Rule) -> Result<Option<Vec<u8>>> {
+        if rule.way == Way::Pin {
+            return Ok(None);
+        }
+        let Some(delivered) = self.delivered.content(path)? else {
+            return Ok(None);
+        };
+        match fs::read(self.from.join(path))? == delivered {
+            true => self.image.content(path),
+            false => Ok(None),
+        }
     }
 
     fn merge(
@@ -198,15 +250,18 @@ impl Carry<'_> {
         carried: &mut Carried,
     ) -> Result<bool> {
         let path = &item.path;
-        let from = self.from.join(path);
         let Some(image) = self.image.content(path)? else {
             return self.keep(aside, item, rule, carried);
         };
-        if from.metadata()?.len() > merge::LARGEST_BYTES as u64 {
+        let Some(found) = Source::find(self.from, path)? else {
+            return Ok(false);
+        };
+        if found.kind != Kind::File || found.size_bytes > merge::LARGEST_BYTES as u64 {
             return self.keep(aside, item, rule, carried);
         }
         let pristine = self.delivered.content(path)?;
-        let customer = fs::read(&from)?;
+        let mut customer = Vec::new();
+        found.open()?.read_to_end(&mut customer)?;
         let sides = Sides {
             pristine: pristine.as_deref(),
             customer: &customer,
@@ -267,9 +322,9 @@ impl Carry<'_> {
         let run = run.arg(program).arg(old_inside).arg(new_inside);
         chroot.run(run.limit(PROGRAM_LIMIT))?;
         chroot.leave()?;
-        if new.metadata()?.len() > MAX_FILE_BYTES {
+        if new.metadata()?.len() > MAX_MADE_BYTES {
             bail!(
-                "{} wrote more than {MAX_FILE_BYTES} bytes",
+                "{} wrote more than {MAX_MADE_BYTES} bytes",
                 program.display()
             );
         }

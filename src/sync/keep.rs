@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::aside::{Content, Like, make_file};
-use super::carry::{Carried, MAX_FILE_BYTES};
-use super::plan::{Action, Plan};
+use super::carry::Carried;
+use super::plan::{Action, Plan, as_texts};
 use crate::accounts::IdMap;
 use crate::appliance::pristine::{Pristine, What};
 use crate::system::files;
@@ -23,6 +23,8 @@ const DIR: &str = "va-upgrade/sync";
 const REPORT: &str = "report.json";
 /// How many sets are kept.
 const MAX_SETS: usize = 10;
+/// The largest file that is kept, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The most that is kept of one, in bytes.
 const MAX_SET_BYTES: u64 = 512 << 20;
 
@@ -58,6 +60,7 @@ struct Report<'a> {
     #[serde(flatten)]
     carried: &'a Carried,
     /// Files that were too many or too large to be kept.
+    #[serde(serialize_with = "as_texts")]
     not_kept: Vec<PathBuf>,
 }
 

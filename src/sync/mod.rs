@@ -13,6 +13,7 @@ pub mod rules;
 
 mod aside;
 mod people;
+mod source;
 
 pub use plan::Plan;
 pub use rules::Rules;

@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::rules::{Links, Rules, Way};
 use crate::appliance::pristine::{Change, Pristine, What, changes};
 use crate::tree::glob::Glob;
 use crate::tree::path::show_whole;
-use crate::tree::walk::walk;
+use crate::tree::walk::walk_running;
 
 /// What is done with a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,6 +38,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// The path, relative to the root.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// How it differs from what was delivered; `None` where it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +48,19 @@ pub struct Item {
     /// The name of the rule that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+}
+
+/// Writes a path as text; bytes that are none are replaced.
+pub fn as_text<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// Likewise, several.
+pub fn as_texts<S: Serializer>(
+    paths: &[PathBuf],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
 }
 
 /// What becomes of everything that the customer changed.
@@ -157,7 +171,7 @@ fn decide(root: &Path, rules: &Rules, change: Change) -> Option<Item> {
 fn pinned(root: &Path, rules: &Rules) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let etc = root.join("etc");
-    walk(&etc, &[], &mut |entry| {
+    walk_running(&etc, &[], &mut |entry| {
         let path = Path::new("etc").join(std::ffi::OsStr::from_bytes(entry.path));
         let is_pinned = |rule: &super::rules::Rule| {
             let is_skipped = rule.links == Links::Skip && root.join(&path).is_symlink();
@@ -175,6 +189,12 @@ impl Plan {
     /// Lists the paths with which `action` is done.
     pub fn with(&self, action: Action) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(move |item| item.action == action)
+    }
+
+    /// Lists what comes over.
+    pub fn carried(&self) -> impl Iterator<Item = &Item> {
+        let is_left = |action| matches!(action, Action::Drop | Action::Unknown);
+        self.items.iter().filter(move |item| !is_left(item.action))
     }
 
     /// Renders the plan for people: a line for each rule with some of its paths, and

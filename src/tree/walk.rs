@@ -18,7 +18,7 @@ use super::glob::Glob;
 use super::meta::{Kind, Meta};
 use super::path::{show, split};
 use super::swap;
-use super::unsteady;
+use super::unsteady::{self, Unsteady};
 use crate::signals;
 
 /// Directories of the root whose contents belong to the running system.
@@ -89,8 +89,40 @@ pub fn walk<'a>(
     exclude: &[Glob],
     visit: &mut dyn FnMut(&Found) -> Result<()>,
 ) -> Result<LeftOut> {
-    let tree = tree.into();
+    walk_as(Manner::Steady, tree.into(), exclude, visit)
+}
+
+/// Visits every entry on the file system of `root`, a system that runs: what goes
+/// or changes while it is looked at is passed over, also by `visit` when it fails
+/// with [`Unsteady`]. Of what is mounted in it only the mount points are seen.
+///
+/// # Errors
+/// When an entry cannot be read for any other reason.
+pub fn walk_running(
+    root: &Path,
+    exclude: &[Glob],
+    visit: &mut dyn FnMut(&Found) -> Result<()>,
+) -> Result<()> {
+    walk_as(Manner::Running, root.into(), exclude, visit).map(drop)
+}
+
+/// What is made of a tree that changes, and of other file systems in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Nothing changes, and all that is mounted belongs to it.
+    Steady,
+    /// Things come and go, and what is mounted is somebody else's.
+    Running,
+}
+
+fn walk_as<'a>(
+    manner: Manner,
+    tree: Tree<'a>,
+    exclude: &[Glob],
+    visit: &mut dyn FnMut(&Found) -> Result<()>,
+) -> Result<LeftOut> {
     let mut walker = Walker {
+        manner,
         tree,
         dirs: Dirs::new(tree.root, OPEN_DIRS, Missing::Fail)?,
         exclude,
@@ -107,6 +139,7 @@ pub fn walk<'a>(
 }
 
 struct Walker<'a> {
+    manner: Manner,
     tree: Tree<'a>,
     dirs: Dirs,
     exclude: &'a [Glob],
@@ -133,21 +166,36 @@ impl Walker<'_> {
         while let Some(frame) = self.frames.last_mut() {
             self.path.truncate(frame.path_length);
             let Some(name) = frame.names.pop() else {
-                self.leave()
-                    .map_err(unsteady::explain)
-                    .with_context(|| format!("reading {}", show(&self.path)))?;
+                let left = self.leave();
+                self.judge(left)?;
                 continue;
             };
-            let dir = self.dirs.get(&self.path)?;
+            let dir = match self.dirs.get(&self.path) {
+                Ok(dir) => dir,
+                Err(error) => {
+                    self.judge(Err(error))?;
+                    continue;
+                }
+            };
             if !self.path.is_empty() {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.as_bytes());
-            self.entry(&dir, OsStr::from_bytes(name.as_bytes()))
-                .map_err(unsteady::explain)
-                .with_context(|| format!("reading {}", show(&self.path)))?;
+            let seen = self.entry(&dir, OsStr::from_bytes(name.as_bytes()));
+            self.judge(seen)?;
         }
         Ok(())
+    }
+
+    /// Passes over what went or changed meanwhile, where that is to be expected.
+    fn judge(&self, outcome: Result<()>) -> Result<()> {
+        let Err(error) = outcome.map_err(unsteady::explain) else {
+            return Ok(());
+        };
+        if self.manner == Manner::Running && error.downcast_ref::<Unsteady>().is_some() {
+            return Ok(());
+        }
+        Err(error).with_context(|| format!("reading {}", show(&self.path)))
     }
 
     fn entry(&mut self, dir: &Rc<OwnedFd>, name: &OsStr) -> Result<()> {
@@ -166,6 +214,16 @@ impl Walker<'_> {
             return Ok(());
         }
         if meta.kind == Kind::Dir {
+            let own_device = self.frames.first().map(|frame| frame.stat.st_dev);
+            if self.manner == Manner::Running && own_device != Some(stat.st_dev) {
+                return (self.visit)(&Found {
+                    path: &self.path,
+                    meta,
+                    stat,
+                    dir,
+                    name,
+                });
+            }
             let fd = self.dirs.get(&self.path)?;
             let above = self.frames.last().map(|frame| frame.stat.st_dev);
             return self.enter(&fd, stat, above != Some(stat.st_dev));
@@ -310,5 +368,27 @@ mod tests {
         assert_eq!(left_out.swap_files, [b"swapfile"]);
         assert_eq!(left_out.sockets, 1);
         assert_eq!(left_out.idle_patterns, [2]);
+    }
+
+    #[test]
+    fn what_goes_while_a_running_system_is_looked_at_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for name in ["a", "b", "d"] {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::create_dir_all(at("c/e")).unwrap();
+        let mut seen = Vec::new();
+        walk_running(root.path(), &[], &mut |found| {
+            if found.path == b"a" {
+                fs::remove_file(at("b"))?;
+                fs::remove_dir(at("c/e"))?;
+                fs::remove_dir(at("c"))?;
+            }
+            seen.push(String::from_utf8_lossy(found.path).into_owned());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, ["a", "d", ""]);
     }
 }

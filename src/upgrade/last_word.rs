@@ -61,7 +61,7 @@ fn carry(appliance: &Appliance, machine: &Machine) -> Result<bool> {
     let to_version = ReleaseRecord::of_running(appliance)?.version;
     let about = customer::about(from_version.as_deref().unwrap_or("unknown"), &to_version);
     let outcome = look_into(appliance, other, |from| -> Result<bool> {
-        if customer::fingerprint(appliance, from, &root)? == carried {
+        if customer::fingerprint(appliance, from, &root)? == carried.print {
             return Ok(false);
         }
         customer::carry(appliance, from, &[], &root, &about)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -356,6 +357,46 @@ fn what_was_changed_after_the_upgrade_was_written_is_carried_early_in_the_trial(
     assert!(machine.mounts().is_empty());
     assert!(!machine.with_appliance(last_word::run).unwrap());
     assert!(machine.reboots().is_empty());
+
+    // What is taken back is the image's again, or gone.
+    put(&old, "etc/ssh/sshd_config", SSHD);
+    fs::remove_dir_all(old.join("etc/app")).unwrap();
+    assert!(machine.with_appliance(last_word::run).unwrap());
+    let sshd = machine.read("/etc/ssh/sshd_config");
+    assert_eq!(sshd, format!("{SSHD}X11Forwarding no\n"));
+    assert!(!machine.at("/etc/app/own.conf").exists());
+}
+
+#[test]
+fn odd_files_of_the_customers_come_over_or_are_told_of() {
+    let dir = scratch();
+    let machine = delivered();
+    let root = machine.at("/");
+    // Only who may read it was changed: the text is the new image's.
+    fs::set_permissions(root.join("etc/motd"), Permissions::from_mode(0o600)).unwrap();
+    put(&root, "etc/cron.d/x", "");
+    let odd = std::ffi::OsStr::from_bytes(b"od\xff\n");
+    fs::create_dir_all(root.join("home/u")).unwrap();
+    fs::write(root.join("home/u").join(odd), "x").unwrap();
+    nix::unistd::mkfifo(&root.join("home/u/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let large = fs::File::create(root.join("home/u/large")).unwrap();
+    large.set_len(65 << 20).unwrap();
+    run(&machine, &newer(dir.path())).unwrap();
+    let slot = machine.at("/devices/VA-back");
+    assert_eq!(
+        fs::read_to_string(slot.join("etc/motd")).unwrap(),
+        "welcome to 9.4\n"
+    );
+    let motd = fs::metadata(slot.join("etc/motd")).unwrap();
+    assert_eq!(motd.permissions().mode() & 0o7777, 0o600);
+    assert_eq!(fs::read(slot.join("home/u").join(odd)).unwrap(), b"x");
+    assert_eq!(
+        slot.join("home/u/large").metadata().unwrap().len(),
+        65 << 20
+    );
+    assert!(!slot.join("home/u/pipe").exists());
+    let report = machine.read("/data/va-upgrade/sync/1/report.json");
+    assert!(report.contains("home/u/pipe"), "{report}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::record::{Delivered, Pristine};
 use crate::tree::glob::Glob;
 use crate::tree::meta::{Kind, Meta};
-use crate::tree::walk::{Found, is_hollow, open_file, walk};
+use crate::tree::walk::{Found, is_hollow, open_file, walk, walk_running};
 use crate::tree::xattrs::{self, SELINUX, Xattr};
 
 /// How a path differs from what was delivered.
@@ -52,7 +52,7 @@ pub struct Change {
 pub fn changes(pristine: &Pristine, root: &Path, ignored: &[Glob]) -> Result<Vec<Change>> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    walk(root, ignored, &mut |entry| {
+    walk_running(root, ignored, &mut |entry| {
         if entry.path.is_empty() {
             return Ok(());
         }
