@@ -23,8 +23,11 @@ use crate::system::{Lock, System};
 /// What is known of the other kernel: a [`SlotRecord`] of its files.
 const RECORD: &str = "next.yaml";
 
-/// What is known of the last one that did not come up: a [`Refused`].
+/// What is known of those that did not come up: a list of [`Refused`].
 const REFUSED: &str = "refused.yaml";
+
+/// How many of them are remembered.
+const MOST_REFUSED: usize = 16;
 
 /// How the names of the directories of kernels begin.
 const DIR_PREFIX: &str = "k-";
@@ -48,12 +51,25 @@ pub fn load(sys: &dyn System, slot: Slot) -> Result<Option<SlotRecord>> {
     read(&boot_files::dir(sys, slot).join(RECORD))
 }
 
-/// Returns the kernel of `slot` that was the last not to come up.
+/// Returns the kernels of `slot` that did not come up, the last one last.
 ///
 /// # Errors
-/// When it is there and cannot be read.
-pub fn refused(sys: &dyn System, slot: Slot) -> Result<Option<Refused>> {
-    read(&boot_files::dir(sys, slot).join(REFUSED))
+/// When the list is there and cannot be read.
+pub fn refused(sys: &dyn System, slot: Slot) -> Result<Vec<Refused>> {
+    let found = read(&boot_files::dir(sys, slot).join(REFUSED))?;
+    Ok(match found {
+        Some(OneOrMore::More(list)) => list,
+        Some(OneOrMore::One(refused)) => vec![refused],
+        None => Vec::new(),
+    })
+}
+
+/// What stands in [`REFUSED`]; an earlier version wrote down the last one only.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    More(Vec<Refused>),
+    One(Refused),
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -137,7 +153,12 @@ pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Resu
         source: next.source.context("its record has no source")?,
         reason: reason.to_string(),
     };
-    let yaml = serde_yaml::to_string(&refused).context("rendering what is known of a kernel")?;
+    // A list that cannot be read keeps no new one from being written.
+    let mut list = self::refused(sys, slot).unwrap_or_default();
+    list.retain(|it| it.source != refused.source);
+    list.drain(..list.len().saturating_sub(MOST_REFUSED - 1));
+    list.push(refused.clone());
+    let yaml = serde_yaml::to_string(&list).context("rendering what is known of kernels")?;
     let path = boot_files::dir(sys, slot).join(REFUSED);
     files::write_atomic(&path, yaml.as_bytes(), 0o644)?;
     withdraw(sys, slot, lock)?;

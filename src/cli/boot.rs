@@ -94,9 +94,5 @@ fn adopt_kernel(session: &Session, change: Change) -> Result<()> {
             "kernel {release} is tried with the next restart; the one before it starts again if \
              it does not come up\n"
         )),
-        Adopted::AtOnce(release) => print(&format!(
-            "kernel {release} is the one that slot {} starts now\n",
-            machine.booted
-        )),
     }
 }

@@ -25,8 +25,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::kernel_drift::{self, Drift};
-use super::kernel_update::{self, Change};
 use super::preflight::{self, Facts, Offer};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
@@ -280,7 +278,6 @@ impl<'a> Job<'a> {
         let version = ReleaseRecord::of_running(appliance)?.version;
         let cmdline = &self.machine.cmdline;
         self.step.set(Step::Adopt(booted).id());
-        self.replace_gone_kernel();
         boot_files::adopt(appliance.sys, booted, cmdline, &version, &self.lock)?;
         if let Some(state) = &self.machine.state {
             return Ok(state.clone());
@@ -289,19 +286,6 @@ impl<'a> Job<'a> {
         let state = State::adopt(booted);
         appliance.save(&state, &self.lock)?;
         Ok(state)
-    }
-
-    /// Has the running slot, to which a failed trial leads back, start another kernel
-    /// where the modules of its own are gone.
-    fn replace_gone_kernel(&self) {
-        let Some(Drift::Gone { .. }) = kernel_drift::look(self.appliance, self.machine) else {
-            return;
-        };
-        let change = Change::default();
-        let adopted = kernel_update::adopt(self.appliance, self.machine, change, &self.lock);
-        if let Err(error) = adopted {
-            self.appliance.progress.warn(&format!("{error:#}"));
-        }
     }
 
     /// Gives the running system what a new one has: the boot service that mends the

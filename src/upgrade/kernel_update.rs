@@ -8,8 +8,9 @@
 //! 4. the boot service of a healthy start makes it the slot's own ([`keep`]); where
 //!    it did not come up, [`settle`] removes it on the old kernel and says so.
 //!
-//! Where the modules of the kernel that starts are gone, nothing is left to fall
-//! back to, so another whole kernel becomes the slot's own at once.
+//! Where the modules of the kernel that starts are gone, another whole kernel is
+//! tried in the same way, be it older or of another flavour. What has started once
+//! is still the best to fall back to.
 
 use anyhow::{Context, Result};
 
@@ -17,7 +18,7 @@ use super::trial_over::mark_over;
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
-use crate::boot::bootable::{self, KernelFiles};
+use crate::boot::bootable::{self, KernelFiles, Modules};
 use crate::boot::files::{self as boot_files, BootSet};
 use crate::boot::next::{self, Refused};
 use crate::boot::record::{SlotRecord, Source};
@@ -39,7 +40,8 @@ const MARGIN_BYTES: u64 = 4 << 20;
 pub struct Change<'a> {
     /// The release whose kernel or initramfs is new, or is being removed.
     pub release: Option<&'a str>,
-    /// Whether it is being removed; some of its files may still be there.
+    /// Whether it is being removed, perhaps only to be installed again; its files may
+    /// still be there.
     pub is_removal: bool,
 }
 
@@ -50,8 +52,6 @@ pub enum Adopted {
     Nothing,
     /// This kernel is tried with the next start.
     OnTrial(String),
-    /// The slot starts this kernel from now on.
-    AtOnce(String),
 }
 
 /// Adopts the newest whole kernel of the running system; see the module.
@@ -73,58 +73,86 @@ pub fn adopt(
     let Some(own) = boot_files::record(appliance.sys, slot)? else {
         return Ok(Adopted::Nothing);
     };
-    let root = appliance.at("/");
-    let removed = change.release.filter(|_| change.is_removal);
-    let is_gone =
-        removed == Some(own.kernel.as_str()) || !bootable::has_modules(&root, &own.kernel)?;
-    let found = bootable::newest_kernel(&root, removed)?;
-    let Some(found) = found.filter(|found| is_wanted(found, &own, change, is_gone)) else {
-        if is_gone {
+    let (found, source) = match choose(appliance, slot, &own, change)? {
+        Choice::Taken(found, source) => (found, source),
+        Choice::Nothing => {
+            withdraw(appliance, &mut state, slot, lock)?;
+            return Ok(Adopted::Nothing);
+        }
+        Choice::Refused(refused) => {
+            withdraw(appliance, &mut state, slot, lock)?;
+            refuse!("{}", refusal(&refused, slot));
+        }
+        Choice::Lost => {
+            withdraw(appliance, &mut state, slot, lock)?;
             refuse!(
-                "slot {slot} starts kernel {}, whose modules go or are gone, and no other kernel \
-                 has modules, /boot/vmlinuz-<release> and an initramfs; install one before a restart",
+                "slot {slot} starts kernel {}, whose modules are gone, and no other kernel that \
+                 was not tried in vain has modules, /boot/vmlinuz-<release> and an initramfs; \
+                 install one before a restart",
                 own.kernel
             );
         }
-        withdraw(appliance, &mut state, slot, lock)?;
-        return Ok(Adopted::Nothing);
     };
-    let source = Source::of(&root.join(&found.image), &root.join(&found.initramfs))?;
-    if own.source == Some(source) && !is_gone {
-        withdraw(appliance, &mut state, slot, lock)?;
-        return Ok(Adopted::Nothing);
-    }
-    if !is_gone {
-        let waiting = next::load(appliance.sys, slot)?;
-        if state.kernel_trial().is_some() && waiting.is_some_and(|w| w.source == Some(source)) {
-            return Ok(Adopted::OnTrial(found.release));
-        }
-        if let Some(refused) = next::refused(appliance.sys, slot)?
-            && refused.source == source
-        {
-            refuse!("{}", refusal(&refused, slot));
-        }
+    let waiting = next::load(appliance.sys, slot).ok().flatten();
+    if state.kernel_trial().is_some() && waiting.is_some_and(|w| w.source == Some(source)) {
+        return Ok(Adopted::OnTrial(found.release));
     }
     withdraw(appliance, &mut state, slot, lock)?;
     require_room(appliance, &found)?;
     let written = write(appliance, slot, &own, &found, lock);
-    let armed = written.and_then(|()| start(appliance, &mut state, slot, is_gone, lock));
+    let armed = written.and_then(|()| start(appliance, &mut state, lock));
     if let Err(error) = armed {
         next::withdraw(appliance.sys, slot, lock)?;
         return Err(error);
     }
-    let (adopted, outcome) = match is_gone {
-        true => (
-            Adopted::AtOnce(found.release.clone()),
-            format!("kernel {} starts from now on", found.release),
-        ),
-        false => (
-            Adopted::OnTrial(found.release.clone()),
-            format!("kernel {} is tried with the next start", found.release),
-        ),
-    };
+    let outcome = format!("kernel {} is tried with the next start", found.release);
     record(appliance, slot, &own.version, &outcome);
-    Ok(adopted)
+    Ok(Adopted::OnTrial(found.release))
+}
+
+/// Which kernel of the running system its slot is to start.
+enum Choice {
+    /// This one.
+    Taken(KernelFiles, Source),
+    /// The one that it starts.
+    Nothing,
+    /// The same, since this one, which is newer, did not come up.
+    Refused(Refused),
+    /// The modules of the one it starts are gone, and there is no other.
+    Lost,
+}
+
+/// Chooses the newest kernel of the running system that is one for its slot and
+/// was not tried in vain.
+fn choose(appliance: &Appliance, slot: Slot, own: &SlotRecord, change: Change) -> Result<Choice> {
+    let root = appliance.at("/");
+    let is_gone = bootable::modules(&root, &own.kernel)? == Modules::Gone;
+    let is_other = |found: &KernelFiles| !bootable::is_same_flavour(&found.release, &own.kernel);
+    // One that is being removed may still be whole.
+    let removed = change.release.filter(|_| change.is_removal);
+    let mut kernels = bootable::whole_kernels(&root)?;
+    kernels.retain(|found| removed != Some(found.release.as_str()));
+    match is_gone {
+        true => kernels.sort_by_key(is_other),
+        false => kernels.retain(|found| !is_other(found) && is_wanted(found, own, change)),
+    }
+    let refused = next::refused(appliance.sys, slot).unwrap_or_default();
+    let mut passed_over = None;
+    for found in kernels {
+        let source = Source::of(&root.join(&found.image), &root.join(&found.initramfs))?;
+        if own.source == Some(source) {
+            break;
+        }
+        match refused.iter().find(|it| it.source == source) {
+            None => return Ok(Choice::Taken(found, source)),
+            Some(refused) => passed_over = passed_over.or(Some(refused.clone())),
+        }
+    }
+    Ok(match passed_over {
+        _ if is_gone => Choice::Lost,
+        Some(refused) => Choice::Refused(refused),
+        None => Choice::Nothing,
+    })
 }
 
 /// Refuses while a trial, of the other slot or of what runs, is not over.
@@ -149,10 +177,10 @@ fn require_quiet(appliance: &Appliance, machine: &Machine, state: &State) -> Res
 /// Tells whether a kernel of the running system is one for the slot to start. Of the
 /// release it starts already, only a package that has just made it says so: one
 /// in `/boot` may be the other slot's.
-fn is_wanted(found: &KernelFiles, own: &SlotRecord, change: Change, is_gone: bool) -> bool {
+fn is_wanted(found: &KernelFiles, own: &SlotRecord, change: Change) -> bool {
     let order = version::compare(&found.release, &own.kernel);
     let is_made_anew = change.release == Some(found.release.as_str());
-    is_gone || order.is_gt() || (order.is_eq() && is_made_anew)
+    order.is_gt() || (order.is_eq() && is_made_anew)
 }
 
 /// Says that a kernel is not tried again, and what helps.
@@ -227,24 +255,12 @@ fn write(
     appliance.flush_boot()
 }
 
-/// Has the kernel that was written started: on trial, or from now on.
-fn start(
-    appliance: &Appliance,
-    state: &mut State,
-    slot: Slot,
-    at_once: bool,
-    lock: &Lock,
-) -> Result<()> {
-    if !at_once {
-        state.start_kernel_trial(appliance.config.tries)?;
-        appliance.save(state, lock)?;
-        // Whatever this boot was started for, it is not this trial.
-        mark_over(appliance);
-        return Ok(());
-    }
-    next::promote(appliance.sys, slot, lock)?;
-    appliance.flush_boot()?;
-    tidy(appliance, slot, lock);
+/// Has the kernel that was written started on trial.
+fn start(appliance: &Appliance, state: &mut State, lock: &Lock) -> Result<()> {
+    state.start_kernel_trial(appliance.config.tries)?;
+    appliance.save(state, lock)?;
+    // Whatever this boot was started for, it is not this trial.
+    mark_over(appliance);
     Ok(())
 }
 

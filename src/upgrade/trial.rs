@@ -100,10 +100,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     if let Ok(Some(refused)) = failed_kernel {
         return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
     }
-    let replaced = match drift {
-        Some(Drift::Gone { .. }) => replace_gone(appliance, &lock),
-        _ => None,
-    };
+    if let Some(Drift::Gone { .. }) = drift {
+        replace_gone(appliance, &lock);
+    }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
         && !status::was_unread(&machine);
@@ -112,9 +111,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
             record(appliance, "trial", slot, &format!("failed: {reason}"));
             Ok(Outcome::TrialFailed(slot, reason))
         }
-        _ => Ok(replaced.map_or(Outcome::Ordinary, |release| {
-            Outcome::KernelKept(machine.booted, release)
-        })),
+        _ => Ok(Outcome::Ordinary),
     }
 }
 
@@ -135,17 +132,18 @@ fn write_unread(
     Ok(())
 }
 
-/// Has the running slot start another kernel of its system, if there is one;
-/// returns its release.
-fn replace_gone(appliance: &Appliance, lock: &Lock) -> Option<String> {
+/// Has another kernel of the running system tried with the next start, if there
+/// is one.
+fn replace_gone(appliance: &Appliance, lock: &Lock) {
     let adopted = Machine::look(appliance)
         .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
     match adopted {
-        Ok(Adopted::AtOnce(release)) => return Some(release),
-        Ok(Adopted::Nothing | Adopted::OnTrial(_)) => {}
+        Ok(Adopted::OnTrial(release)) => appliance
+            .progress
+            .warn(&format!("kernel {release} is tried with the next restart")),
+        Ok(Adopted::Nothing) => {}
         Err(error) => appliance.progress.warn(&format!("{error:#}")),
     }
-    None
 }
 
 /// Tells when the boot sector starts another GRUB; that ends nothing.
