@@ -3,7 +3,8 @@
 //! It has a directory of its own in the slot's, `k-<id>`, so that nothing of the
 //! kernel that starts is written over, and the slot's entry sources `next.cfg`
 //! while the boot state says that it is on trial. Once it has come up, the slot's
-//! entry is replaced by one that starts it where it is; that is one rename.
+//! entry and record are replaced by those that were written beside it, which start
+//! it where it is; that is a rename each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,25 +122,49 @@ fn write_files(sys: &dyn System, slot: Slot, set: &BootSet) -> Result<SlotRecord
         record.source.is_some_and(|source| source.id() == id),
         "the kernel was changed while it was copied"
     );
+    prepare(&dir, slot, &place, &record)?;
     files::write_atomic(&dir.join(entry::NEXT), text.as_bytes(), 0o644)?;
     let yaml = serde_yaml::to_string(&record).context("rendering the record of a kernel")?;
     files::write_atomic(&dir.join(RECORD), yaml.as_bytes(), 0o644)?;
     Ok(record)
 }
 
-/// Makes the kernel beside it the one that `slot` starts. The old one stays until
-/// [`tidy`].
+/// Writes into `place` what [`promote`] puts in its place: when it is to be kept,
+/// `/boot` may be full.
+fn prepare(dir: &Path, slot: Slot, place: &str, record: &SlotRecord) -> Result<()> {
+    let prepared = dir.join(place);
+    write_entry(&prepared, slot, record)?;
+    let mut own = record.clone();
+    own.files.push(boot_files::describe(&prepared, ENTRY)?);
+    own.save(&prepared)
+}
+
+/// Makes the kernel beside it the one that `slot` starts, which takes no room on
+/// `/boot`. The old one stays until [`tidy`].
 ///
 /// # Errors
-/// When there is none, or a file cannot be written.
+/// When there is none, or a file cannot be renamed.
 pub fn promote(sys: &dyn System, slot: Slot, _lock: &Lock) -> Result<()> {
-    let mut record = load(sys, slot)?.context("no other kernel is there")?;
-    let dir = boot_files::dir(sys, slot);
-    let faults = record.faults(&dir, false);
+    let next = load(sys, slot)?.context("no other kernel is there")?;
+    let (from, to) = (dir(sys, slot, &next)?, boot_files::dir(sys, slot));
+    let faults = next.faults(&to, false);
     ensure!(faults.is_empty(), "{}", faults.join("; "));
-    write_entry(&dir, slot, &record)?;
-    record.files.push(boot_files::describe(&dir, ENTRY)?);
-    record.save(&dir)
+    for name in [ENTRY, SlotRecord::FILE] {
+        let (from, to) = (from.join(name), to.join(name));
+        // The machine may have stopped when one of them was in its place.
+        if from.exists() {
+            fs::rename(&from, &to)
+                .with_context(|| format!("renaming {} to {}", from.display(), to.display()))?;
+        }
+        for path in [&to, &from] {
+            files::sync_dir(path.parent().unwrap_or(path))?;
+        }
+    }
+    let own = SlotRecord::load(&to)?.context("the slot has no record")?;
+    let is_own =
+        own.source == next.source && mentions(&entry_text(sys, slot), slot, &place_of(&from));
+    ensure!(is_own, "what was prepared to keep it is gone");
+    Ok(())
 }
 
 /// Writes down that the kernel beside it did not come up, and removes it.
@@ -243,7 +268,7 @@ fn entry_text(sys: &dyn System, slot: Slot) -> String {
     fs::read_to_string(boot_files::dir(sys, slot).join(ENTRY)).unwrap_or_default()
 }
 
-/// Writes the entry that starts what `record` is of.
+/// Writes into `dir` the entry that starts what `record` is of.
 fn write_entry(dir: &Path, slot: Slot, record: &SlotRecord) -> Result<()> {
     let [kernel, initramfs] = pair(record)?;
     let args = match &record.source {

@@ -12,7 +12,7 @@
 //! tried in the same way, be it older or of another flavour. What has started once
 //! is still the best to fall back to.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use super::trial_over::mark_over;
 use crate::appliance::Appliance;
@@ -293,18 +293,47 @@ pub fn running_next(appliance: &Appliance, machine: &Machine) -> Option<SlotReco
 /// says so once it is saved.
 ///
 /// # Errors
-/// When a file cannot be written; the trial then goes on.
+/// When a file cannot be written. The trial is then over all the same: a restart
+/// would mend nothing.
 pub fn keep(appliance: &Appliance, machine: &Machine, state: &State, lock: &Lock) -> Result<()> {
     let slot = machine.booted;
-    next::promote(appliance.sys, slot, lock)?;
-    appliance.flush_boot()?;
-    appliance.save(state, lock)?;
+    let made_own = next::promote(appliance.sys, slot, lock)
+        .and_then(|()| appliance.flush_boot())
+        .and_then(|()| appliance.save(state, lock));
+    if let Err(error) = made_own {
+        leave(appliance, machine, &error, lock);
+        return Err(error.context(
+            "the kernel on trial is healthy, but could not be kept, so that the one before starts \
+             with the next restart; `va-upgrade boot --adopt-kernel` has it tried again",
+        ));
+    }
     tidy(appliance, slot, lock);
     if let Some(own) = boot_files::record(appliance.sys, slot)? {
         let outcome = format!("kernel {} came up and is the slot's own now", own.kernel);
         record(appliance, slot, &own.version, &outcome);
     }
     Ok(())
+}
+
+/// Ends the trial of a kernel that is healthy and could not be kept; the next boot
+/// removes it.
+fn leave(appliance: &Appliance, machine: &Machine, why: &Error, lock: &Lock) {
+    mark_over(appliance);
+    let mut state = machine.state();
+    state.end_kernel_trial();
+    if let Err(error) = appliance.save(&state, lock) {
+        let note = format!("the next restart tries the kernel once more: {error:#}");
+        appliance.progress.warn(&note);
+    }
+    let own = boot_files::record(appliance.sys, machine.booted);
+    let version = own.ok().flatten().map(|own| own.version);
+    let outcome = format!("the kernel on trial is healthy, but could not be kept: {why:#}");
+    record(
+        appliance,
+        machine.booted,
+        &version.unwrap_or_default(),
+        &outcome,
+    );
 }
 
 /// Does on an ordinary boot what a trial of a kernel left to do; changes `state`, in

@@ -9,6 +9,7 @@ use va_upgrade::boot::state::Phase;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
 use va_upgrade::system::Lock;
+use va_upgrade::upgrade::deadline;
 use va_upgrade::upgrade::kernel_update::{self, Adopted, Change};
 use va_upgrade::upgrade::rollback::rollback;
 use va_upgrade::upgrade::trial::{Outcome, after_boot};
@@ -247,7 +248,7 @@ fn whichever_program_goes_wrong_a_kernel_is_adopted_or_not_and_the_slot_boots() 
 }
 
 #[test]
-fn whichever_program_goes_wrong_a_healthy_kernel_is_kept_or_tried_again() {
+fn whichever_program_goes_wrong_a_healthy_kernel_is_kept_or_its_trial_is_over() {
     for fault in Fault::ALL {
         for step in 0.. {
             let (_dir, machine) = on_trial();
@@ -256,9 +257,13 @@ fn whichever_program_goes_wrong_a_healthy_kernel_is_kept_or_tried_again() {
             let outcome = machine.with_appliance(after_boot);
             let failed = machine.failed_call();
             assert_eq!(boots::fault(&machine), None, "{failed:?}");
-            let is_over = state(&machine).unwrap().kernel_trial().is_none();
+            let is_ended = state(&machine).unwrap().kernel_trial().is_none();
+            let is_over = machine.at("/run/va-upgrade.over").exists();
+            assert_eq!(is_ended, is_over, "{failed:?}: {outcome:?}");
             let is_kept = matches!(outcome, Ok(Outcome::KernelKept(..)));
-            assert_eq!(is_kept, is_over, "{failed:?}: {outcome:?}");
+            let told = outcome.map_or_else(|error| format!("{error:#}"), |it| format!("{it:?}"));
+            let is_left = told.contains("is healthy, but could not be kept");
+            assert_eq!(is_over, is_kept || is_left, "{failed:?}: {told}");
             if failed.is_none() {
                 assert!(is_kept);
                 break;
@@ -268,13 +273,62 @@ fn whichever_program_goes_wrong_a_healthy_kernel_is_kept_or_tried_again() {
 }
 
 #[test]
+fn a_healthy_kernel_is_kept_by_renaming_what_was_written_before() {
+    use std::os::unix::fs::MetadataExt;
+    let (_dir, machine) = on_trial();
+    let files = machine.snapshot("/boot/va/back");
+    let prepared = |name: &str| {
+        let found = files.keys().find(|path| {
+            path.ends_with(name) && path.parent().unwrap() != machine.at("/boot/va/back")
+        });
+        found.unwrap().metadata().unwrap().ino()
+    };
+    let prepared = ["entry.cfg", "slot.yaml"].map(|name| (name, prepared(name)));
+    next::promote(&machine, Slot::Back, &lock(&machine)).unwrap();
+    for (name, inode) in prepared {
+        let kept = machine.at(&format!("/boot/va/back/{name}"));
+        assert_eq!(kept.metadata().unwrap().ino(), inode, "{name}");
+    }
+    assert_eq!(boots::fault(&machine), None);
+}
+
+#[test]
+fn a_healthy_kernel_that_cannot_be_kept_is_not_restarted_and_the_old_one_starts_again() {
+    let (_dir, machine) = on_trial();
+    start_trial(&machine);
+    let entry = machine.at("/boot/va/back/entry.cfg");
+    let text = fs::read(&entry).unwrap();
+    // Nothing can take its place.
+    machine.be_damaged();
+    fs::remove_file(&entry).unwrap();
+    fs::create_dir(&entry).unwrap();
+    let error = machine.with_appliance(after_boot).unwrap_err();
+    assert!(format!("{error:#}").contains("is healthy"), "{error:#}");
+    assert_eq!(state(&machine).unwrap().kernel_trial(), None);
+    machine.with_appliance(deadline::watch).unwrap();
+    assert!(machine.reboots().is_empty());
+    fs::remove_dir(&entry).unwrap();
+    fs::write(&entry, text).unwrap();
+    machine.be_watched();
+    restart(&machine, "commit");
+    machine.with_appliance(after_boot).unwrap();
+    assert_eq!(kernels(&machine), [OLD]);
+    let adopted = adopt(&machine, made(NEW)).unwrap();
+    assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
+}
+
+#[test]
 fn a_power_cut_while_a_kernel_becomes_the_slots_own_costs_neither_kernel() {
     let cut = |machine: &Machine, with_record: bool| {
-        let record = machine.read("/boot/va/back/slot.yaml");
+        let record = "/boot/va/back/slot.yaml";
+        let old = machine.read(record);
         next::promote(machine, Slot::Back, &lock(machine)).unwrap();
         if !with_record {
             machine.be_damaged();
-            machine.write("/boot/va/back/slot.yaml", &record);
+            let next = next::load(machine, Slot::Back).unwrap().unwrap();
+            let place = next::dir(machine, Slot::Back, &next).unwrap();
+            fs::rename(machine.at(record), place.join("slot.yaml")).unwrap();
+            machine.write(record, &old);
         }
     };
     for with_record in [true, false] {
