@@ -167,7 +167,8 @@ pub fn promote(sys: &dyn System, slot: Slot, _lock: &Lock) -> Result<()> {
     Ok(())
 }
 
-/// Writes down that the kernel beside it did not come up, and removes it.
+/// Removes the kernel beside it, which did not come up; returns what is to be
+/// [remembered](remember) of it.
 ///
 /// # Errors
 /// When a file cannot be written or removed.
@@ -178,6 +179,15 @@ pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Resu
         source: next.source.context("its record has no source")?,
         reason: reason.to_string(),
     };
+    withdraw(sys, slot, lock)?;
+    Ok(refused)
+}
+
+/// Writes down what is not to be tried again; what went before gives it room.
+///
+/// # Errors
+/// When the list cannot be written.
+pub fn remember(sys: &dyn System, slot: Slot, refused: &Refused, _lock: &Lock) -> Result<()> {
     // A list that cannot be read keeps no new one from being written.
     let mut list = self::refused(sys, slot).unwrap_or_default();
     list.retain(|it| it.source != refused.source);
@@ -185,9 +195,7 @@ pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Resu
     list.push(refused.clone());
     let yaml = serde_yaml::to_string(&list).context("rendering what is known of kernels")?;
     let path = boot_files::dir(sys, slot).join(REFUSED);
-    files::write_atomic(&path, yaml.as_bytes(), 0o644)?;
-    withdraw(sys, slot, lock)?;
-    Ok(refused)
+    files::write_atomic(&path, yaml.as_bytes(), 0o644)
 }
 
 /// Removes the kernel beside the one that `slot` starts, if there is one.
@@ -196,7 +204,9 @@ pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Resu
 /// When a file cannot be written or removed.
 pub fn withdraw(sys: &dyn System, slot: Slot, lock: &Lock) -> Result<()> {
     let slot_dir = boot_files::dir(sys, slot);
-    if let (Some(next), Some(own)) = (load(sys, slot)?, SlotRecord::load(&slot_dir)?) {
+    // A record that cannot be read is of a kernel that cannot be kept.
+    let next = load(sys, slot).ok().flatten();
+    if let (Some(next), Some(own)) = (next, SlotRecord::load(&slot_dir)?) {
         let place = place_of(&dir(sys, slot, &next)?);
         let is_own = own.files.iter().any(|file| file.name.starts_with(&place));
         // It was about to become the slot's own when the machine stopped.

@@ -76,6 +76,9 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         Outcome::KernelFailed(slot, release) => {
             format!("kernel {release} did not come up; slot {slot} starts the one before it")
         }
+        Outcome::KernelNotTried(slot, release) => {
+            format!("kernel {release} was not tried; slot {slot} starts the one before it")
+        }
     };
     session.ui.finish();
     print(&format!("{text}\n"))

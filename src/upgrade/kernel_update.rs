@@ -22,7 +22,7 @@ use crate::boot::bootable::{self, KernelFiles, Modules};
 use crate::boot::files::{self as boot_files, BootSet};
 use crate::boot::next::{self, Refused};
 use crate::boot::record::{SlotRecord, Source};
-use crate::boot::state::State;
+use crate::boot::state::{Reason, State};
 use crate::disk::space;
 use crate::install::boot_files::write_baseline;
 use crate::install::cards;
@@ -336,8 +336,29 @@ fn leave(appliance: &Appliance, machine: &Machine, why: &Error, lock: &Lock) {
     );
 }
 
+/// How the trial of a kernel ended before this boot.
+pub enum Ended {
+    /// It did not come up.
+    Refused(Refused),
+    /// This release was never started: the menu could not count it.
+    NotStarted(String),
+}
+
+impl Ended {
+    fn told(&self, slot: Slot) -> String {
+        match self {
+            Ended::Refused(refused) => refusal(refused, slot),
+            Ended::NotStarted(kernel) => format!(
+                "kernel {kernel} was not started, since GRUB could not store the count of its \
+                 tries on /boot; slot {slot} goes on starting the one before, and `va-upgrade \
+                 boot --adopt-kernel` has it tried again"
+            ),
+        }
+    }
+}
+
 /// Does on an ordinary boot what a trial of a kernel left to do; changes `state`, in
-/// memory only. Returns the kernel that did not come up.
+/// memory only. Returns how one that was not kept ended.
 ///
 /// # Errors
 /// When a file cannot be read, written or removed.
@@ -346,36 +367,55 @@ pub fn settle(
     machine: &Machine,
     state: &mut State,
     lock: &Lock,
-) -> Result<Option<Refused>> {
-    let slot = machine.booted;
+) -> Result<Option<Ended>> {
+    let (sys, slot) = (appliance.sys, machine.booted);
     if state.committed() != slot {
         return Ok(None);
     }
-    let waiting = match next::load(appliance.sys, slot) {
+    let waiting = match next::load(sys, slot) {
         Ok(waiting) => waiting,
         Err(error) => {
             state.end_kernel_trial();
-            next::tidy(appliance.sys, slot, lock)?;
+            next::tidy(sys, slot, lock)?;
             return Err(error);
         }
     };
-    let failed = state.kernel_failed().filter(|_| waiting.is_some());
-    let refused = match failed {
-        Some(reason) => Some(next::refuse(appliance.sys, slot, reason, lock)?),
-        None => None,
+    let is_waiting = waiting.is_some();
+    let ended = match (state.kernel_failed(), waiting) {
+        (None, _) | (_, None) => None,
+        (Some(Reason::Nowrite), Some(next)) => {
+            next::withdraw(sys, slot, lock)?;
+            Some(Ended::NotStarted(next.kernel))
+        }
+        (Some(reason), Some(_)) => {
+            Some(Ended::Refused(refuse_next(appliance, slot, reason, lock)?))
+        }
     };
-    if let Some(refused) = &refused {
-        let version = boot_files::record(appliance.sys, slot)?.map(|record| record.version);
-        let outcome = refusal(refused, slot);
+    if let Some(ended) = &ended {
+        let version = boot_files::record(sys, slot)?.map(|record| record.version);
+        let outcome = ended.told(slot);
         record(appliance, slot, &version.unwrap_or_default(), &outcome);
         appliance.progress.warn(&outcome);
     }
-    if state.kernel_failed().is_some() || waiting.is_none() {
+    if state.kernel_failed().is_some() || !is_waiting {
         state.end_kernel_trial();
     }
     // An upgrade has taken its place meanwhile, or the machine stopped half-way.
-    if waiting.is_some() && refused.is_none() && state.kernel_trial().is_none() {
-        next::withdraw(appliance.sys, slot, lock)?;
+    if is_waiting && ended.is_none() && state.kernel_trial().is_none() {
+        next::withdraw(sys, slot, lock)?;
+    }
+    Ok(ended)
+}
+
+/// Removes the kernel that did not come up, and remembers it.
+fn refuse_next(appliance: &Appliance, slot: Slot, reason: Reason, lock: &Lock) -> Result<Refused> {
+    let refused = next::refuse(appliance.sys, slot, reason, lock)?;
+    if let Err(error) = next::remember(appliance.sys, slot, &refused, lock) {
+        appliance.progress.warn(&format!(
+            "kernel {} is tried again with the next package of a kernel, since it could not be \
+             written down: {error:#}",
+            refused.kernel
+        ));
     }
     Ok(refused)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::kernel_drift::Drift;
-use super::kernel_update::{self, Adopted, Change};
+use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
 use super::{boot_sector, health, kernel_drift, settings, status, window};
 use crate::appliance::Appliance;
@@ -54,6 +54,8 @@ pub enum Outcome {
     KernelKept(Slot, String),
     /// It had not come up.
     KernelFailed(Slot, String),
+    /// It was not started, since its tries could not be counted.
+    KernelNotTried(Slot, String),
 }
 
 /// Does what this boot asks for; see the module.
@@ -97,8 +99,14 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
-    if let Ok(Some(refused)) = failed_kernel {
-        return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
+    match failed_kernel {
+        Ok(Some(Ended::Refused(refused))) => {
+            return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
+        }
+        Ok(Some(Ended::NotStarted(kernel))) => {
+            return Ok(Outcome::KernelNotTried(machine.booted, kernel));
+        }
+        _ => {}
     }
     if let Some(Drift::Gone { .. }) = drift {
         replace_gone(appliance, &lock);

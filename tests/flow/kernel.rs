@@ -217,13 +217,30 @@ fn a_unit_that_had_failed_on_the_old_kernel_is_no_reason_to_leave_the_new_one() 
 }
 
 #[test]
-fn a_kernel_whose_count_cannot_be_stored_is_not_tried() {
+fn a_kernel_whose_count_cannot_be_stored_is_not_tried_and_not_refused_for_that() {
     let (_dir, machine) = on_trial();
     restart(&machine, "nowrite");
     let outcome = machine.with_appliance(after_boot).unwrap();
-    assert_eq!(outcome, Outcome::KernelFailed(Slot::Back, NEW.into()));
+    assert_eq!(outcome, Outcome::KernelNotTried(Slot::Back, NEW.into()));
     assert_eq!(state(&machine).unwrap().kernel_trial(), None);
-    assert!(history(&machine).contains("did not come up (nowrite)"));
+    assert_eq!(kernels(&machine), [OLD]);
+    assert!(history(&machine).contains("was not started"));
+    restart(&machine, "commit");
+    machine.with_appliance(after_boot).unwrap();
+    let adopted = adopt(&machine, made(NEW)).unwrap();
+    assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
+}
+
+#[test]
+fn a_kernel_that_did_not_come_up_goes_also_where_that_cannot_be_written_down() {
+    let (_dir, machine) = on_trial();
+    fs::create_dir(machine.at("/boot/va/back/refused.yaml")).unwrap();
+    exhaust(&machine);
+    restart(&machine, "exhausted");
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::KernelFailed(Slot::Back, NEW.into()));
+    assert_eq!(kernels(&machine), [OLD]);
+    assert_eq!(state(&machine).unwrap().kernel_failed(), None);
 }
 
 #[test]
