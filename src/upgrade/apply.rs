@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
 
+use super::kernel_update;
 use super::preflight::{self, Facts, Offer};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
@@ -33,6 +34,7 @@ use crate::appliance::pristine;
 use crate::appliance::release::ReleaseRecord;
 use crate::boot::bios::installed::{self, Pruned};
 use crate::boot::bios::switch::{Plan, Switch};
+use crate::boot::next;
 use crate::boot::state::State;
 use crate::boot::{bootable, files as boot_files};
 use crate::bundle::{Bundle, Keyring, Manifest, Sealed, Trust};
@@ -310,8 +312,10 @@ impl<'a> Job<'a> {
         if state.trial().is_some() {
             state.cancel_trial()?;
         }
+        kernel_update::give_way(appliance, self.machine, state, &self.lock);
         state.start_writing(self.to.slot)?;
         appliance.save(state, &self.lock)?;
+        next::withdraw(appliance.sys, self.machine.booted, &self.lock)?;
         if installed::prune(appliance.sys, &self.facts.disk)? == Pruned::Unsure {
             appliance.progress.note(
                 "no GRUB in /boot/va is known to be the one that the boot sector starts, \

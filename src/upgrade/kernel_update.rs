@@ -407,6 +407,18 @@ pub fn settle(
     Ok(ended)
 }
 
+/// Ends the trial of a kernel, in `state` only: an upgrade goes first. Its files may
+/// go once that is saved.
+pub fn give_way(appliance: &Appliance, machine: &Machine, state: &mut State, lock: &Lock) {
+    // The boot service may not have come to one that failed.
+    if let Err(error) = settle(appliance, machine, state, lock) {
+        appliance.progress.warn(&format!("{error:#}"));
+    }
+    if state.kernel_trial().is_some() {
+        state.end_kernel_trial();
+    }
+}
+
 /// Removes the kernel that did not come up, and remembers it.
 fn refuse_next(appliance: &Appliance, slot: Slot, reason: Reason, lock: &Lock) -> Result<Refused> {
     let refused = next::refuse(appliance.sys, slot, reason, lock)?;

@@ -579,6 +579,23 @@ fn a_trial_of_a_slot_goes_before_that_of_a_kernel() {
 }
 
 #[test]
+fn a_kernel_that_waits_gives_its_room_to_an_upgrade_before_that_needs_it() {
+    let (dir, machine) = committed();
+    bring(&machine, NEW, &"initramfs".repeat(300_000));
+    adopt(&machine, made(NEW)).unwrap();
+    // 15 MiB, and the upgrade needs 16 for GRUB alone.
+    machine.answer("stat", "4096 3840 100000 90000\n");
+    machine.meanwhile("mkfs.ext4 -q", |machine| {
+        machine.write("/run/looked", "");
+        assert_eq!(kernels(machine), [OLD]);
+        assert_eq!(state(machine).unwrap().kernel_trial(), None);
+    });
+    run(&machine, &make_bundle(dir.path(), "9.4.2")).unwrap();
+    assert!(machine.at("/run/looked").exists());
+    assert_eq!(state(&machine).unwrap().trial().unwrap().slot, Slot::Root);
+}
+
+#[test]
 fn a_rollback_ends_the_trial_of_a_kernel() {
     let (_dir, machine) = on_trial();
     // What `check_root` looks at in the old system.
