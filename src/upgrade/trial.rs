@@ -6,11 +6,11 @@
 //! tries. On any other boot: mend the boot state and write down what became of a
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::health::{Baseline, Tried};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
@@ -244,12 +244,21 @@ fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
     slot == Some(machine.booted) || kernel_update::is_running(appliance, machine)
 }
 
-/// Returns the directory with what the health of the running system is compared with.
-fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
+/// Returns what the health of the running system is compared with.
+fn baseline(appliance: &Appliance, machine: &Machine) -> Baseline {
     let (sys, slot) = (appliance.sys, machine.booted);
-    kernel_update::running_next(appliance, machine)
-        .and_then(|record| next::dir(sys, slot, &record).ok())
-        .unwrap_or_else(|| boot_files::dir(sys, slot))
+    let of_kernel = kernel_update::running_next(appliance, machine)
+        .and_then(|record| next::dir(sys, slot, &record).ok());
+    match of_kernel {
+        Some(dir) => Baseline {
+            dir,
+            tried: Tried::Kernel,
+        },
+        None => Baseline {
+            dir: boot_files::dir(sys, slot),
+            tried: Tried::System,
+        },
+    }
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
