@@ -18,13 +18,13 @@ use crate::apply::{run, state};
 use crate::boots;
 use crate::machine::{Fault, Machine};
 use crate::release::make_bundle;
-use crate::trial::{degrade, exhaust, shown, trial_running};
+use crate::trial::{exhaust, shown, trial_running};
 
-const OLD: &str = "6.1.0-2";
-const NEW: &str = "6.1.0-10";
+pub const OLD: &str = "6.1.0-2";
+pub const NEW: &str = "6.1.0-10";
 
 /// A machine that runs 9.4.1 from slot `back`, committed.
-fn committed() -> (tempfile::TempDir, Machine) {
+pub fn committed() -> (tempfile::TempDir, Machine) {
     let (dir, machine) = trial_running();
     machine.confirm().unwrap();
     restart(&machine, "commit");
@@ -35,13 +35,13 @@ fn committed() -> (tempfile::TempDir, Machine) {
 }
 
 /// Starts slot `back` as the menu would; everything in `/run` is gone.
-fn restart(machine: &Machine, why: &str) {
+pub fn restart(machine: &Machine, why: &str) {
     machine.boot("back", why);
     let _ = fs::remove_file(machine.at("/run/va-upgrade.over"));
 }
 
 /// Starts what is on trial, as the menu would.
-fn start_trial(machine: &Machine) {
+pub fn start_trial(machine: &Machine) {
     let entry = machine.read("/boot/va/back/next.cfg");
     let mut words = entry.split_whitespace();
     let id = words.find(|word| word.starts_with("va.kernel=")).unwrap();
@@ -52,7 +52,7 @@ fn start_trial(machine: &Machine) {
 }
 
 /// Puts there what a package of the kernel `release` does.
-fn bring(machine: &Machine, release: &str, initramfs: &str) {
+pub fn bring(machine: &Machine, release: &str, initramfs: &str) {
     machine.write(&format!("/boot/vmlinuz-{release}"), "package's kernel");
     machine.write(&format!("/boot/initrd.img-{release}"), initramfs);
     let modules = format!("/lib/modules/{release}");
@@ -60,21 +60,21 @@ fn bring(machine: &Machine, release: &str, initramfs: &str) {
     machine.write(&format!("{modules}/kernel/a.ko"), "");
 }
 
-fn adopt(machine: &Machine, change: Change) -> Result<Adopted> {
+pub fn adopt(machine: &Machine, change: Change) -> Result<Adopted> {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance)?;
         kernel_update::adopt(appliance, &facts, change, &appliance.lock()?)
     })
 }
 
-fn made(release: &str) -> Change<'_> {
+pub fn made(release: &str) -> Change<'_> {
     Change {
         release: Some(release),
         is_removal: false,
     }
 }
 
-fn removed(release: &str) -> Change<'_> {
+pub fn removed(release: &str) -> Change<'_> {
     Change {
         release: Some(release),
         is_removal: true,
@@ -82,7 +82,7 @@ fn removed(release: &str) -> Change<'_> {
 }
 
 /// A committed machine with the kernel [`NEW`] on trial.
-fn on_trial() -> (tempfile::TempDir, Machine) {
+pub fn on_trial() -> (tempfile::TempDir, Machine) {
     let (dir, machine) = committed();
     bring(&machine, NEW, "package's initramfs");
     let adopted = adopt(&machine, made(NEW)).unwrap();
@@ -97,7 +97,7 @@ fn lock(machine: &Machine) -> Lock {
 }
 
 /// Lists the kernels on `/boot` that the slot has.
-fn kernels(machine: &Machine) -> Vec<String> {
+pub fn kernels(machine: &Machine) -> Vec<String> {
     let files = machine.snapshot("/boot/va/back");
     let names = files.keys().filter_map(|path| path.file_name()?.to_str());
     let mut kernels: Vec<String> = names
@@ -108,7 +108,7 @@ fn kernels(machine: &Machine) -> Vec<String> {
     kernels
 }
 
-fn history(machine: &Machine) -> String {
+pub fn history(machine: &Machine) -> String {
     machine.read("/data/va-upgrade/history.jsonl")
 }
 
@@ -188,91 +188,6 @@ fn a_kernel_that_does_not_come_up_leaves_the_old_one_and_is_not_tried_again() {
     bring(&machine, NEW, "mended initramfs");
     let adopted = adopt(&machine, made(NEW)).unwrap();
     assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
-}
-
-#[test]
-fn an_unhealthy_start_of_a_kernel_restarts_and_says_why_on_the_old_one() {
-    let (_dir, machine) = on_trial();
-    start_trial(&machine);
-    degrade(&machine, "broken.service");
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert!(matches!(outcome, Outcome::Restarting(_)), "{outcome:?}");
-    assert_eq!(machine.reboots().len(), 1);
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    machine.with_appliance(after_boot).unwrap();
-    assert_eq!(kernels(&machine), [OLD]);
-    assert!(history(&machine).contains("did not come up (health)"));
-}
-
-#[test]
-fn a_unit_that_had_failed_on_the_old_kernel_is_no_reason_to_leave_the_new_one() {
-    let (_dir, machine) = committed();
-    degrade(&machine, "old.service");
-    bring(&machine, NEW, "package's initramfs");
-    adopt(&machine, made(NEW)).unwrap();
-    start_trial(&machine);
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert_eq!(outcome, Outcome::KernelKept(Slot::Back, NEW.into()));
-}
-
-/// Says that the baseline of the kernel on trial is an hour older than this moment,
-/// or newer.
-fn date_baseline(machine: &Machine, is_older: bool) {
-    let hour = std::time::Duration::from_secs(3600);
-    let now = std::time::SystemTime::now();
-    let time = if is_older { now - hour } else { now + hour };
-    let files = machine.snapshot("/boot/va/back");
-    let is_it = |path: &&std::path::PathBuf| {
-        path.ends_with("failed-units.yaml") && path.to_string_lossy().contains("/k-")
-    };
-    let path = files.keys().find(is_it).unwrap();
-    let file = fs::File::options().append(true).open(path).unwrap();
-    file.set_modified(time).unwrap();
-}
-
-#[test]
-fn what_a_person_changed_since_a_kernel_came_is_no_reason_to_leave_it() {
-    let (_dir, machine) = on_trial();
-    date_baseline(&machine, true);
-    start_trial(&machine);
-    machine.answer("ip", "2: eth0    inet 192.0.2.77/24 scope global eth0\n");
-    machine.write("/proc/net/route", "Iface\tDestination\tGateway\n");
-    machine.write("/etc/systemd/system/new.service", "[Service]\n");
-    machine.answer("type", "FragmentPath=/etc/systemd/system/new.service\n");
-    degrade(&machine, "new.service");
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert_eq!(outcome, Outcome::KernelKept(Slot::Back, NEW.into()));
-}
-
-#[test]
-fn a_kernel_under_which_a_card_has_no_address_or_an_old_unit_fails_is_left() {
-    let (_dir, machine) = on_trial();
-    start_trial(&machine);
-    machine.answer("ip", "");
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert!(matches!(&outcome, Outcome::Restarting(why) if why.contains("any address")));
-
-    // Units that are generated at each start are as old as what they come from.
-    const GENERATED: &str = "FragmentPath=/run/systemd/generator/old.service\nSourcePath=/etc/it\n";
-    for (shown, is_older) in [
-        (
-            "FragmentPath=/etc/systemd/system/old.service\nDropInPaths=\n",
-            false,
-        ),
-        (GENERATED, true),
-        ("FragmentPath=\n", true),
-    ] {
-        let (_dir, machine) = on_trial();
-        machine.write("/etc/systemd/system/old.service", "[Service]\n");
-        machine.write("/run/systemd/generator/old.service", "[Service]\n");
-        date_baseline(&machine, is_older);
-        start_trial(&machine);
-        machine.answer("type", shown);
-        degrade(&machine, "old.service");
-        let outcome = machine.with_appliance(after_boot).unwrap();
-        assert!(matches!(outcome, Outcome::Restarting(_)), "{shown}");
-    }
 }
 
 #[test]
@@ -443,172 +358,6 @@ fn a_power_cut_while_a_kernel_becomes_the_slots_own_costs_neither_kernel() {
 }
 
 #[test]
-fn an_initramfs_that_was_made_anew_is_tried_and_the_other_slots_is_not() {
-    let (_dir, machine) = committed();
-    bring(&machine, OLD, "made by the other slot, or here");
-    assert_eq!(
-        adopt(&machine, Change::default()).unwrap(),
-        Adopted::Nothing
-    );
-    assert_eq!(adopt(&machine, made("5.10.0-1")).unwrap(), Adopted::Nothing);
-    let adopted = adopt(&machine, made(OLD)).unwrap();
-    assert_eq!(adopted, Adopted::OnTrial(OLD.into()));
-    start_trial(&machine);
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert_eq!(outcome, Outcome::KernelKept(Slot::Back, OLD.into()));
-    assert_eq!(boots::fault(&machine), None);
-}
-
-#[test]
-fn a_kernel_without_initramfs_or_modules_is_no_kernel_to_adopt() {
-    for missing in [
-        format!("/boot/initrd.img-{NEW}"),
-        format!("/lib/modules/{NEW}/modules.dep"),
-        format!("/lib/modules/{NEW}/kernel/a.ko"),
-    ] {
-        let (_dir, machine) = committed();
-        bring(&machine, NEW, "package's initramfs");
-        fs::remove_file(machine.at(&missing)).unwrap();
-        assert_eq!(adopt(&machine, made(NEW)).unwrap(), Adopted::Nothing);
-    }
-}
-
-#[test]
-fn a_kernel_that_is_removed_before_it_was_tried_is_not_tried() {
-    let (_dir, machine) = on_trial();
-    assert_eq!(adopt(&machine, removed(NEW)).unwrap(), Adopted::Nothing);
-    assert_eq!(state(&machine).unwrap().kernel_trial(), None);
-    assert_eq!(kernels(&machine), [OLD]);
-}
-
-#[test]
-fn a_kernel_that_is_only_installed_again_is_neither_gone_nor_given_up() {
-    let (_dir, machine) = on_trial();
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    machine.with_appliance(after_boot).unwrap();
-    bring(&machine, OLD, "made by the package");
-    let started = kernels(&machine);
-    // kernel-install(8) takes its list of modules away meanwhile.
-    fs::create_dir_all(machine.at(&format!("/lib/modules/{OLD}/kernel"))).unwrap();
-    fs::remove_file(machine.at(&format!("/lib/modules/{OLD}/modules.dep"))).unwrap();
-    let error = adopt(&machine, removed(OLD)).unwrap_err();
-    assert!(format!("{error:#}").contains("was tried"), "{error:#}");
-    assert_eq!(kernels(&machine), started);
-    assert_eq!(state(&machine).unwrap().kernel_trial(), None);
-}
-
-/// Takes the modules of `release` away, as a removed package of Debian's does.
-fn lose_modules(machine: &Machine, release: &str) {
-    let modules = machine.at(&format!("/lib/modules/{release}/modules.dep"));
-    fs::write(modules, "kernel/gone.ko:\n").unwrap();
-}
-
-#[test]
-fn where_the_modules_of_the_kernel_that_starts_are_gone_another_is_tried_beside_it() {
-    let (_dir, machine) = committed();
-    bring(&machine, "6.1.0-1", "older initramfs");
-    bring(&machine, NEW, "package's initramfs");
-    lose_modules(&machine, OLD);
-    let told = shown(&machine)["kernel_drift"].to_string();
-    assert!(told.contains("no longer has"), "{told}");
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert_eq!(outcome, Outcome::Ordinary);
-    assert_eq!(kernels(&machine), [NEW, OLD]);
-    assert!(state(&machine).unwrap().kernel_trial().is_some());
-
-    // It does not come up: the next one is tried, and then none any more.
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    let outcome = machine.with_appliance(after_boot).unwrap();
-    assert_eq!(outcome, Outcome::KernelFailed(Slot::Back, NEW.into()));
-    restart(&machine, "commit");
-    machine.with_appliance(after_boot).unwrap();
-    assert_eq!(kernels(&machine), ["6.1.0-1", OLD]);
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    machine.with_appliance(after_boot).unwrap();
-    restart(&machine, "commit");
-    machine.with_appliance(after_boot).unwrap();
-    assert_eq!(kernels(&machine), [OLD]);
-    assert_eq!(state(&machine).unwrap().kernel_trial(), None);
-    assert_eq!(boots::fault(&machine), None);
-}
-
-#[test]
-fn a_lost_kernel_without_another_one_stays_and_the_way_out_is_told() {
-    let (dir, machine) = committed();
-    lose_modules(&machine, OLD);
-    let error = adopt(&machine, removed(OLD)).unwrap_err();
-    assert!(
-        format!("{error:#}").contains("before a restart"),
-        "{error:#}"
-    );
-    assert_eq!(kernels(&machine), [OLD]);
-
-    // An upgrade replaces nothing that has started once.
-    bring(&machine, "6.1.0-1", "older initramfs");
-    run(&machine, &make_bundle(dir.path(), "9.4.2")).unwrap();
-    assert_eq!(kernels(&machine), [OLD]);
-    assert_eq!(state(&machine).unwrap().trial().unwrap().slot, Slot::Root);
-}
-
-#[test]
-fn a_refused_kernel_keeps_no_other_one_out() {
-    let (_dir, machine) = on_trial();
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    machine.with_appliance(after_boot).unwrap();
-    bring(&machine, OLD, "made anew");
-    let adopted = adopt(&machine, made(OLD)).unwrap();
-    assert_eq!(adopted, Adopted::OnTrial(OLD.into()));
-    bring(&machine, "6.1.0-9", "between both");
-    let adopted = adopt(&machine, made("6.1.0-9")).unwrap();
-    assert_eq!(adopted, Adopted::OnTrial("6.1.0-9".into()));
-
-    // Nor is the first one forgotten with the second.
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    machine.with_appliance(after_boot).unwrap();
-    let error = adopt(&machine, Change::default()).unwrap_err();
-    assert_eq!(class_of(&error), Class::Refused);
-    assert_eq!(kernels(&machine), [OLD]);
-}
-
-#[test]
-fn a_record_of_one_refused_kernel_is_read_as_well() {
-    let (_dir, machine) = on_trial();
-    exhaust(&machine);
-    restart(&machine, "exhausted");
-    machine.with_appliance(after_boot).unwrap();
-    let path = "/boot/va/back/refused.yaml";
-    let one = machine.read(path).replace("- kernel", "  kernel");
-    let one: Vec<&str> = one.lines().map(|line| &line[2..]).collect();
-    machine.write(path, &one.join("\n"));
-    assert!(adopt(&machine, made(NEW)).is_err());
-    machine.write(path, "\0");
-    let adopted = adopt(&machine, made(NEW)).unwrap();
-    assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
-}
-
-#[test]
-fn a_kernel_of_another_flavour_is_not_newer_but_better_than_lost_modules() {
-    let (_dir, machine) = committed();
-    bring(&machine, "6.1.0-10-rt", "real time");
-    assert_eq!(
-        adopt(&machine, made("6.1.0-10-rt")).unwrap(),
-        Adopted::Nothing
-    );
-    assert_eq!(shown(&machine)["kernel_drift"], serde_json::json!(null));
-    lose_modules(&machine, OLD);
-    let adopted = adopt(&machine, removed(OLD)).unwrap();
-    assert_eq!(adopted, Adopted::OnTrial("6.1.0-10-rt".into()));
-    bring(&machine, "6.1.0-1", "of the same flavour");
-    let adopted = adopt(&machine, made("6.1.0-1")).unwrap();
-    assert_eq!(adopted, Adopted::OnTrial("6.1.0-1".into()));
-}
-
-#[test]
 fn a_trial_of_a_slot_goes_before_that_of_a_kernel() {
     let (dir, machine) = on_trial();
     run(&machine, &make_bundle(dir.path(), "9.4.2")).unwrap();
@@ -688,23 +437,4 @@ fn a_damaged_record_of_a_kernel_on_trial_ends_the_trial_and_the_next_one_goes_we
     assert_eq!(kernels(&machine), [OLD]);
     let adopted = adopt(&machine, made(NEW)).unwrap();
     assert_eq!(adopted, Adopted::OnTrial(NEW.into()));
-}
-
-#[test]
-fn a_full_boot_partition_keeps_a_kernel_out_and_names_the_way_out() {
-    let (_dir, machine) = committed();
-    bring(&machine, NEW, "package's initramfs");
-    machine.answer("stat", "4096 10 100000 90000\n");
-    let error = adopt(&machine, made(NEW)).unwrap_err();
-    assert_eq!(class_of(&error), Class::Refused);
-    assert!(format!("{error:#}").contains("remove old kernels"));
-    assert_eq!(kernels(&machine), [OLD]);
-}
-
-#[test]
-fn an_appliance_that_va_upgrade_does_not_start_is_left_alone() {
-    let machine = Machine::fresh();
-    bring(&machine, NEW, "package's initramfs");
-    assert_eq!(adopt(&machine, made(NEW)).unwrap(), Adopted::Nothing);
-    assert!(!machine.at("/boot/va").exists());
 }

@@ -30,8 +30,10 @@ fn kernel(status: &Value) -> &Value {
 
 /// Returns a release that is newer than `old` and of its flavour.
 fn newer(old: &Value, number: u32) -> String {
-    let old = old.as_str().unwrap();
-    let (version, flavour) = old.rsplit_once('-').unwrap();
+    let (version, flavour) = old
+        .as_str()
+        .and_then(|old| old.rsplit_once('-'))
+        .expect("a release has a number and a flavour");
     format!("{version}-{number}-{flavour}")
 }
 
