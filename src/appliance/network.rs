@@ -122,12 +122,18 @@ impl Network {
         }
     }
 
+    /// Returns the addresses of a card by its hardware address, perhaps a borrowed
+    /// one.
+    fn card(&self, mac: &str) -> Option<&Vec<String>> {
+        let own = || self.cards.get(self.borrowed.get(mac)?);
+        self.cards.get(mac).or_else(own)
+    }
+
     /// Returns what this network had that `now` lacks.
     pub fn lacking_in(&self, now: &Network) -> Lacks {
         let mut lacks = Lacks::default();
         for (mac, addresses) in &self.cards {
-            let mac_now = now.borrowed.get(mac).unwrap_or(mac);
-            let Some(present) = now.cards.get(mac).or_else(|| now.cards.get(mac_now)) else {
+            let Some(present) = now.card(mac) else {
                 lacks.missing.push(format!("network card {mac}"));
                 continue;
             };
@@ -146,6 +152,22 @@ impl Network {
         }
         let gateways = self.gateways.iter().filter_map(|it| self.fault_of(it, now));
         lacks.missing.extend(gateways);
+        lacks
+    }
+
+    /// Returns which cards `now` lacks, and which have no address there although
+    /// they had one: what still counts once somebody may have changed the others.
+    pub fn cards_lacking_in(&self, now: &Network) -> Lacks {
+        let mut lacks = Lacks::default();
+        for (mac, addresses) in &self.cards {
+            match now.card(mac) {
+                None => lacks.missing.push(format!("network card {mac}")),
+                Some(present) if present.is_empty() && !addresses.is_empty() => {
+                    lacks.missing.push(format!("any address on {mac}"));
+                }
+                Some(_) => {}
+            }
+        }
         lacks
     }
 

@@ -1,6 +1,7 @@
 //! Units of the service manager that have failed.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Result;
@@ -47,6 +48,28 @@ pub fn is_remote_mount(appliance: &Appliance, unit: &str) -> bool {
     fstab::parse(&text)
         .iter()
         .any(|line| Some(&*line.mount_point) == point && line.is_on_network())
+}
+
+/// Tells whether a file of `unit` was made or changed after that of `since` was
+/// written. What is generated at each start is as old as what it comes from.
+pub fn is_changed_since(appliance: &Appliance, unit: &str, since: &Metadata) -> bool {
+    const PROPERTIES: [&str; 3] = ["FragmentPath", "SourcePath", "DropInPaths"];
+    let show = Cmd::new("systemctl").arg("show");
+    let ask = show
+        .args(PROPERTIES.map(|name| format!("--property={name}")))
+        .arg(unit);
+    let answer = appliance.sys.run(&ask).unwrap_or_default();
+    let since = (since.mtime(), since.mtime_nsec());
+    // Packages set the time of a file's content back; this one nobody sets.
+    let is_newer = |path: &str| {
+        let meta = appliance.at(path).metadata();
+        meta.is_ok_and(|meta| (meta.ctime(), meta.ctime_nsec()) > since)
+    };
+    let lines = answer.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter(|(name, _)| PROPERTIES.contains(name))
+        .flat_map(|(_, paths)| paths.split_whitespace())
+        .any(|path| !path.starts_with("/run/") && is_newer(path))
 }
 
 #[cfg(test)]

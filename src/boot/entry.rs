@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::menu::{DIR, TRIAL_ARGS};
-use super::once::{is_init, is_repair};
+use super::once::{is_end, is_init, is_repair};
 use crate::slot::Slot;
 
 const TEMPLATE: &str = include_str!("../../grub/entry.cfg");
@@ -128,10 +128,11 @@ pub fn own_arguments(cmdline: &str, configured: &[String]) -> Vec<String> {
     args
 }
 
-/// Tells whether the boot loader or a person added `word` for one boot.
+/// Tells whether the boot loader or a person added `word` for one boot, or it would
+/// take ours from the kernel.
 fn is_of_one_boot(word: &str) -> bool {
     let name = word.split('=').next().unwrap_or(word);
-    LOADER_WORDS.contains(&name) || name.starts_with("va.") || is_repair(word)
+    LOADER_WORDS.contains(&name) || name.starts_with("va.") || is_repair(word) || is_end(word)
 }
 
 /// Says whether these arguments can be written in an entry.
@@ -292,6 +293,14 @@ mod tests {
             arguments(Path::new("m"), "v", "w", line)[2..],
             ["ro", "systemd.unit=gateway.target", "quiet"]
         );
+    }
+
+    #[test]
+    fn no_word_hands_the_words_behind_it_to_init_instead_of_the_kernel() {
+        let line = "root=x ro quiet -- a=b --- c --d";
+        let wanted = ["ro", "quiet", "a=b", "c", "--d"];
+        assert_eq!(own_arguments(line, &[])[1..], wanted);
+        assert_eq!(arguments(Path::new("m"), "v", "w", line)[2..], wanted);
     }
 
     #[test]

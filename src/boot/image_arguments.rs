@@ -15,13 +15,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::configured;
-use super::once::{is_init, is_repair};
+use super::once::{is_end, is_init, is_repair};
 
 /// Names of arguments that tell of the machine an image was built on, or of the
 /// appliance it runs on, never of the release.
-const OF_A_MACHINE: [&str; 17] = [
+const OF_A_MACHINE: [&str; 22] = [
     "BOOT_IMAGE",
     "biosdevname",
+    "boot",
     "bootdev",
     "console",
     "earlycon",
@@ -29,8 +30,12 @@ const OF_A_MACHINE: [&str; 17] = [
     "ifname",
     "initrd",
     "ip",
+    "mem",
     "nameserver",
     "net.ifnames",
+    "netroot",
+    "nfsroot",
+    "rd.neednet",
     "resume",
     "resume_offset",
     "ro",
@@ -40,8 +45,8 @@ const OF_A_MACHINE: [&str; 17] = [
 ];
 
 /// How the names of further ones begin: dracut's devices (dracut.cmdline(7)), our words.
-const OF_A_MACHINE_BY_PREFIX: [&str; 7] = [
-    "rd.dm", "rd.luks", "rd.lvm", "rd.md", "rd.znet", "rootfs", "va.",
+const OF_A_MACHINE_BY_PREFIX: [&str; 8] = [
+    "rd.dm", "rd.iscsi", "rd.luks", "rd.lvm", "rd.md", "rd.znet", "rootfs", "va.",
 ];
 
 /// What reserves memory for kdump, looked after by [`crashkernel`](super::crashkernel).
@@ -61,6 +66,7 @@ pub fn add(args: &mut Vec<String>, release: &str, root: &Path) -> Result<Option<
             && !is_of_a_machine(name)
             && !is_init(word)
             && !is_repair(word)
+            && !is_end(word)
     };
     let mut news = of_tree(root, release)?;
     let mut seen = BTreeSet::new();
@@ -203,10 +209,21 @@ mod tests {
 
     #[test]
     fn what_starts_a_repair_or_would_have_to_be_computed_is_never_added() {
-        let text =
-            "single init=/bin/sh systemd.unit=rescue.target a=$(date) b=`id` va.why=trial c='d";
+        let text = "single init=/bin/sh systemd.unit=rescue.target a=$(date) b=`id` va.why=trial c='d -- ---";
         assert!(added(&[("etc/kernel/cmdline", text)]).is_empty());
         assert!(added(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_tells_of_the_network_disk_or_memory_of_the_builders_machine_is_left_out() {
+        let text = "boot=UUID=1-2 netroot=iscsi:10.0.0.1::::iqn nfsroot=10.0.0.1:/r mem=2G \
+                    rd.iscsi.initiator=iqn rd.iscsi.firmware rd.neednet=1";
+        assert!(added(&[("etc/kernel/cmdline", text)]).is_empty());
+        let others = added(&[(
+            "etc/kernel/cmdline",
+            "boot_delay=1 memtest=1 rd.net.timeout.dhcp=9",
+        )]);
+        assert_eq!(others.len(), 3, "{others:?}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! It has a directory of its own in the slot's, `k-<id>`, so that nothing of the
 //! kernel that starts is written over, and the slot's entry sources `next.cfg`
 //! while the boot state says that it is on trial. Once it has come up, the slot's
-//! entry is replaced by one that starts it where it is; that is one rename.
+//! entry and record are replaced by those that were written beside it, which start
+//! it where it is; that is a rename each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,11 @@ use crate::system::{Lock, System};
 /// What is known of the other kernel: a [`SlotRecord`] of its files.
 const RECORD: &str = "next.yaml";
 
-/// What is known of the last one that did not come up: a [`Refused`].
+/// What is known of those that did not come up: a list of [`Refused`].
 const REFUSED: &str = "refused.yaml";
+
+/// How many of them are remembered.
+const MOST_REFUSED: usize = 16;
 
 /// How the names of the directories of kernels begin.
 const DIR_PREFIX: &str = "k-";
@@ -48,12 +52,25 @@ pub fn load(sys: &dyn System, slot: Slot) -> Result<Option<SlotRecord>> {
     read(&boot_files::dir(sys, slot).join(RECORD))
 }
 
-/// Returns the kernel of `slot` that was the last not to come up.
+/// Returns the kernels of `slot` that did not come up, the last one last.
 ///
 /// # Errors
-/// When it is there and cannot be read.
-pub fn refused(sys: &dyn System, slot: Slot) -> Result<Option<Refused>> {
-    read(&boot_files::dir(sys, slot).join(REFUSED))
+/// When the list is there and cannot be read.
+pub fn refused(sys: &dyn System, slot: Slot) -> Result<Vec<Refused>> {
+    let found = read(&boot_files::dir(sys, slot).join(REFUSED))?;
+    Ok(match found {
+        Some(OneOrMore::More(list)) => list,
+        Some(OneOrMore::One(refused)) => vec![refused],
+        None => Vec::new(),
+    })
+}
+
+/// What stands in [`REFUSED`]; an earlier version wrote down the last one only.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    More(Vec<Refused>),
+    One(Refused),
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -105,28 +122,53 @@ fn write_files(sys: &dyn System, slot: Slot, set: &BootSet) -> Result<SlotRecord
         record.source.is_some_and(|source| source.id() == id),
         "the kernel was changed while it was copied"
     );
+    prepare(&dir, slot, &place, &record)?;
     files::write_atomic(&dir.join(entry::NEXT), text.as_bytes(), 0o644)?;
     let yaml = serde_yaml::to_string(&record).context("rendering the record of a kernel")?;
     files::write_atomic(&dir.join(RECORD), yaml.as_bytes(), 0o644)?;
     Ok(record)
 }
 
-/// Makes the kernel beside it the one that `slot` starts. The old one stays until
-/// [`tidy`].
-///
-/// # Errors
-/// When there is none, or a file cannot be written.
-pub fn promote(sys: &dyn System, slot: Slot, _lock: &Lock) -> Result<()> {
-    let mut record = load(sys, slot)?.context("no other kernel is there")?;
-    let dir = boot_files::dir(sys, slot);
-    let faults = record.faults(&dir, false);
-    ensure!(faults.is_empty(), "{}", faults.join("; "));
-    write_entry(&dir, slot, &record)?;
-    record.files.push(boot_files::describe(&dir, ENTRY)?);
-    record.save(&dir)
+/// Writes into `place` what [`promote`] puts in its place: when it is to be kept,
+/// `/boot` may be full.
+fn prepare(dir: &Path, slot: Slot, place: &str, record: &SlotRecord) -> Result<()> {
+    let prepared = dir.join(place);
+    write_entry(&prepared, slot, record)?;
+    let mut own = record.clone();
+    own.files.push(boot_files::describe(&prepared, ENTRY)?);
+    own.save(&prepared)
 }
 
-/// Writes down that the kernel beside it did not come up, and removes it.
+/// Makes the kernel beside it the one that `slot` starts, which takes no room on
+/// `/boot`. The old one stays until [`tidy`].
+///
+/// # Errors
+/// When there is none, or a file cannot be renamed.
+pub fn promote(sys: &dyn System, slot: Slot, _lock: &Lock) -> Result<()> {
+    let next = load(sys, slot)?.context("no other kernel is there")?;
+    let (from, to) = (dir(sys, slot, &next)?, boot_files::dir(sys, slot));
+    let faults = next.faults(&to, false);
+    ensure!(faults.is_empty(), "{}", faults.join("; "));
+    for name in [ENTRY, SlotRecord::FILE] {
+        let (from, to) = (from.join(name), to.join(name));
+        // The machine may have stopped when one of them was in its place.
+        if from.exists() {
+            fs::rename(&from, &to)
+                .with_context(|| format!("renaming {} to {}", from.display(), to.display()))?;
+        }
+        for path in [&to, &from] {
+            files::sync_dir(path.parent().unwrap_or(path))?;
+        }
+    }
+    let own = SlotRecord::load(&to)?.context("the slot has no record")?;
+    let is_own =
+        own.source == next.source && mentions(&entry_text(sys, slot), slot, &place_of(&from));
+    ensure!(is_own, "what was prepared to keep it is gone");
+    Ok(())
+}
+
+/// Removes the kernel beside it, which did not come up; returns what is to be
+/// [remembered](remember) of it.
 ///
 /// # Errors
 /// When a file cannot be written or removed.
@@ -137,11 +179,23 @@ pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Resu
         source: next.source.context("its record has no source")?,
         reason: reason.to_string(),
     };
-    let yaml = serde_yaml::to_string(&refused).context("rendering what is known of a kernel")?;
-    let path = boot_files::dir(sys, slot).join(REFUSED);
-    files::write_atomic(&path, yaml.as_bytes(), 0o644)?;
     withdraw(sys, slot, lock)?;
     Ok(refused)
+}
+
+/// Writes down what is not to be tried again; what went before gives it room.
+///
+/// # Errors
+/// When the list cannot be written.
+pub fn remember(sys: &dyn System, slot: Slot, refused: &Refused, _lock: &Lock) -> Result<()> {
+    // A list that cannot be read keeps no new one from being written.
+    let mut list = self::refused(sys, slot).unwrap_or_default();
+    list.retain(|it| it.source != refused.source);
+    list.drain(..list.len().saturating_sub(MOST_REFUSED - 1));
+    list.push(refused.clone());
+    let yaml = serde_yaml::to_string(&list).context("rendering what is known of kernels")?;
+    let path = boot_files::dir(sys, slot).join(REFUSED);
+    files::write_atomic(&path, yaml.as_bytes(), 0o644)
 }
 
 /// Removes the kernel beside the one that `slot` starts, if there is one.
@@ -150,7 +204,9 @@ pub fn refuse(sys: &dyn System, slot: Slot, reason: Reason, lock: &Lock) -> Resu
 /// When a file cannot be written or removed.
 pub fn withdraw(sys: &dyn System, slot: Slot, lock: &Lock) -> Result<()> {
     let slot_dir = boot_files::dir(sys, slot);
-    if let (Some(next), Some(own)) = (load(sys, slot)?, SlotRecord::load(&slot_dir)?) {
+    // A record that cannot be read is of a kernel that cannot be kept.
+    let next = load(sys, slot).ok().flatten();
+    if let (Some(next), Some(own)) = (next, SlotRecord::load(&slot_dir)?) {
         let place = place_of(&dir(sys, slot, &next)?);
         let is_own = own.files.iter().any(|file| file.name.starts_with(&place));
         // It was about to become the slot's own when the machine stopped.
@@ -222,7 +278,7 @@ fn entry_text(sys: &dyn System, slot: Slot) -> String {
     fs::read_to_string(boot_files::dir(sys, slot).join(ENTRY)).unwrap_or_default()
 }
 
-/// Writes the entry that starts what `record` is of.
+/// Writes into `dir` the entry that starts what `record` is of.
 fn write_entry(dir: &Path, slot: Slot, record: &SlotRecord) -> Result<()> {
     let [kernel, initramfs] = pair(record)?;
     let args = match &record.source {

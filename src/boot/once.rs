@@ -48,6 +48,13 @@ pub fn is_init(word: &str) -> bool {
     INIT_WORDS.contains(&name)
 }
 
+/// Tells whether `word` ends the kernel's own arguments: what stands behind `--` is
+/// for init (`Documentation/admin-guide/kernel-parameters.rst`), so words that an
+/// entry adds at the end would be lost. Debian's installer writes `---`.
+pub fn is_end(word: &str) -> bool {
+    matches!(word.trim_matches('"'), "--" | "---")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,6 +88,9 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         Outcome::KernelFailed(slot, release) => {
             format!("kernel {release} did not come up; slot {slot} starts the one before it")
         }
+        Outcome::KernelNotTried(slot, release) => {
+            format!("kernel {release} was not tried; slot {slot} starts the one before it")
+        }
     };
     session.ui.finish();
     print(&format!("{text}\n"))
@@ -105,10 +108,6 @@ fn adopt_kernel(session: &Session, change: Change) -> Result<()> {
         Adopted::OnTrial(release) => print(&format!(
             "kernel {release} is tried with the next restart; the one before it starts again if \
              it does not come up\n"
-        )),
-        Adopted::AtOnce(release) => print(&format!(
-            "kernel {release} is the one that slot {} starts now\n",
-            machine.booted
         )),
     }
 }

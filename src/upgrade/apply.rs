@@ -25,8 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::kernel_drift::{self, Drift};
-use super::kernel_update::{self, Change};
+use super::kernel_update;
 use super::preflight::{self, Facts, Offer};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
@@ -35,6 +34,7 @@ use crate::appliance::pristine;
 use crate::appliance::release::ReleaseRecord;
 use crate::boot::bios::installed::{self, Pruned};
 use crate::boot::bios::switch::{Plan, Switch};
+use crate::boot::next;
 use crate::boot::state::State;
 use crate::boot::{bootable, files as boot_files};
 use crate::bundle::{Bundle, Keyring, Manifest, Sealed, Trust};
@@ -280,7 +280,6 @@ impl<'a> Job<'a> {
         let version = ReleaseRecord::of_running(appliance)?.version;
         let cmdline = &self.machine.cmdline;
         self.step.set(Step::Adopt(booted).id());
-        self.replace_gone_kernel();
         boot_files::adopt(appliance.sys, booted, cmdline, &version, &self.lock)?;
         if let Some(state) = &self.machine.state {
             return Ok(state.clone());
@@ -289,19 +288,6 @@ impl<'a> Job<'a> {
         let state = State::adopt(booted);
         appliance.save(&state, &self.lock)?;
         Ok(state)
-    }
-
-    /// Has the running slot, to which a failed trial leads back, start another kernel
-    /// where the modules of its own are gone.
-    fn replace_gone_kernel(&self) {
-        let Some(Drift::Gone { .. }) = kernel_drift::look(self.appliance, self.machine) else {
-            return;
-        };
-        let change = Change::default();
-        let adopted = kernel_update::adopt(self.appliance, self.machine, change, &self.lock);
-        if let Err(error) = adopted {
-            self.appliance.progress.warn(&format!("{error:#}"));
-        }
     }
 
     /// Gives the running system what a new one has: the boot service that mends the
@@ -326,8 +312,10 @@ impl<'a> Job<'a> {
         if state.trial().is_some() {
             state.cancel_trial()?;
         }
+        kernel_update::give_way(appliance, self.machine, state, &self.lock);
         state.start_writing(self.to.slot)?;
         appliance.save(state, &self.lock)?;
+        next::withdraw(appliance.sys, self.machine.booted, &self.lock)?;
         if installed::prune(appliance.sys, &self.facts.disk)? == Pruned::Unsure {
             appliance.progress.note(
                 "no GRUB in /boot/va is known to be the one that the boot sector starts, \

@@ -2,7 +2,7 @@
 //!
 //! 1. its SELinux labels are set;
 //! 2. the service manager has finished starting, and nothing failed that had not
-//!    before;
+//!    before, or that came since then where only the kernel is another;
 //! 3. the network the appliance had before is there ([`network_health`]);
 //! 4. every executable in `/etc/va-upgrade/health.d` ends well in its time.
 
@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::network_health;
 use crate::appliance::Appliance;
+use crate::appliance::network::Network;
 use crate::appliance::services;
 use crate::install::label;
 use crate::paths::CHECKS_DIR;
@@ -28,20 +29,42 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often in all the service manager may leave the question unanswered.
 const MAX_SILENT: u32 = 10;
 
-/// Checks the running system against what was written down in `before`, its
-/// directory on `/boot`; returns when it is healthy.
+/// What the health of a system is compared with.
+pub struct Baseline {
+    /// The directory on `/boot` with what was written down.
+    pub dir: PathBuf,
+    /// What is tried.
+    pub tried: Tried,
+}
+
+/// What is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// A system, started right behind the one that it is compared with.
+    System,
+    /// A kernel of the same system. It came weeks ago, perhaps, and whoever changed
+    /// an address or brought a service meanwhile has not changed it.
+    Kernel,
+}
+
+/// Checks the running system against what was written down in `before`; returns
+/// when it is healthy.
 ///
 /// Waiting for the system to start has no end of its own: the deadline is one.
 ///
 /// # Errors
 /// What is unhealthy.
-pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
+pub fn check(appliance: &Appliance, before: &Baseline) -> Result<()> {
     if let Some(reason) = label::missing(appliance) {
         bail!("its SELinux labels are not all set: {reason}");
     }
-    network_health::mend_names(appliance, before);
+    network_health::mend_names(appliance, &before.dir);
     wait_until_started(appliance, before)?;
-    network_health::check(appliance, before)?;
+    let lacks = match before.tried {
+        Tried::System => Network::lacking_in,
+        Tried::Kernel => Network::cards_lacking_in,
+    };
+    network_health::check(appliance, &before.dir, lacks)?;
     for path in product_checks(&appliance.at(CHECKS_DIR))? {
         signals::check()?;
         let limit = Duration::from_secs(appliance.config.health_seconds);
@@ -60,7 +83,7 @@ pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
 
 /// Waits for the end of the start, and refuses a system that is more degraded than
 /// the one before.
-fn wait_until_started(appliance: &Appliance, before: &Path) -> Result<()> {
+fn wait_until_started(appliance: &Appliance, before: &Baseline) -> Result<()> {
     let mut silent = 0;
     loop {
         // The exit status says less than the word, so the shell swallows it.
@@ -83,16 +106,21 @@ fn wait_until_started(appliance: &Appliance, before: &Path) -> Result<()> {
 
 /// Refuses a system in which units have failed that had not before, and not
 /// because another machine does not answer.
-fn check_failed_units(appliance: &Appliance, before: &Path) -> Result<()> {
-    let path = before.join(services::FILE);
-    let before: Vec<String> = match path.exists() {
+fn check_failed_units(appliance: &Appliance, before: &Baseline) -> Result<()> {
+    let path = before.dir.join(services::FILE);
+    let had_failed: Vec<String> = match path.exists() {
         true => read_yaml(&path)?,
         false => Vec::new(),
     };
-    let is_known = |unit: &String| before.contains(unit);
+    let is_known = |unit: &String| had_failed.contains(unit);
     let (known, mut news): (Vec<_>, Vec<_>) =
         services::failed(appliance)?.into_iter().partition(is_known);
     news.retain(|unit| !services::is_remote_mount(appliance, unit));
+    if before.tried == Tried::Kernel
+        && let Ok(meta) = path.metadata()
+    {
+        news.retain(|unit| !services::is_changed_since(appliance, unit, &meta));
+    }
     ensure!(
         news.is_empty(),
         "the system is degraded: failed units: {}",

@@ -11,9 +11,10 @@ use std::fs;
 use super::kernel_update;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
+use crate::boot::bootable::{self, Modules};
 use crate::boot::files as boot_files;
 use crate::boot::next::{self, Refused};
-use crate::boot::{bootable, state::State};
+use crate::boot::state::State;
 use crate::slot::Slot;
 use crate::version;
 
@@ -82,12 +83,13 @@ pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
         return None;
     }
     let root = appliance.at("/");
-    if !bootable::has_modules(&root, &started).ok()? {
+    if bootable::modules(&root, &started).ok()? == Modules::Gone {
         return Some(Drift::Gone { slot, started });
     }
     let newest = installed(appliance)
         .into_iter()
-        .filter(|release| bootable::has_modules(&root, release).unwrap_or(false))
+        .filter(|release| bootable::is_same_flavour(release, &started))
+        .filter(|release| bootable::modules(&root, release).is_ok_and(|it| it == Modules::There))
         .max_by(|a, b| version::compare(a, b))
         .filter(|newest| version::compare(newest, &started) == Ordering::Greater)?;
     if machine
@@ -98,9 +100,10 @@ pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
     {
         return None;
     }
-    match next::refused(appliance.sys, slot).ok().flatten() {
-        Some(kernel) if kernel.kernel == newest => Some(Drift::Refused { slot, kernel }),
-        _ => Some(Drift::Newer {
+    let refused = next::refused(appliance.sys, slot).unwrap_or_default();
+    match refused.into_iter().find(|it| it.kernel == newest) {
+        Some(kernel) => Some(Drift::Refused { slot, kernel }),
+        None => Some(Drift::Newer {
             slot,
             started,
             installed: newest,

@@ -8,20 +8,21 @@
 //! 4. the boot service of a healthy start makes it the slot's own ([`keep`]); where
 //!    it did not come up, [`settle`] removes it on the old kernel and says so.
 //!
-//! Where the modules of the kernel that starts are gone, nothing is left to fall
-//! back to, so another whole kernel becomes the slot's own at once.
+//! Where the modules of the kernel that starts are gone, another whole kernel is
+//! tried in the same way, be it older or of another flavour. What has started once
+//! is still the best to fall back to.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use super::trial_over::mark_over;
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
-use crate::boot::bootable::{self, KernelFiles};
+use crate::boot::bootable::{self, KernelFiles, Modules};
 use crate::boot::files::{self as boot_files, BootSet};
 use crate::boot::next::{self, Refused};
 use crate::boot::record::{SlotRecord, Source};
-use crate::boot::state::State;
+use crate::boot::state::{Reason, State};
 use crate::disk::space;
 use crate::install::boot_files::write_baseline;
 use crate::install::cards;
@@ -39,7 +40,8 @@ const MARGIN_BYTES: u64 = 4 << 20;
 pub struct Change<'a> {
     /// The release whose kernel or initramfs is new, or is being removed.
     pub release: Option<&'a str>,
-    /// Whether it is being removed; some of its files may still be there.
+    /// Whether it is being removed, perhaps only to be installed again; its files may
+    /// still be there.
     pub is_removal: bool,
 }
 
@@ -50,8 +52,6 @@ pub enum Adopted {
     Nothing,
     /// This kernel is tried with the next start.
     OnTrial(String),
-    /// The slot starts this kernel from now on.
-    AtOnce(String),
 }
 
 /// Adopts the newest whole kernel of the running system; see the module.
@@ -73,58 +73,86 @@ pub fn adopt(
     let Some(own) = boot_files::record(appliance.sys, slot)? else {
         return Ok(Adopted::Nothing);
     };
-    let root = appliance.at("/");
-    let removed = change.release.filter(|_| change.is_removal);
-    let is_gone =
-        removed == Some(own.kernel.as_str()) || !bootable::has_modules(&root, &own.kernel)?;
-    let found = bootable::newest_kernel(&root, removed)?;
-    let Some(found) = found.filter(|found| is_wanted(found, &own, change, is_gone)) else {
-        if is_gone {
+    let (found, source) = match choose(appliance, slot, &own, change)? {
+        Choice::Taken(found, source) => (found, source),
+        Choice::Nothing => {
+            withdraw(appliance, &mut state, slot, lock)?;
+            return Ok(Adopted::Nothing);
+        }
+        Choice::Refused(refused) => {
+            withdraw(appliance, &mut state, slot, lock)?;
+            refuse!("{}", refusal(&refused, slot));
+        }
+        Choice::Lost => {
+            withdraw(appliance, &mut state, slot, lock)?;
             refuse!(
-                "slot {slot} starts kernel {}, whose modules go or are gone, and no other kernel \
-                 has modules, /boot/vmlinuz-<release> and an initramfs; install one before a restart",
+                "slot {slot} starts kernel {}, whose modules are gone, and no other kernel that \
+                 was not tried in vain has modules, /boot/vmlinuz-<release> and an initramfs; \
+                 install one before a restart",
                 own.kernel
             );
         }
-        withdraw(appliance, &mut state, slot, lock)?;
-        return Ok(Adopted::Nothing);
     };
-    let source = Source::of(&root.join(&found.image), &root.join(&found.initramfs))?;
-    if own.source == Some(source) && !is_gone {
-        withdraw(appliance, &mut state, slot, lock)?;
-        return Ok(Adopted::Nothing);
-    }
-    if !is_gone {
-        let waiting = next::load(appliance.sys, slot)?;
-        if state.kernel_trial().is_some() && waiting.is_some_and(|w| w.source == Some(source)) {
-            return Ok(Adopted::OnTrial(found.release));
-        }
-        if let Some(refused) = next::refused(appliance.sys, slot)?
-            && refused.source == source
-        {
-            refuse!("{}", refusal(&refused, slot));
-        }
+    let waiting = next::load(appliance.sys, slot).ok().flatten();
+    if state.kernel_trial().is_some() && waiting.is_some_and(|w| w.source == Some(source)) {
+        return Ok(Adopted::OnTrial(found.release));
     }
     withdraw(appliance, &mut state, slot, lock)?;
     require_room(appliance, &found)?;
     let written = write(appliance, slot, &own, &found, lock);
-    let armed = written.and_then(|()| start(appliance, &mut state, slot, is_gone, lock));
+    let armed = written.and_then(|()| start(appliance, &mut state, lock));
     if let Err(error) = armed {
         next::withdraw(appliance.sys, slot, lock)?;
         return Err(error);
     }
-    let (adopted, outcome) = match is_gone {
-        true => (
-            Adopted::AtOnce(found.release.clone()),
-            format!("kernel {} starts from now on", found.release),
-        ),
-        false => (
-            Adopted::OnTrial(found.release.clone()),
-            format!("kernel {} is tried with the next start", found.release),
-        ),
-    };
+    let outcome = format!("kernel {} is tried with the next start", found.release);
     record(appliance, slot, &own.version, &outcome);
-    Ok(adopted)
+    Ok(Adopted::OnTrial(found.release))
+}
+
+/// Which kernel of the running system its slot is to start.
+enum Choice {
+    /// This one.
+    Taken(KernelFiles, Source),
+    /// The one that it starts.
+    Nothing,
+    /// The same, since this one, which is newer, did not come up.
+    Refused(Refused),
+    /// The modules of the one it starts are gone, and there is no other.
+    Lost,
+}
+
+/// Chooses the newest kernel of the running system that is one for its slot and
+/// was not tried in vain.
+fn choose(appliance: &Appliance, slot: Slot, own: &SlotRecord, change: Change) -> Result<Choice> {
+    let root = appliance.at("/");
+    let is_gone = bootable::modules(&root, &own.kernel)? == Modules::Gone;
+    let is_other = |found: &KernelFiles| !bootable::is_same_flavour(&found.release, &own.kernel);
+    // One that is being removed may still be whole.
+    let removed = change.release.filter(|_| change.is_removal);
+    let mut kernels = bootable::whole_kernels(&root)?;
+    kernels.retain(|found| removed != Some(found.release.as_str()));
+    match is_gone {
+        true => kernels.sort_by_key(is_other),
+        false => kernels.retain(|found| !is_other(found) && is_wanted(found, own, change)),
+    }
+    let refused = next::refused(appliance.sys, slot).unwrap_or_default();
+    let mut passed_over = None;
+    for found in kernels {
+        let source = Source::of(&root.join(&found.image), &root.join(&found.initramfs))?;
+        if own.source == Some(source) {
+            break;
+        }
+        match refused.iter().find(|it| it.source == source) {
+            None => return Ok(Choice::Taken(found, source)),
+            Some(refused) => passed_over = passed_over.or(Some(refused.clone())),
+        }
+    }
+    Ok(match passed_over {
+        _ if is_gone => Choice::Lost,
+        Some(refused) => Choice::Refused(refused),
+        None => Choice::Nothing,
+    })
 }
 
 /// Refuses while a trial, of the other slot or of what runs, is not over.
@@ -149,10 +177,10 @@ fn require_quiet(appliance: &Appliance, machine: &Machine, state: &State) -> Res
 /// Tells whether a kernel of the running system is one for the slot to start. Of the
 /// release it starts already, only a package that has just made it says so: one
 /// in `/boot` may be the other slot's.
-fn is_wanted(found: &KernelFiles, own: &SlotRecord, change: Change, is_gone: bool) -> bool {
+fn is_wanted(found: &KernelFiles, own: &SlotRecord, change: Change) -> bool {
     let order = version::compare(&found.release, &own.kernel);
     let is_made_anew = change.release == Some(found.release.as_str());
-    is_gone || order.is_gt() || (order.is_eq() && is_made_anew)
+    order.is_gt() || (order.is_eq() && is_made_anew)
 }
 
 /// Says that a kernel is not tried again, and what helps.
@@ -227,24 +255,12 @@ fn write(
     appliance.flush_boot()
 }
 
-/// Has the kernel that was written started: on trial, or from now on.
-fn start(
-    appliance: &Appliance,
-    state: &mut State,
-    slot: Slot,
-    at_once: bool,
-    lock: &Lock,
-) -> Result<()> {
-    if !at_once {
-        state.start_kernel_trial(appliance.config.tries)?;
-        appliance.save(state, lock)?;
-        // Whatever this boot was started for, it is not this trial.
-        mark_over(appliance);
-        return Ok(());
-    }
-    next::promote(appliance.sys, slot, lock)?;
-    appliance.flush_boot()?;
-    tidy(appliance, slot, lock);
+/// Has the kernel that was written started on trial.
+fn start(appliance: &Appliance, state: &mut State, lock: &Lock) -> Result<()> {
+    state.start_kernel_trial(appliance.config.tries)?;
+    appliance.save(state, lock)?;
+    // Whatever this boot was started for, it is not this trial.
+    mark_over(appliance);
     Ok(())
 }
 
@@ -277,12 +293,20 @@ pub fn running_next(appliance: &Appliance, machine: &Machine) -> Option<SlotReco
 /// says so once it is saved.
 ///
 /// # Errors
-/// When a file cannot be written; the trial then goes on.
+/// When a file cannot be written. The trial is then over all the same: a restart
+/// would mend nothing.
 pub fn keep(appliance: &Appliance, machine: &Machine, state: &State, lock: &Lock) -> Result<()> {
     let slot = machine.booted;
-    next::promote(appliance.sys, slot, lock)?;
-    appliance.flush_boot()?;
-    appliance.save(state, lock)?;
+    let made_own = next::promote(appliance.sys, slot, lock)
+        .and_then(|()| appliance.flush_boot())
+        .and_then(|()| appliance.save(state, lock));
+    if let Err(error) = made_own {
+        leave(appliance, machine, &error, lock);
+        return Err(error.context(
+            "the kernel on trial is healthy, but could not be kept, so that the one before starts \
+             with the next restart; `va-upgrade boot --adopt-kernel` has it tried again",
+        ));
+    }
     tidy(appliance, slot, lock);
     if let Some(own) = boot_files::record(appliance.sys, slot)? {
         let outcome = format!("kernel {} came up and is the slot's own now", own.kernel);
@@ -291,8 +315,50 @@ pub fn keep(appliance: &Appliance, machine: &Machine, state: &State, lock: &Lock
     Ok(())
 }
 
+/// Ends the trial of a kernel that is healthy and could not be kept; the next boot
+/// removes it.
+fn leave(appliance: &Appliance, machine: &Machine, why: &Error, lock: &Lock) {
+    mark_over(appliance);
+    let mut state = machine.state();
+    state.end_kernel_trial();
+    if let Err(error) = appliance.save(&state, lock) {
+        let note = format!("the next restart tries the kernel once more: {error:#}");
+        appliance.progress.warn(&note);
+    }
+    let own = boot_files::record(appliance.sys, machine.booted);
+    let version = own.ok().flatten().map(|own| own.version);
+    let outcome = format!("the kernel on trial is healthy, but could not be kept: {why:#}");
+    record(
+        appliance,
+        machine.booted,
+        &version.unwrap_or_default(),
+        &outcome,
+    );
+}
+
+/// How the trial of a kernel ended before this boot.
+pub enum Ended {
+    /// It did not come up.
+    Refused(Refused),
+    /// This release was never started: the menu could not count it.
+    NotStarted(String),
+}
+
+impl Ended {
+    fn told(&self, slot: Slot) -> String {
+        match self {
+            Ended::Refused(refused) => refusal(refused, slot),
+            Ended::NotStarted(kernel) => format!(
+                "kernel {kernel} was not started, since GRUB could not store the count of its \
+                 tries on /boot; slot {slot} goes on starting the one before, and `va-upgrade \
+                 boot --adopt-kernel` has it tried again"
+            ),
+        }
+    }
+}
+
 /// Does on an ordinary boot what a trial of a kernel left to do; changes `state`, in
-/// memory only. Returns the kernel that did not come up.
+/// memory only. Returns how one that was not kept ended.
 ///
 /// # Errors
 /// When a file cannot be read, written or removed.
@@ -301,36 +367,67 @@ pub fn settle(
     machine: &Machine,
     state: &mut State,
     lock: &Lock,
-) -> Result<Option<Refused>> {
-    let slot = machine.booted;
+) -> Result<Option<Ended>> {
+    let (sys, slot) = (appliance.sys, machine.booted);
     if state.committed() != slot {
         return Ok(None);
     }
-    let waiting = match next::load(appliance.sys, slot) {
+    let waiting = match next::load(sys, slot) {
         Ok(waiting) => waiting,
         Err(error) => {
             state.end_kernel_trial();
-            next::tidy(appliance.sys, slot, lock)?;
+            next::tidy(sys, slot, lock)?;
             return Err(error);
         }
     };
-    let failed = state.kernel_failed().filter(|_| waiting.is_some());
-    let refused = match failed {
-        Some(reason) => Some(next::refuse(appliance.sys, slot, reason, lock)?),
-        None => None,
+    let is_waiting = waiting.is_some();
+    let ended = match (state.kernel_failed(), waiting) {
+        (None, _) | (_, None) => None,
+        (Some(Reason::Nowrite), Some(next)) => {
+            next::withdraw(sys, slot, lock)?;
+            Some(Ended::NotStarted(next.kernel))
+        }
+        (Some(reason), Some(_)) => {
+            Some(Ended::Refused(refuse_next(appliance, slot, reason, lock)?))
+        }
     };
-    if let Some(refused) = &refused {
-        let version = boot_files::record(appliance.sys, slot)?.map(|record| record.version);
-        let outcome = refusal(refused, slot);
+    if let Some(ended) = &ended {
+        let version = boot_files::record(sys, slot)?.map(|record| record.version);
+        let outcome = ended.told(slot);
         record(appliance, slot, &version.unwrap_or_default(), &outcome);
         appliance.progress.warn(&outcome);
     }
-    if state.kernel_failed().is_some() || waiting.is_none() {
+    if state.kernel_failed().is_some() || !is_waiting {
         state.end_kernel_trial();
     }
     // An upgrade has taken its place meanwhile, or the machine stopped half-way.
-    if waiting.is_some() && refused.is_none() && state.kernel_trial().is_none() {
-        next::withdraw(appliance.sys, slot, lock)?;
+    if is_waiting && ended.is_none() && state.kernel_trial().is_none() {
+        next::withdraw(sys, slot, lock)?;
+    }
+    Ok(ended)
+}
+
+/// Ends the trial of a kernel, in `state` only: an upgrade goes first. Its files may
+/// go once that is saved.
+pub fn give_way(appliance: &Appliance, machine: &Machine, state: &mut State, lock: &Lock) {
+    // The boot service may not have come to one that failed.
+    if let Err(error) = settle(appliance, machine, state, lock) {
+        appliance.progress.warn(&format!("{error:#}"));
+    }
+    if state.kernel_trial().is_some() {
+        state.end_kernel_trial();
+    }
+}
+
+/// Removes the kernel that did not come up, and remembers it.
+fn refuse_next(appliance: &Appliance, slot: Slot, reason: Reason, lock: &Lock) -> Result<Refused> {
+    let refused = next::refuse(appliance.sys, slot, reason, lock)?;
+    if let Err(error) = next::remember(appliance.sys, slot, &refused, lock) {
+        appliance.progress.warn(&format!(
+            "kernel {} is tried again with the next package of a kernel, since it could not be \
+             written down: {error:#}",
+            refused.kernel
+        ));
     }
     Ok(refused)
 }

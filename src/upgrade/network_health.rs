@@ -69,11 +69,16 @@ fn mend(appliance: &Appliance, before: &Path) -> Result<Option<String>> {
     Ok(Some(told(&wrong)))
 }
 
-/// Compares the network with the one that was written down; waits for it.
+/// Compares the network with the one that was written down, by what `lacking` says that
+/// the second lacks of the first; waits for it.
 ///
 /// # Errors
 /// What is not as it was.
-pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
+pub fn check(
+    appliance: &Appliance,
+    before: &Path,
+    lacking: fn(&Network, &Network) -> Lacks,
+) -> Result<()> {
     if let Some(Record { cards }) = record(before, cards::FILE)? {
         let now = Interfaces::look(appliance)?;
         let wrong = naming::misnamed(&cards, &now);
@@ -84,7 +89,7 @@ pub fn check(appliance: &Appliance, before: &Path) -> Result<()> {
     };
     let mut lacks = Lacks::default();
     for _ in 0..NETWORK_SECONDS {
-        lacks = then.lacking_in(&Network::look(appliance)?);
+        lacks = lacking(&then, &Network::look(appliance)?);
         if lacks.missing.is_empty() {
             break;
         }

@@ -6,13 +6,13 @@
 //! tries. On any other boot: mend the boot state and write down what became of a
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::health::{Baseline, Tried};
 use super::kernel_drift::Drift;
-use super::kernel_update::{self, Adopted, Change};
+use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
 use super::{boot_sector, health, kernel_drift, settings, status, window};
 use crate::appliance::Appliance;
@@ -54,6 +54,8 @@ pub enum Outcome {
     KernelKept(Slot, String),
     /// It had not come up.
     KernelFailed(Slot, String),
+    /// It was not started, since its tries could not be counted.
+    KernelNotTried(Slot, String),
 }
 
 /// Does what this boot asks for; see the module.
@@ -97,13 +99,18 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
-    if let Ok(Some(refused)) = failed_kernel {
-        return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
+    match failed_kernel {
+        Ok(Some(Ended::Refused(refused))) => {
+            return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
+        }
+        Ok(Some(Ended::NotStarted(kernel))) => {
+            return Ok(Outcome::KernelNotTried(machine.booted, kernel));
+        }
+        _ => {}
     }
-    let replaced = match drift {
-        Some(Drift::Gone { .. }) => replace_gone(appliance, &lock),
-        _ => None,
-    };
+    if let Some(Drift::Gone { .. }) = drift {
+        replace_gone(appliance, &lock);
+    }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
         && !status::was_unread(&machine);
@@ -112,9 +119,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
             record(appliance, "trial", slot, &format!("failed: {reason}"));
             Ok(Outcome::TrialFailed(slot, reason))
         }
-        _ => Ok(replaced.map_or(Outcome::Ordinary, |release| {
-            Outcome::KernelKept(machine.booted, release)
-        })),
+        _ => Ok(Outcome::Ordinary),
     }
 }
 
@@ -135,17 +140,18 @@ fn write_unread(
     Ok(())
 }
 
-/// Has the running slot start another kernel of its system, if there is one;
-/// returns its release.
-fn replace_gone(appliance: &Appliance, lock: &Lock) -> Option<String> {
+/// Has another kernel of the running system tried with the next start, if there
+/// is one.
+fn replace_gone(appliance: &Appliance, lock: &Lock) {
     let adopted = Machine::look(appliance)
         .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
     match adopted {
-        Ok(Adopted::AtOnce(release)) => return Some(release),
-        Ok(Adopted::Nothing | Adopted::OnTrial(_)) => {}
+        Ok(Adopted::OnTrial(release)) => appliance
+            .progress
+            .warn(&format!("kernel {release} is tried with the next restart")),
+        Ok(Adopted::Nothing) => {}
         Err(error) => appliance.progress.warn(&format!("{error:#}")),
     }
-    None
 }
 
 /// Tells when the boot sector starts another GRUB; that ends nothing.
@@ -238,12 +244,21 @@ fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
     slot == Some(machine.booted) || kernel_update::is_running(appliance, machine)
 }
 
-/// Returns the directory with what the health of the running system is compared with.
-fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
+/// Returns what the health of the running system is compared with.
+fn baseline(appliance: &Appliance, machine: &Machine) -> Baseline {
     let (sys, slot) = (appliance.sys, machine.booted);
-    kernel_update::running_next(appliance, machine)
-        .and_then(|record| next::dir(sys, slot, &record).ok())
-        .unwrap_or_else(|| boot_files::dir(sys, slot))
+    let of_kernel = kernel_update::running_next(appliance, machine)
+        .and_then(|record| next::dir(sys, slot, &record).ok());
+    match of_kernel {
+        Some(dir) => Baseline {
+            dir,
+            tried: Tried::Kernel,
+        },
+        None => Baseline {
+            dir: boot_files::dir(sys, slot),
+            tried: Tried::System,
+        },
+    }
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {

@@ -20,12 +20,14 @@ fn the_hook_hands_over_what_each_caller_says_and_never_fails() {
     let script = include_str!("../../packaging/kernel-hook")
         .replace("/usr/sbin/va-upgrade", &program.display().to_string())
         .replace("/boot/va ", &format!("{} ", at("boot").display()));
-    let call = |place: &str, args: &[&str]| {
+    let call_for = |params: &str, place: &str, args: &[&str]| {
         fs::create_dir_all(at(place)).unwrap();
         let hook = at(place).join("hook");
         fs::write(&hook, &script).unwrap();
         let _ = fs::remove_file(&told);
-        let output = Command::new("sh").arg(hook).args(args).output().unwrap();
+        let mut command = Command::new("sh");
+        command.env("DEB_MAINT_PARAMS", params);
+        let output = command.arg(hook).args(args).output().unwrap();
         assert!(
             output.status.success() && output.stdout.is_empty(),
             "{output:?}"
@@ -35,6 +37,7 @@ fn the_hook_hands_over_what_each_caller_says_and_never_fails() {
             .trim()
             .to_owned()
     };
+    let call = |place: &str, args: &[&str]| call_for("", place, args);
     assert_eq!(call("postinst.d", &["6.1"]), "", "no appliance");
     fs::create_dir(at("boot")).unwrap();
     for (place, args, wanted) in [
@@ -49,6 +52,23 @@ fn the_hook_hands_over_what_each_caller_says_and_never_fails() {
     ] {
         assert_eq!(call(place, args), wanted, "{place} {args:?}");
     }
+    // Of Debian's packages, which call the scripts for a new version as well.
+    for place in ["prerm.d", "postrm.d"] {
+        for (params, wanted) in [
+            ("remove", REMOVE),
+            ("purge", REMOVE),
+            ("'remove' 'in-favour' 'x'", REMOVE),
+            ("upgrade 6.1.1-2", ""),
+            ("'upgrade' '6.1.1-2'", ""),
+            ("failed-upgrade 6.1.1-2", ""),
+            ("abort-install", ""),
+            ("* remove", ""),
+        ] {
+            let told = call_for(params, place, &["6.1", "/boot/vmlinuz-6.1"]);
+            assert_eq!(told, wanted, "{place} {params}");
+        }
+    }
+    assert_eq!(call_for("configure 6.1", "postinst.d", &["6.1"]), ADD);
 }
 
 #[test]

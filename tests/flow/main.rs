@@ -15,6 +15,8 @@ mod deadline;
 mod fit;
 mod grubs;
 mod kernel;
+mod kernel_choice;
+mod kernel_health;
 mod kernel_hook;
 mod lone;
 mod machine;

@@ -1,7 +1,7 @@
 //! The kernel of a tree: the newest one that has its modules.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -10,8 +10,11 @@ use super::tree::Tree;
 use crate::linux::initramfs;
 use crate::version;
 
-/// The most of a line of `modules.dep` that is read, in bytes.
-const MAX_LINE_BYTES: u64 = 64 << 10;
+/// The most of `modules.dep` that is read, in bytes; it has about 1 MiB.
+const MAX_LIST_BYTES: u64 = 16 << 20;
+
+/// How many of the modules that it lists are looked for.
+const SAMPLE: usize = 20;
 
 /// A kernel and what belongs to it; paths are relative to the tree, free of links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,45 +66,102 @@ pub fn find(tree: &Tree<'_>, missing: &mut Vec<String>) -> Result<Option<KernelF
     Ok(None)
 }
 
-/// Finds the newest kernel in `/boot` that is not `except` and lacks nothing.
-pub fn newest_whole(tree: &Tree<'_>, except: Option<&str>) -> Result<Option<KernelFiles>> {
+/// Lists the kernels in `/boot` that lack nothing, the newest first.
+pub fn whole(tree: &Tree<'_>) -> Result<Vec<KernelFiles>> {
+    let mut found = Vec::new();
     for release in releases(tree)? {
-        if except == Some(release.as_str()) || !has_modules(tree, &release)? {
+        if modules(tree, &release)? != Modules::There {
             continue;
         }
         let image = tree.resolve_file(format!("boot/vmlinuz-{release}"))?;
         let names = names(&release);
         let initramfs = tree.first_file(&names.each_ref().map(String::as_str))?;
         if let (Some(image), Some(initramfs)) = (image, initramfs) {
-            return Ok(Some(KernelFiles {
+            found.push(KernelFiles {
                 release,
                 image,
                 initramfs,
-            }));
+            });
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
-/// Tells whether the modules of `release` are there. A removed package of
-/// Debian's leaves `modules.dep` behind, so the first module it lists must be,
-/// too.
-pub fn has_modules(tree: &Tree<'_>, release: &str) -> Result<bool> {
+/// What a tree has of a kernel's modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modules {
+    /// They are there, and listed in `modules.dep`.
+    There,
+    /// Some are there, but no list of them: kernel-install(8) takes it away while
+    /// a package is installed again.
+    Unlisted,
+    /// They are gone.
+    Gone,
+}
+
+/// Looks for the modules of `release`. A removed package of Debian's leaves
+/// `modules.dep` behind, and a person may have removed one module that it lists,
+/// so most of a sample of them decide.
+pub fn modules(tree: &Tree<'_>, release: &str) -> Result<Modules> {
     let dir = format!("lib/modules/{release}");
     let Some(list) = tree.resolve_file(format!("{dir}/modules.dep"))? else {
-        return Ok(false);
+        let is_left = tree.resolve(format!("{dir}/kernel"))?.is_some();
+        return Ok(if is_left {
+            Modules::Unlisted
+        } else {
+            Modules::Gone
+        });
     };
-    let mut line = String::new();
-    BufReader::new(tree.open(&list)?.take(MAX_LINE_BYTES))
-        .read_line(&mut line)
+    let mut text = Vec::new();
+    tree.open(&list)?
+        .take(MAX_LIST_BYTES)
+        .read_to_end(&mut text)
         .with_context(|| format!("reading {}", list.display()))?;
+    let text = String::from_utf8_lossy(&text);
     // "kernel/fs/xfs.ko.xz: kernel/lib/crc.ko.xz"; a path that is not below the
     // directory is absolute (modules.dep(5)).
-    match line.split_once(':') {
-        Some((module, _)) if module.starts_with('/') => Ok(tree.resolve_file(module)?.is_some()),
-        Some((module, _)) => Ok(tree.resolve_file(format!("{dir}/{module}"))?.is_some()),
-        None => Ok(true),
+    let listed: Vec<&str> = text
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0))
+        .collect();
+    let step = listed.len().div_ceil(SAMPLE).max(1);
+    let (mut there, mut missing) = (0, 0);
+    for module in listed.iter().step_by(step) {
+        let path = match module.starts_with('/') {
+            true => (*module).to_owned(),
+            false => format!("{dir}/{module}"),
+        };
+        match tree.resolve_file(path)? {
+            Some(_) => there += 1,
+            None => missing += 1,
+        }
     }
+    Ok(if missing > there {
+        Modules::Gone
+    } else {
+        Modules::There
+    })
+}
+
+/// Tells whether two releases are of one flavour: `-amd64`, `-rt-amd64` and
+/// `.x86_64+debug` are three, whatever their versions.
+pub fn is_same_flavour(one: &str, other: &str) -> bool {
+    flavour(one) == flavour(other)
+}
+
+/// Returns the words of a release without its version, and without what
+/// distributions write into that: `6.1.0-0.deb11.13-amd64`, `5.14.0-427.el9_4.x86_64`.
+fn flavour(release: &str) -> Vec<String> {
+    const OF_VERSIONS: [&str; 6] = ["bpo", "deb", "el", "fc", "git", "rc"];
+    let words = release.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let letters = |word: &str| -> String {
+        let letters = word.chars().filter(char::is_ascii_alphabetic);
+        letters.collect()
+    };
+    words
+        .map(letters)
+        .filter(|word| !word.is_empty() && !OF_VERSIONS.contains(&word.as_str()))
+        .collect()
 }
 
 /// Returns where the initramfs of `release` may be.
@@ -129,4 +189,61 @@ fn releases(tree: &Tree<'_>) -> Result<Vec<String>> {
     }
     releases.sort_by(|a, b| version::compare(b, a));
     Ok(releases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flavour_is_what_stands_beside_the_version_in_the_names_of_either_family() {
+        for (one, other) in [
+            ("6.1.0-9-amd64", "6.1.0-10-amd64"),
+            ("5.10.0-28-amd64", "6.1.0-0.deb11.13-amd64"),
+            ("6.12.6-amd64", "6.12.38+deb13-amd64"),
+            ("6.1.0-9-686-pae", "6.1.0-10-686-pae"),
+            ("5.14.0-427.el9.x86_64", "5.14.0-503.11.1.el9_5.x86_64"),
+            ("3.10.0-1160.el7.x86_64", "3.10.0-1160.119.1.el7.x86_64"),
+            ("5.15.0-100-generic", "5.15.0-101-generic"),
+        ] {
+            assert!(is_same_flavour(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("6.1.0-9-amd64", "6.1.0-10-rt-amd64"),
+            ("6.1.0-9-amd64", "6.1.0-10-cloud-amd64"),
+            ("6.1.0-9-686", "6.1.0-10-686-pae"),
+            ("5.14.0-427.el9.x86_64", "5.14.0-503.el9.x86_64+debug"),
+            ("5.14.0-427.el9.x86_64", "5.14.0-503.el9.x86_64+rt"),
+            ("3.10.0-1160.el7.x86_64", "3.10.0-1161.el7.x86_64.debug"),
+            ("3.10.0-1160.el7.x86_64", "3.10.0-1160.rt56.1131.el7.x86_64"),
+            ("5.15.0-100-generic", "5.15.0-101-lowlatency"),
+        ] {
+            assert!(!is_same_flavour(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn modules_are_gone_only_when_most_of_a_sample_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules_dir = dir.path().join("lib/modules/6.1");
+        let look = || modules(&Tree { root: dir.path() }, "6.1").unwrap();
+        assert_eq!(look(), Modules::Gone);
+        fs::create_dir_all(modules_dir.join("kernel")).unwrap();
+        assert_eq!(look(), Modules::Unlisted);
+        let names: Vec<String> = (0..100).map(|n| format!("kernel/{n}.ko")).collect();
+        let list = names.join(":\n") + ":\n";
+        fs::write(modules_dir.join("modules.dep"), list).unwrap();
+        assert_eq!(look(), Modules::Gone);
+        for name in &names {
+            fs::write(modules_dir.join(name), "").unwrap();
+        }
+        for name in &names[..40] {
+            fs::remove_file(modules_dir.join(name)).unwrap();
+        }
+        assert_eq!(look(), Modules::There, "the first ones may be gone");
+        for name in &names[40..70] {
+            fs::remove_file(modules_dir.join(name)).unwrap();
+        }
+        assert_eq!(look(), Modules::Gone);
+    }
 }

@@ -18,7 +18,7 @@ use crate::linux::os_release::{self, OsRelease};
 use crate::refuse;
 
 pub use grub::GrubTools;
-pub use kernel::KernelFiles;
+pub use kernel::{KernelFiles, Modules, is_same_flavour};
 
 use tree::Tree;
 
@@ -72,21 +72,21 @@ pub fn inspect(root: &Path) -> Result<Bootable> {
     }
 }
 
-/// Finds the newest kernel of the tree at `root` that is not `except` and has its
-/// modules and an initramfs.
+/// Lists the kernels of the tree at `root` that have their modules and an
+/// initramfs, the newest first.
 ///
 /// # Errors
 /// When the tree cannot be read.
-pub fn newest_kernel(root: &Path, except: Option<&str>) -> Result<Option<KernelFiles>> {
-    kernel::newest_whole(&Tree { root }, except)
+pub fn whole_kernels(root: &Path) -> Result<Vec<KernelFiles>> {
+    kernel::whole(&Tree { root })
 }
 
-/// Tells whether the tree at `root` has the modules of the kernel `release`.
+/// Looks for the modules of the kernel `release` in the tree at `root`.
 ///
 /// # Errors
 /// When the tree cannot be read.
-pub fn has_modules(root: &Path, release: &str) -> Result<bool> {
-    kernel::has_modules(&Tree { root }, release)
+pub fn modules(root: &Path, release: &str) -> Result<Modules> {
+    kernel::modules(&Tree { root }, release)
 }
 
 /// Reads the tree's os-release, which every root has.

@@ -8,6 +8,7 @@ use crate::appliance::Appliance;
 use crate::appliance::machine::{Machine, boot_disk};
 use crate::boot::bios::area::BootArea;
 use crate::boot::files as boot_files;
+use crate::boot::next;
 use crate::bundle::Manifest;
 use crate::disk::{features, space};
 use crate::paths::BOOT;
@@ -139,8 +140,12 @@ pub fn check_boot_space(
         let running = boot_files::running_kernel(appliance.sys)?;
         need += running.kernel.metadata()?.len() + running.initramfs.metadata()?.len();
     }
-    // The old files of the inactive slot go first.
-    let freed = directory_bytes(&boot_files::dir(appliance.sys, machine.booted.other()));
+    // The old files of the inactive slot go first, and a kernel that waits.
+    let mut freed = directory_bytes(&boot_files::dir(appliance.sys, machine.booted.other()));
+    let slot = machine.booted;
+    if let Ok(Some(waiting)) = next::load(appliance.sys, slot) {
+        freed += directory_bytes(&next::dir(appliance.sys, slot, &waiting)?);
+    }
     if free.bytes + freed < need {
         refuse!(
             "/boot has {} MiB free, version {} needs {} MiB there; remove old kernels",
