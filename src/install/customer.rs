@@ -189,7 +189,8 @@ fn tell(appliance: &Appliance, plan: &Plan, carried: &Carried) {
             .collect::<Vec<_>>()
             .join(", ");
         notes.push(format!(
-            "no rule knows {} files, which stay behind: {shown}{}; `va-upgrade sync plan` lists them",
+            "no rule knows {} of this system's files, so they stay behind: {shown}{}; `va-upgrade \
+             sync plan` lists them",
             unknown.len(),
             if unknown.len() > 5 { ", ..." } else { "" }
         ));

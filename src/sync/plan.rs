@@ -76,8 +76,9 @@ pub struct Plan {
 
 /// Below these directories nothing of the customer's is looked for: what is mounted
 /// there, and what the rules drop as a whole anyway.
-const NOT_LOOKED_AT: [&str; 12] = [
+const NOT_LOOKED_AT: [&str; 13] = [
     "/boot",
+    "/lib/modules",
     "/usr/lib/va-upgrade",
     "/usr/lib/modules",
     "/usr/lib/sysimage",
