@@ -1,7 +1,9 @@
 //! The real machine.
 
+use std::env::set_current_dir;
 use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::fs::chroot;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -53,6 +55,16 @@ impl Host {
             None::<&str>,
         )
         .context("making mounts private")
+    }
+
+    /// Makes the directory `root` the `/` of this process and of what it runs.
+    ///
+    /// # Errors
+    /// Without root rights, and when there is no such directory.
+    pub fn enter_root(&self, root: &Path) -> Result<()> {
+        chroot(root)
+            .and_then(|()| set_current_dir("/"))
+            .with_context(|| format!("entering {}", root.display()))
     }
 }
 
