@@ -1,4 +1,5 @@
-//! SELinux: labels that are set inside the initramfs, before a policy is loaded.
+//! SELinux, enforced on both sides of an upgrade, and labels that are set inside the
+//! initramfs of the new one.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use va_upgrade::paths::UNLABELLED_FILE;
 use va_upgrade::system::{Cmd, System};
 
-use crate::appliance::program;
+use crate::appliance::{Appliance, RELEASE, program};
 use crate::initramfs::Start;
 use crate::lab::dracut::Dracut;
 use crate::lab::host;
@@ -85,5 +86,52 @@ fn dracut_has_the_labels_set_before_the_policy_is_enforced() -> Result<()> {
     assert_eq!(told("lab-shadow")?, "system_u:object_r:shadow_t:s0");
     assert_eq!(told("lab-without")?, "", "{console}");
     ensure!(console.contains("all SELinux labels are set"), "{console}");
+    Ok(())
+}
+
+/// What a root shell runs in; what a service runs is in `initrc_t`.
+const SHELL: &str = "runcon unconfined_u:unconfined_r:unconfined_t:s0";
+
+fn assert_enforcing(appliance: &mut Appliance) -> Result<()> {
+    assert_eq!(appliance.ok("cat /sys/fs/selinux/enforce")?, "1");
+    Ok(())
+}
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn an_upgrade_to_a_policy_with_new_types_is_enforcing_all_the_time() -> Result<()> {
+    let mut appliance = Appliance::with_selinux("selinux")?;
+    assert_enforcing(&mut appliance)?;
+    let told = appliance.ok("va-upgrade check")?;
+    let word = "set when that starts, in its initramfs";
+    assert!(told.contains(word), "{told}");
+    appliance.mount_payload()?;
+    let told = appliance.ok(&format!("va-upgrade apply /mnt/{RELEASE}.vab 2>&1"))?;
+    assert!(told.contains("does not know all labels"), "{told}");
+    appliance.ok("umount /mnt")?;
+    assert_enforcing(&mut appliance)?;
+
+    let starts = appliance.command_lines().len();
+    appliance.reboot()?;
+    appliance.wait_until_committed("back")?;
+    assert_enforcing(&mut appliance)?;
+    assert_eq!(appliance.command_lines().len(), starts + 1, "one try");
+    let console = appliance.console();
+    let last = console.rsplit("all SELinux labels are set").next();
+    assert!(last.is_some_and(|rest| rest.contains("SELinux:  policy capability")));
+    assert_eq!(
+        appliance.ok("stat -c %C /usr/local/sbin/lab-tool")?,
+        "system_u:object_r:lab_tool_t:s0"
+    );
+    appliance.ok("! test -e /.va-upgrade-unlabelled")?;
+    let unlabelled = "find / -xdev -context '*:unlabeled_t:*'";
+    assert_eq!(appliance.ok(unlabelled)?, "");
+
+    appliance.ok(&format!("{SHELL} va-upgrade rollback"))?;
+    appliance.start_reboot()?;
+    appliance.wait_for_boot_of("/dev/mapper/VA-root")?;
+    assert_enforcing(&mut appliance)?;
+    let status = appliance.status()?;
+    assert_eq!(status["booted"], "root", "{status}");
     Ok(())
 }
