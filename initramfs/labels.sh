@@ -7,7 +7,8 @@
   [ -e "$va_root/.va-upgrade-unlabelled" ] || exit 0
   mount -o bind /dev "$va_root/dev"
   mount -t proc proc "$va_root/proc"
-  chroot "$va_root" /usr/sbin/va-upgrade boot --labels </dev/null >/dev/kmsg 2>&1
+  # Not every initramfs has a chroot(8): the program, which needs no library, does that.
+  "$va_root/usr/sbin/va-upgrade" boot --labels "$va_root" </dev/null >/dev/kmsg 2>&1
   umount "$va_root/proc"
   umount "$va_root/dev"
 )

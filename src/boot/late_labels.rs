@@ -3,7 +3,7 @@
 //! A kernel takes any label until it has a policy (Linux 5.5 and newer), and
 //! systemd loads that in the real root. So the initramfs is where labels are set
 //! that the system before did not know: `initramfs/labels.sh` starts
-//! `va-upgrade boot --labels` in the root, where it is asked to. dracut sources it
+//! `va-upgrade boot --labels` of the root, where it is asked to. dracut sources it
 //! as a `pre-pivot` hook; initramfs-tools sources what stands in
 //! `/scripts/init-bottom/ORDER`, which a file in `/conf/conf.d` appends it to.
 

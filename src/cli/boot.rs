@@ -1,5 +1,7 @@
 //! `boot`: what the boot services run.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use super::Session;
@@ -34,9 +36,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "deadline")]
     pub carry: bool,
 
-    /// Only set the SELinux labels that the system before could not; for the initramfs
-    #[arg(long, conflicts_with = "deadline")]
-    pub labels: bool,
+    /// Only set the SELinux labels that the system before could not, in the system at DIR; for
+    /// the initramfs
+    #[arg(long, value_name = "DIR", conflicts_with = "deadline")]
+    pub labels: Option<PathBuf>,
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -63,7 +66,9 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         };
         return print(&format!("{text}\n"));
     }
-    if args.labels {
+    if let Some(root) = &args.labels {
+        // Not every initramfs has chroot(8).
+        session.host.enter_root(root)?;
         let text = match label::finish(&session.appliance())? {
             true => "all SELinux labels are set",
             false => "no SELinux label is missing",

@@ -230,7 +230,8 @@ impl Work {
     /// defaults where they are unusable: it is the last net. Labels need none.
     fn load_config(&self, file: Option<&Path>) -> Result<Config> {
         match Config::load(file) {
-            Err(error) if matches!(self, Work::Boot(args) if args.deadline || args.labels) => {
+            Err(error) if matches!(self, Work::Boot(args) if args.deadline || args.labels.is_some()) =>
+            {
                 let why = printable(&format!("{error:#}"));
                 stderr::say(&format!("warning: {why}; going on with the defaults"));
                 Ok(Config::default())

@@ -81,6 +81,37 @@ impl Appliance {
         Ok(appliance)
     }
 
+    /// Returns a running appliance that enforces SELinux, with the bundle of a
+    /// [`RELEASE`] whose policy has a type more.
+    pub fn with_selinux(name: &str) -> Result<Appliance> {
+        let files = disk_dir()?;
+        let release = Release {
+            source: images::release_with_new_type,
+            ..RELEASES[0]
+        };
+        build_bundles(files.path(), &[release])?;
+        let payload = make_payload(files.path(), "selinux-payload.raw")?;
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(&images::appliance_with_policy()?, "raw", &disk)?;
+        let guest = Guest::new(name, disk, &payload, Hardware::default())?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        appliance.install_program()?;
+        // Without a policy the kernel shows no file system as one that has labels,
+        // and setfiles would pass over those below the root.
+        appliance.ok(
+            "set -e; umount /mnt; sed -i s/^SELINUX=.*/SELINUX=enforcing/ /etc/selinux/config
+             sed -i 's/console=ttyS0/& security=selinux/' /boot/grub/grub.cfg
+             for at in / /boot /data /image; do
+                 setfiles -m -F -e /proc -e /sys -e /dev -e /run \
+                     /etc/selinux/default/contexts/files/file_contexts $at
+             done; sync",
+        )?;
+        appliance.reboot()?;
+        Ok(appliance)
+    }
+
     /// Moves the disk into another machine, which starts from it.
     pub fn moved_to(mut self, name: &str, hardware: Hardware) -> Result<Appliance> {
         self.ok("sync")?;
@@ -314,8 +345,8 @@ static PAYLOAD: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 fn payload() -> Result<&'static Path> {
     once(&PAYLOAD, || {
         let dir = disk_dir()?;
-        build_bundles(dir.path())?;
-        make_payload(dir.path())
+        build_bundles(dir.path(), &RELEASES)?;
+        make_payload(dir.path(), "payload.raw")
     })
 }
 
@@ -328,21 +359,21 @@ pub fn use_payload(public_key: &Path, bundle: &Path) -> Result<()> {
         fs::copy(program()?, at("va-upgrade"))?;
         fs::copy(public_key, at("lab.pem"))?;
         fs::copy(bundle, at(&format!("{RELEASE}.vab")))?;
-        make_payload(dir.path())
+        make_payload(dir.path(), "payload.raw")
     };
     once(&PAYLOAD, pack).map(drop)
 }
 
-fn make_payload(dir: &Path) -> Result<PathBuf> {
-    let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload.raw");
+fn make_payload(dir: &Path, name: &str) -> Result<PathBuf> {
+    let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
     let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);
     host().run(&mkfs.arg(dir).arg(&payload))?;
     Ok(payload)
 }
 
-/// Packs both releases with the program under test, as a release pipeline would.
-fn build_bundles(dir: &Path) -> Result<()> {
+/// Packs releases with the program under test, as a release pipeline would.
+fn build_bundles(dir: &Path, releases: &[Release]) -> Result<()> {
     let program = program()?;
     let at = |name: &str| dir.join(name);
     fs::copy(&program, at("va-upgrade"))?;
@@ -350,7 +381,7 @@ fn build_bundles(dir: &Path) -> Result<()> {
     host().run(&key.arg(at("key.pem")))?;
     let public = Cmd::new("openssl").args(["pkey", "-pubout", "-in"]);
     host().run(&public.arg(at("key.pem")).arg("-out").arg(at("lab.pem")))?;
-    for release in &RELEASES {
+    for release in releases {
         let version = release.version;
         let source = (release.source)()?;
         say(&format!(

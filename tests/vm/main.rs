@@ -21,5 +21,6 @@ mod machine;
 mod power_cut;
 mod refuse;
 mod rollback;
+mod selinux;
 mod trial;
 mod upgrade;

@@ -60,6 +60,24 @@ pub fn release_ova() -> Result<PathBuf> {
     })
 }
 
+/// A module of the new policy.
+const NEW_TYPE: &str = r#"
+    (type lab_tool_t)
+    (roletype object_r lab_tool_t)
+    (typeattributeset file_type (lab_tool_t))
+    (typeattributeset non_security_file_type (lab_tool_t))
+    (filecon "/usr/local/sbin/lab-tool" file (system_u object_r lab_tool_t ((s0) (s0))))
+"#;
+
+/// Gives the root `$1` that module, a file of the type, and every file its label.
+const LABEL: &str = r#"set -e
+    chroot "$1" semodule -n -s default -i /lab.cil
+    rm "$1/lab.cil"
+    sed -i s/^SELINUX=.*/SELINUX=enforcing/ "$1/etc/selinux/config"
+    echo lab >"$1/usr/local/sbin/lab-tool"
+    mount --bind /proc "$1/proc"
+    chroot "$1" setfiles -F -e /proc /etc/selinux/default/contexts/files/file_contexts /"#;
+
 fn pack_ova(work: &Path, raw: &Path, ova: &Path) -> Result<()> {
     let host = host();
     let convert = Cmd::new("qemu-img")
@@ -110,6 +128,42 @@ pub fn next_release_tree() -> Result<PathBuf> {
             mark_initramfs(path)
         },
     )
+}
+
+/// Returns the disk of an appliance whose root has an SELinux policy; neither
+/// labels nor anything that enforces it yet.
+pub fn appliance_with_policy() -> Result<PathBuf> {
+    let tar = Debian::BookwormWithSelinux.tar()?;
+    cached(
+        "selinux-appliance.raw",
+        "the disk of an appliance with an SELinux policy",
+        &[&tar.to_string_lossy(), DISK_CODE],
+        |path| {
+            let contents = Contents {
+                tar: &tar,
+                boot_uuid: "0b5e55ed-0003-4000-8000-0123456789ab",
+                hostname: "selinux-appliance",
+                machine_id: "6f1d0c2ab3e94d5f8a7b6c5d4e3f2a1c",
+            };
+            disk::make(path, &contents)
+        },
+    )
+}
+
+/// Returns a release whose policy has a type that [`appliance_with_policy`] does not
+/// know, as the tree of a machine that enforces it.
+pub fn release_with_new_type() -> Result<PathBuf> {
+    let tar = Debian::BookwormWithSelinux.tar()?;
+    let inputs = [&*tar.to_string_lossy(), NEW_TYPE, LABEL];
+    let what = "a release with a new SELinux type";
+    cached("selinux-release.tree", what, &inputs, |path| {
+        fs::create_dir(path)?;
+        let untar = Cmd::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(path);
+        host().run(&untar)?;
+        fs::write(path.join("lab.cil"), NEW_TYPE)?;
+        let label = Cmd::new("unshare").args(["--mount", "sh", "-c", LABEL, "sh"]);
+        host().run(&label.arg(path)).map(drop)
+    })
 }
 
 /// Puts an archive with the file `/lab-mark` before the initramfs, the way

@@ -18,10 +18,14 @@ pub enum Debian {
     Bullseye,
     /// Debian 12.
     Bookworm,
+    /// Debian 12 whose SELinux policy is enforced.
+    BookwormWithSelinux,
 }
 
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,kmod,lvm2,e2fsprogs,\
     util-linux,grub-pc-bin,grub2-common,initramfs-tools,dracut-core,zstd,xz-utils,iproute2,procps";
+
+const SELINUX_PACKAGES: &str = "selinux-policy-default,policycoreutils,selinux-utils";
 
 /// What the hook script of mmdebstrap reads, so that a change makes a new root.
 const GUEST_FILES: [&str; 6] = [
@@ -37,7 +41,22 @@ impl Debian {
     fn suite(self) -> &'static str {
         match self {
             Debian::Bullseye => "bullseye",
-            Debian::Bookworm => "bookworm",
+            Debian::Bookworm | Debian::BookwormWithSelinux => "bookworm",
+        }
+    }
+
+    fn packages(self) -> String {
+        match self {
+            Debian::Bullseye | Debian::Bookworm => PACKAGES.to_owned(),
+            Debian::BookwormWithSelinux => format!("{PACKAGES},{SELINUX_PACKAGES}"),
+        }
+    }
+
+    /// Returns its name in the cache.
+    fn name(self) -> &'static str {
+        match self {
+            Debian::Bullseye | Debian::Bookworm => self.suite(),
+            Debian::BookwormWithSelinux => "bookworm-selinux",
         }
     }
 
@@ -45,29 +64,29 @@ impl Debian {
     pub fn number(self) -> u8 {
         match self {
             Debian::Bullseye => 11,
-            Debian::Bookworm => 12,
+            Debian::Bookworm | Debian::BookwormWithSelinux => 12,
         }
     }
 
     /// Returns a tar of the root file system, made by mmdebstrap.
     pub fn tar(self) -> Result<PathBuf> {
-        let suite = self.suite();
+        let (suite, name, packages) = (self.suite(), self.name(), self.packages());
         // The main archive alone: the security archive of a release that has
         // reached its end is not kept whole.
         let source = format!("deb http://deb.debian.org/debian {suite} main");
-        let mut inputs = vec![suite, PACKAGES, &source];
+        let mut inputs = vec![suite, &packages, &source];
         inputs.extend(GUEST_FILES);
         let what = format!(
             "a root file system of Debian {} (takes minutes)",
             self.number()
         );
-        cached(&format!("{suite}.tar"), &what, &inputs, |path| {
-            let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{suite}.log"));
+        cached(&format!("{name}.tar"), &what, &inputs, |path| {
+            let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
             let cmd = Cmd::new("sh")
                 .args(["-c", r#"exec mmdebstrap "$@" >"$0" 2>&1"#])
                 .arg(&log)
                 .args(["--variant=minbase", "--mode=root", "--format=tar"])
-                .arg(format!("--include={PACKAGES}"))
+                .arg(format!("--include={packages}"))
                 .args([
                     "--aptopt=Acquire::Languages \"none\"",
                     "--aptopt=Acquire::Retries \"5\"",
