@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod confirm;
 mod discard;
+mod drill;
 mod info;
 mod man;
 mod output;
@@ -145,6 +146,7 @@ enum Work {
     Apply(apply::Args),
     Activate(activate::Args),
     Discard(discard::Args),
+    Drill(drill::Args),
     Status(status::Args),
     Confirm(confirm::Args),
     Rollback(rollback::Args),
@@ -215,6 +217,7 @@ impl Work {
             Work::Apply(args) => apply::run(&session, args),
             Work::Activate(args) => activate::run(&session, &args),
             Work::Discard(args) => discard::run(&session, &args),
+            Work::Drill(args) => drill::run(&session, &args),
             Work::Status(args) => status::run(&session, &args),
             Work::Confirm(args) => confirm::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),

@@ -3,6 +3,7 @@
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
 //! - [`stage`]: arms what was only written, or drops it before its first start
+//! - [`drill`]: a trial made to fail, which proves the way back
 //! - [`trial`]: what the boot service does in a started system, with [`health`],
 //!   [`network_health`] and, once it is confirmed, [`settings`]
 //! - [`trial_over`]: leaves word that this boot is no trial any more
@@ -19,6 +20,7 @@
 pub mod apply;
 pub mod boot_sector;
 pub mod deadline;
+pub mod drill;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;

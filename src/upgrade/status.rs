@@ -12,7 +12,7 @@ use crate::boot::bios::installed::Owner;
 use crate::boot::files as boot_files;
 use crate::boot::next;
 use crate::boot::record::SlotRecord;
-use crate::boot::state::{Phase, Reason, State, Trial};
+use crate::boot::state::{Drill, Phase, Reason, State, Trial};
 use crate::slot::Slot;
 
 /// The answer of `status`; its JSON form stands in docs/interface.md.
@@ -40,6 +40,8 @@ pub struct Status {
     pub kernel_drift: Option<String>,
     /// The other kernel of the committed slot that is on trial.
     pub kernel_trial: Option<KernelTrial>,
+    /// The drill that is armed, or the last one.
+    pub drill: Option<Drill>,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
 }
@@ -128,6 +130,7 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
                 .map(|record| record.kernel),
             tries_left: trial.tries_left,
         }),
+        drill: state.drill(),
         slots,
     })
 }

@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, health, kernel_drift, settings, status, window};
+use super::{boot_sector, drill, health, kernel_drift, settings, status, window};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -50,6 +50,8 @@ pub enum Outcome {
     OtherSlot(Slot),
     /// A trial had failed before this boot.
     TrialFailed(Slot, Reason),
+    /// A drill ended before this boot.
+    DrillOver(Slot, Reason),
     /// A kernel that a package brought is the slot's own from now on.
     KernelKept(Slot, String),
     /// It had not come up.
@@ -76,6 +78,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     // Whoever had the lock may have written another one.
     let machine = Machine::look(appliance)?;
     let mut state = status::after_boot(appliance, &machine);
+    let drilled = drill::settle(&machine, &mut state);
     let failed_kernel = kernel_update::settle(appliance, &machine, &mut state, &lock);
     if let Err(error) = &failed_kernel {
         appliance.progress.warn(&format!(
@@ -96,6 +99,10 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         let outcome = format!("runs although slot {} is committed", state.committed());
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
+    }
+    if let Some((slot, reason)) = drilled {
+        record(appliance, "drill", slot, &drill::record_of(slot, reason));
+        return Ok(Outcome::DrillOver(slot, reason));
     }
     if let Ok(Some(refused)) = failed_kernel {
         return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
@@ -174,7 +181,7 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     let mut state = machine.state();
     let is_kernel = kernel_update::is_running(appliance, &machine);
     match state.trial() {
-        Some(trial) if trial.slot == machine.booted => {}
+        Some(trial) if trial.slot == machine.booted => drill::require_none(&state)?,
         _ if is_kernel => {}
         _ if state.committed() == machine.booted => return Ok(false),
         _ => refuse!(
@@ -210,6 +217,7 @@ pub fn extend(appliance: &Appliance, minutes: u64, _lock: &Lock) -> Result<Durat
             machine.state().phase(machine.booted)
         );
     }
+    drill::require_none(&machine.state())?;
     let left = window::grant(appliance, minutes)?;
     let outcome = format!("may go on for {} minutes from now", left.as_secs() / 60);
     record(appliance, "confirm", machine.booted, &outcome);
@@ -247,6 +255,13 @@ fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
+    if machine.state.as_ref().is_some_and(State::is_drilling) {
+        return Ok(end_trial(
+            appliance,
+            Reason::Drill,
+            drill::ON_PURPOSE.to_owned(),
+        ));
+    }
     let step = Step::CheckHealth(machine.booted);
     appliance.progress.start(step, None);
     let kernel = kernel_update::is_running(appliance, machine)
@@ -276,13 +291,17 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
             None => Outcome::Confirmed(machine.booted),
         });
     };
-    let reason = format!("{error:#}");
-    let Some(given_up) = give_up(appliance, Reason::Health, &reason, LOCK_PATIENCE) else {
-        return Ok(Outcome::Ordinary);
+    Ok(end_trial(appliance, Reason::Health, format!("{error:#}")))
+}
+
+/// Restarts, in the usual way, unless the running trial is over already.
+fn end_trial(appliance: &Appliance, reason: Reason, text: String) -> Outcome {
+    let Some(given_up) = give_up(appliance, reason, &text, LOCK_PATIENCE) else {
+        return Outcome::Ordinary;
     };
     let sysrq = Sysrq::open(appliance.sys);
     restart(appliance, &given_up, Restart::Orderly, &sysrq);
-    Ok(Outcome::Restarting(reason))
+    Outcome::Restarting(text)
 }
 
 /// A trial that is to end. Nobody confirms it any more: the lock is held until
@@ -357,7 +376,11 @@ fn note_reason(
     }
     state.note_reason(reason)?;
     appliance.save(&state, &lock)?;
-    record(appliance, "trial", machine.booted, text);
+    let operation = match state.is_drilling() {
+        true => "drill",
+        false => "trial",
+    };
+    record(appliance, operation, machine.booted, text);
     Ok(lock)
 }
 

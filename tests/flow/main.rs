@@ -11,6 +11,7 @@ mod boots;
 mod cards;
 mod checks;
 mod deadline;
+mod drill;
 mod fit;
 mod grubs;
 mod kernel;

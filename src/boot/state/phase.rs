@@ -61,6 +61,8 @@ pub enum Reason {
     Nowrite,
     /// Both copies of the boot state were unreadable.
     Noenv,
+    /// It was a drill: it came up and was given up on purpose.
+    Drill,
 }
 
 impl Reason {
@@ -72,6 +74,7 @@ impl Reason {
             Reason::Deadline => "deadline",
             Reason::Nowrite => "nowrite",
             Reason::Noenv => "noenv",
+            Reason::Drill => "drill",
         }
     }
 }
@@ -92,6 +95,7 @@ impl FromStr for Reason {
             Reason::Deadline,
             Reason::Nowrite,
             Reason::Noenv,
+            Reason::Drill,
         ];
         all.into_iter()
             .find(|r| r.name() == text)
