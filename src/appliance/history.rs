@@ -73,7 +73,10 @@ fn append(appliance: &Appliance, event: &Event) -> Result<()> {
 }
 
 /// Returns where the data volume is mounted, if it is.
-fn data_dir(appliance: &Appliance) -> Result<Option<PathBuf>> {
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn data_dir(appliance: &Appliance) -> Result<Option<PathBuf>> {
     let Config { vg, volumes, .. } = appliance.config;
     let is_data = |source: &str| {
         device_mapper::is_in_group(source, vg) && device_mapper::is_called(source, &volumes.data)

@@ -24,8 +24,8 @@ pub struct Args {
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.start_changing("discard")?;
     let appliance = session.appliance();
-    let state = Machine::look(&appliance)?.state;
-    let question = match state.is_some_and(|state| state.is_drilling()) {
+    let seen = Machine::look(&appliance).ok().and_then(|seen| seen.state);
+    let question = match seen.is_some_and(|state| state.is_drilling()) {
         true => "Cancel the drill?",
         false => "Drop the system in the slot that does not run?",
     };

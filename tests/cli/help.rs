@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 14] = [
+pub const VERBS: [&str; 15] = [
     "build",
     "sign",
     "info",
@@ -17,6 +17,7 @@ pub const VERBS: [&str; 14] = [
     "apply",
     "activate",
     "discard",
+    "drill",
     "status",
     "confirm",
     "rollback",
