@@ -33,8 +33,14 @@ const TABLES: [(&str, &str); 4] = [
 /// connections, and those who listen come first.
 const MAX_TABLE_BYTES: u64 = 16 << 20;
 
-/// The most ports and mounts that are written down of each.
-const MAX_ENTRIES: usize = 1000;
+/// The most ports that are written down.
+const MAX_PORTS: usize = 1000;
+
+/// The most mounts that are written down.
+const MAX_MOUNTS: usize = 200;
+
+/// The longest mount point that is written down, in bytes: a record is small.
+const MAX_PATH_BYTES: usize = 200;
 
 /// Where containers, packages and the session mount what comes and goes.
 const PASSING: [&str; 8] = [
@@ -93,13 +99,14 @@ impl Before {
             version: ReleaseRecord::of_running(appliance)?.version,
             host_name: name.unwrap_or_default().trim().to_owned(),
             listeners: listeners(appliance),
-            mounts: mounts.map(described).take(MAX_ENTRIES).collect(),
+            mounts: mounts.map(described).take(MAX_MOUNTS).collect(),
         })
     }
 }
 
 fn is_lasting(mount: &MountEntry) -> bool {
     (mount.source.starts_with('/') || fstab::is_network(&mount.fs_type))
+        && mount.mount_point.as_os_str().len() <= MAX_PATH_BYTES
         && !PASSING.iter().any(|dir| mount.mount_point.starts_with(dir))
 }
 
@@ -129,7 +136,7 @@ fn listeners(appliance: &Appliance) -> BTreeSet<String> {
                 false => "",
             };
             found.insert(format!("{protocol} {}{whose}", listener.port));
-            if found.len() >= MAX_ENTRIES {
+            if found.len() >= MAX_PORTS {
                 return found;
             }
         }

@@ -13,6 +13,7 @@ mod info;
 mod man;
 mod output;
 mod repair;
+mod report;
 mod result;
 mod rollback;
 mod sign;
@@ -149,6 +150,7 @@ enum Work {
     Drill(drill::Args),
     Status(status::Args),
     Confirm(confirm::Args),
+    Report(report::Args),
     Rollback(rollback::Args),
     Repair(repair::Args),
     #[command(hide = true)]
@@ -220,6 +222,7 @@ impl Work {
             Work::Drill(args) => drill::run(&session, &args),
             Work::Status(args) => status::run(&session, &args),
             Work::Confirm(args) => confirm::run(&session, &args),
+            Work::Report(args) => report::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
             Work::Boot(args) => boot::run(&session, &args),

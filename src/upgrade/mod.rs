@@ -6,6 +6,8 @@
 //! - [`drill`]: a trial made to fail, which proves the way back
 //! - [`trial`]: what the boot service does in a started system, with [`health`],
 //!   [`network_health`] and, once it is confirmed, [`settings`]
+//! - [`changes`]: what is another than before the upgrade
+//! - [`evidence`]: keeps that, and a failed trial's journal, on the data volume
 //! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
@@ -19,8 +21,10 @@
 
 pub mod apply;
 pub mod boot_sector;
+pub mod changes;
 pub mod deadline;
 pub mod drill;
+pub mod evidence;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;

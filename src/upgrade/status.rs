@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::trial_over::is_marked_over;
-use super::{boot_sector, kernel_drift};
+use super::{boot_sector, evidence, kernel_drift};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
@@ -64,6 +64,9 @@ pub struct Failed {
     pub version: Option<String>,
     /// Why it ended.
     pub reason: Reason,
+    /// The directory with its report and journal, where it could keep them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// One slot.
@@ -109,6 +112,10 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
                 _ => None,
             },
             reason,
+            kept: match state.phase(slot) {
+                Phase::Failed => evidence::kept(appliance, slot),
+                _ => None,
+            },
         }),
         None => None,
     };

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::changes::{self, Changes};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, drill, health, kernel_drift, settings, status, window};
+use super::{boot_sector, drill, evidence, health, kernel_drift, settings, status, window};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -247,11 +248,19 @@ fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
 }
 
 /// Returns the directory with what the health of the running system is compared with.
-fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
+pub(super) fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
     let (sys, slot) = (appliance.sys, machine.booted);
     kernel_update::running_next(appliance, machine)
         .and_then(|record| next::dir(sys, slot, &record).ok())
         .unwrap_or_else(|| boot_files::dir(sys, slot))
+}
+
+/// Compares the running system with the one before its upgrade; changes nothing.
+///
+/// # Errors
+/// Those of [`changes::look`].
+pub fn changes(appliance: &Appliance, machine: &Machine) -> Result<Changes> {
+    changes::look(appliance, &baseline(appliance, machine))
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
@@ -267,7 +276,9 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
     let kernel = kernel_update::is_running(appliance, machine)
         .then(|| kernel_update::running_next(appliance, machine))
         .flatten();
-    let Err(error) = health::check(appliance, &baseline(appliance, machine)) else {
+    let before = baseline(appliance, machine);
+    let Err(error) = health::check(appliance, &before) else {
+        evidence::keep(appliance, &before, None);
         let is_asked = appliance.config.confirm_by == ConfirmBy::Operator;
         if is_asked && kernel.is_none() && machine.state.is_some() {
             let left = window::grant(appliance, appliance.config.confirm_minutes)?;
@@ -299,6 +310,9 @@ fn end_trial(appliance: &Appliance, reason: Reason, text: String) -> Outcome {
     let Some(given_up) = give_up(appliance, reason, &text, LOCK_PATIENCE) else {
         return Outcome::Ordinary;
     };
+    if reason != Reason::Drill {
+        evidence::keep_of_running(appliance, &text);
+    }
     let sysrq = Sysrq::open(appliance.sys);
     restart(appliance, &given_up, Restart::Orderly, &sysrq);
     Outcome::Restarting(text)

@@ -11,7 +11,7 @@ use super::desk::{Desk, PROGRAM};
 #[test]
 fn a_machine_that_runs_from_neither_slot_is_refused() {
     let desk = Desk::with_bundle();
-    let verbs: [&[&str]; 10] = [
+    let verbs: [&[&str]; 11] = [
         &["check"],
         &["check", "good.vab"],
         &["apply", "good.vab"],
@@ -19,6 +19,7 @@ fn a_machine_that_runs_from_neither_slot_is_refused() {
         &["activate"],
         &["discard"],
         &["drill"],
+        &["report"],
         &["status"],
         &["confirm"],
         &["rollback"],

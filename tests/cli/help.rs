@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 15] = [
+pub const VERBS: [&str; 16] = [
     "build",
     "sign",
     "info",
@@ -20,6 +20,7 @@ pub const VERBS: [&str; 15] = [
     "drill",
     "status",
     "confirm",
+    "report",
     "rollback",
     "repair",
     "completions",

@@ -23,6 +23,7 @@ mod pristine;
 mod programs;
 mod release;
 mod repair;
+mod report;
 mod rollback;
 mod selinux;
 mod settle;

@@ -337,8 +337,12 @@ fn failure(failed: &Failed) -> String {
         ),
         Reason::Drill => ("it was given up on purpose", "nothing is wrong with it"),
     };
+    let kept = match &failed.kept {
+        Some(dir) => format!("; its report and journal are in {dir}"),
+        None => String::new(),
+    };
     format!(
-        "version {} in slot {}: {why} ({}); {way_out}",
+        "version {} in slot {}: {why} ({}); {way_out}{kept}",
         failed.version.as_deref().unwrap_or("unknown"),
         failed.slot,
         failed.reason

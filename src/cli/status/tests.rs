@@ -151,13 +151,20 @@ fn a_failed_trial_is_told_with_its_way_out() {
         slot: Slot::Back,
         version: Some("9.4".into()),
         reason: Reason::Deadline,
+        kept: None,
     });
-    let told = text(&status);
+    let mut told = text(&status);
     assert!(
         told.ends_with(
             "\n\nfailed: version 9.4 in slot back: it was not confirmed in time (deadline); \
                  raise deadline_seconds if it needs longer, and apply again\n"
         ),
+        "{told}"
+    );
+    status.failed.as_mut().unwrap().kept = Some("/data/va-upgrade/trials/1".into());
+    told = text(&status);
+    assert!(
+        told.ends_with("; its report and journal are in /data/va-upgrade/trials/1\n"),
         "{told}"
     );
 }
