@@ -95,15 +95,16 @@ fn write(appliance: &Appliance, before: &Path, report: &str, with_journal: bool)
     let Some(dir) = directory(appliance, before)? else {
         return Ok(());
     };
+    let parent = dir.parent().context("no parent directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     // A journal may tell what others are not to know.
-    let mut maker = DirBuilder::new();
-    let made = maker.recursive(true).mode(0o700).create(&dir);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.with_context(|| format!("making {}", dir.display()))?;
     put(&dir, "report.txt", report)?;
     if with_journal {
         put(&dir, "journal.txt", &journal(appliance))?;
     }
-    prune(dir.parent().context("no parent directory")?)
+    prune(parent)
 }
 
 /// Warns of what nothing else compares.
