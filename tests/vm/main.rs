@@ -12,6 +12,7 @@ mod appliance;
 mod bench;
 mod cards;
 mod demo;
+mod drill;
 mod grub_failure;
 mod initramfs;
 mod kernel;
