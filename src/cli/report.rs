@@ -5,8 +5,7 @@ use anyhow::Result;
 use super::Session;
 use super::output::{Page, Tone, print_json};
 use crate::appliance::machine::Machine;
-use crate::upgrade::changes::Changes;
-use crate::upgrade::trial;
+use crate::upgrade::changes::{self, Changes};
 
 /// Show what changed from before the upgrade to after it; changes nothing
 ///
@@ -24,7 +23,7 @@ pub struct Args {
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     let appliance = session.appliance();
     let machine = Machine::look(&appliance)?;
-    let changes = trial::changes(&appliance, &machine)?;
+    let changes = changes::of_running(&appliance, &machine)?;
     if args.json {
         return print_json(&changes);
     }

@@ -6,17 +6,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::kernel_update;
 use super::network_health::{record, told};
 use crate::appliance::Appliance;
 use crate::appliance::before::{self, Before};
 use crate::appliance::cards::{self, Interfaces, Record, naming};
+use crate::appliance::machine::Machine;
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
+use crate::boot::{files as boot_files, next};
 use crate::refuse;
 
 /// How a thing differs.
@@ -78,12 +81,29 @@ impl fmt::Display for Change {
     }
 }
 
+/// Returns the directory with what the running system is compared with: that of its
+/// slot, or of the kernel that is on trial.
+pub(super) fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
+    let (sys, slot) = (appliance.sys, machine.booted);
+    kernel_update::running_next(appliance, machine)
+        .and_then(|record| next::dir(sys, slot, &record).ok())
+        .unwrap_or_else(|| boot_files::dir(sys, slot))
+}
+
+/// Compares the running system with the one before its upgrade; changes nothing.
+///
+/// # Errors
+/// Class `Refused` where nothing was written down of that; else when a record or the
+/// system cannot be read.
+pub fn of_running(appliance: &Appliance, machine: &Machine) -> Result<Changes> {
+    look(appliance, &baseline(appliance, machine))
+}
+
 /// Compares the running system with what was written down in `dir`.
 ///
 /// # Errors
-/// Class `Refused` where nothing was; else when a record or the system cannot be
-/// read.
-pub fn look(appliance: &Appliance, dir: &Path) -> Result<Changes> {
+/// Those of [`of_running`].
+pub(super) fn look(appliance: &Appliance, dir: &Path) -> Result<Changes> {
     let then = before::load(dir)?;
     let network = record::<Network>(dir, network::FILE)?;
     if then.is_none() && network.is_none() {

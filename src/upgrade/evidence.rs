@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::changes::{self, Changes};
-use super::trial;
 use crate::appliance::machine::Machine;
 use crate::appliance::{Appliance, before, history};
 use crate::boot::files as boot_files;
@@ -50,7 +49,7 @@ pub(super) fn keep(appliance: &Appliance, before: &Path, reason: Option<&str>) {
 /// machine that hangs is not looked at: the restart is due.
 pub(super) fn keep_journal(appliance: &Appliance, reason: &str) {
     if let Ok(machine) = Machine::look(appliance) {
-        let before = trial::baseline(appliance, &machine);
+        let before = changes::baseline(appliance, &machine);
         let text = text(None, Some(reason));
         tell(appliance, write(appliance, &before, &text, true));
     }
@@ -69,7 +68,7 @@ pub(super) fn keep_of_running(appliance: &Appliance, reason: &str) {
     if let Ok(machine) = Machine::look(appliance) {
         keep(
             appliance,
-            &trial::baseline(appliance, &machine),
+            &changes::baseline(appliance, &machine),
             Some(reason),
         );
     }

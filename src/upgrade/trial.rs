@@ -6,12 +6,11 @@
 //! tries. On any other boot: mend the boot state and write down what became of a
 //! trial. [`deadline`](super::deadline) restarts a trial that nothing ends.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::changes::{self, Changes};
+use super::changes::baseline;
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change};
 use super::trial_over::{is_marked_over, mark_over};
@@ -20,7 +19,6 @@ use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
-use crate::boot::next;
 use crate::boot::state::{Reason, State};
 use crate::config::ConfirmBy;
 use crate::paths::BOOT_DIR;
@@ -103,7 +101,6 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     }
     if let Some((slot, reason)) = drilled {
         record(appliance, "drill", slot, &drill::record_of(slot, reason));
-        return Ok(Outcome::DrillOver(slot, reason));
     }
     if let Ok(Some(refused)) = failed_kernel {
         return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
@@ -112,6 +109,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         Some(Drift::Gone { .. }) => replace_gone(appliance, &lock),
         _ => None,
     };
+    if let Some((slot, reason)) = drilled {
+        return Ok(Outcome::DrillOver(slot, reason));
+    }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
         && !status::was_unread(&machine);
@@ -245,22 +245,6 @@ fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
         .and_then(State::trial)
         .map(|trial| trial.slot);
     slot == Some(machine.booted) || kernel_update::is_running(appliance, machine)
-}
-
-/// Returns the directory with what the health of the running system is compared with.
-pub(super) fn baseline(appliance: &Appliance, machine: &Machine) -> PathBuf {
-    let (sys, slot) = (appliance.sys, machine.booted);
-    kernel_update::running_next(appliance, machine)
-        .and_then(|record| next::dir(sys, slot, &record).ok())
-        .unwrap_or_else(|| boot_files::dir(sys, slot))
-}
-
-/// Compares the running system with the one before its upgrade; changes nothing.
-///
-/// # Errors
-/// Those of [`changes::look`].
-pub fn changes(appliance: &Appliance, machine: &Machine) -> Result<Changes> {
-    changes::look(appliance, &baseline(appliance, machine))
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {

@@ -7,9 +7,9 @@ use anyhow::Result;
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::slot::Slot;
-use va_upgrade::upgrade::changes::Changes;
+use va_upgrade::upgrade::changes::{self, Changes};
 use va_upgrade::upgrade::deadline::watch;
-use va_upgrade::upgrade::trial::{self, Outcome, after_boot};
+use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
 use crate::apply::run;
 use crate::machine::{Fault, Machine, scratch};
@@ -17,7 +17,7 @@ use crate::release::make_bundle;
 use crate::trial::{degrade, exhaust, shown};
 
 fn report(machine: &Machine) -> Result<Changes> {
-    machine.with_appliance(|appliance| trial::changes(appliance, &Facts::look(appliance)?))
+    machine.with_appliance(|appliance| changes::of_running(appliance, &Facts::look(appliance)?))
 }
 
 fn messages(machine: &Machine) -> Vec<String> {

@@ -2,9 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::drill::Drill;
 use super::grubenv;
-use super::phase::{Phase, Reason};
+use super::phase::{Drill, Phase, Reason};
 use super::rules::{State, Trial};
 use crate::slot::Slot;
 

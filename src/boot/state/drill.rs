@@ -6,20 +6,10 @@
 //! slot's mark is not touched, so once the drill is over the state is what it was.
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
-use super::phase::{Phase, Reason};
+use super::phase::{Drill, Phase};
 use super::rules::{State, Trial};
 use crate::slot::Slot;
-
-/// A drill that is armed, or the last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Drill {
-    /// The slot that is started and left again.
-    pub slot: Slot,
-    /// How it ended, [`Reason::Drill`] being well; `None` while it is armed.
-    pub outcome: Option<Reason>,
-}
 
 impl State {
     /// Returns the drill that is armed, or else the last one; known until another

@@ -20,8 +20,7 @@ mod phase;
 mod rules;
 
 pub use copies::Saved;
-pub use drill::Drill;
-pub use phase::{Phase, Reason};
+pub use phase::{Drill, Phase, Reason};
 pub use rules::{State, Trial};
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! The words of the boot state: what a slot is, and why a trial ended.
+//! The words of the boot state: what a slot is, why a trial ended, what a drill is.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
+
+use crate::slot::Slot;
 
 /// What a slot is, as `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -101,4 +103,13 @@ impl FromStr for Reason {
             .find(|r| r.name() == text)
             .ok_or_else(|| anyhow!("unknown reason {text:?}"))
     }
+}
+
+/// A drill that is armed, or the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Drill {
+    /// The slot that is started and left again.
+    pub slot: Slot,
+    /// How it ended, [`Reason::Drill`] being well; `None` while it is armed.
+    pub outcome: Option<Reason>,
 }

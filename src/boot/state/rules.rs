@@ -3,8 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use super::drill::Drill;
-use super::phase::{Phase, Reason};
+use super::phase::{Drill, Phase, Reason};
 use crate::slot::Slot;
 
 /// A slot that is tried before it is kept.
