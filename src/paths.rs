@@ -55,3 +55,6 @@ pub const OTHER_MOUNT: &str = "/run/va-upgrade/other";
 
 /// Where on the data volume the history of operations is.
 pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
+
+/// Where on the data volume the reports of trials are, each in a directory of its own.
+pub const TRIALS_DIR: &str = "va-upgrade/trials";

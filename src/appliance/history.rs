@@ -21,8 +21,8 @@ use crate::slot::Slot;
 /// Something that happened.
 #[derive(Serialize)]
 pub struct Event<'a> {
-    /// What was done: `apply`, `activate`, `boot`, `confirm`, `discard`, `repair`, `rollback`,
-    /// `trial`.
+    /// What was done: `apply`, `activate`, `boot`, `confirm`, `discard`, `drill`, `kernel`,
+    /// `repair`, `rollback`, `trial`.
     pub operation: &'a str,
     /// The slot it was about.
     pub slot: Slot,

@@ -11,7 +11,7 @@ use crate::install::label;
 use crate::progress::Progress;
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
-use crate::upgrade::{deadline, last_word, name_cards};
+use crate::upgrade::{deadline, drill, last_word, name_cards};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -87,6 +87,7 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             format!("slot {slot} runs, which is not the committed one; see `va-upgrade status`")
         }
         Outcome::TrialFailed(slot, why) => format!("the trial of slot {slot} failed: {why}"),
+        Outcome::DrillOver(slot, reason) => drill::record_of(slot, reason),
         Outcome::KernelKept(slot, release) => {
             format!("kernel {release} is the one that slot {slot} starts now")
         }

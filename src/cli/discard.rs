@@ -12,7 +12,7 @@ use crate::upgrade::stage;
 ///
 /// Cancels the trial that `apply` or `activate` armed, or gives up what
 /// `apply --stage` wrote. The slot is empty then: what was in it before the upgrade
-/// is gone since `apply`. The running system stays the default. Once the new one
+/// is gone since `apply`. A drill is only cancelled. The running system stays the default. Once the new one
 /// runs, `va-upgrade rollback --reboot` goes back.
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,11 +23,13 @@ pub struct Args {
 /// Runs `discard`; writes the boot state and removes the slot's boot files.
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.start_changing("discard")?;
-    args.question.agree(
-        &session.ui,
-        "Drop the system in the slot that does not run?",
-    )?;
     let appliance = session.appliance();
+    let seen = Machine::look(&appliance).ok().and_then(|seen| seen.state);
+    let question = match seen.is_some_and(|state| state.is_drilling()) {
+        true => "Cancel the drill?",
+        false => "Drop the system in the slot that does not run?",
+    };
+    args.question.agree(&session.ui, question)?;
     let lock = appliance.lock()?;
     let machine = Machine::look(&appliance)?;
     let outcome = stage::discard(&appliance, &machine, &lock)?;
@@ -36,6 +38,12 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         return print("nothing is staged or on trial\n");
     };
     let version = dropped.version.as_deref().unwrap_or("unknown");
+    if dropped.was_drill {
+        return print(&format!(
+            "the drill of version {version} in slot {} is cancelled; the slot is what it was\n",
+            dropped.slot
+        ));
+    }
     let cancelled = match dropped.was_armed {
         true => "; the trial is cancelled",
         false => "",

@@ -8,10 +8,12 @@ mod check;
 mod completions;
 mod confirm;
 mod discard;
+mod drill;
 mod info;
 mod man;
 mod output;
 mod repair;
+mod report;
 mod result;
 mod rollback;
 mod sign;
@@ -146,8 +148,10 @@ enum Work {
     Apply(apply::Args),
     Activate(activate::Args),
     Discard(discard::Args),
+    Drill(drill::Args),
     Status(status::Args),
     Confirm(confirm::Args),
+    Report(report::Args),
     Rollback(rollback::Args),
     Repair(repair::Args),
     Sync(sync::Args),
@@ -217,8 +221,10 @@ impl Work {
             Work::Apply(args) => apply::run(&session, args),
             Work::Activate(args) => activate::run(&session, &args),
             Work::Discard(args) => discard::run(&session, &args),
+            Work::Drill(args) => drill::run(&session, &args),
             Work::Status(args) => status::run(&session, &args),
             Work::Confirm(args) => confirm::run(&session, &args),
+            Work::Report(args) => report::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
             Work::Sync(args) => sync::run(&session, &args),

@@ -31,10 +31,10 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let machine = Machine::look(&appliance)?;
     let outcome = rollback_flow::rollback(&appliance, &machine, &lock)?;
     session.ui.finish();
-    let cancelled = if outcome.cancelled_trial {
-        "; the trial is cancelled"
-    } else {
-        ""
+    let cancelled = match (outcome.was_drill, outcome.cancelled_trial) {
+        (true, _) => "; the drill is cancelled",
+        (false, true) => "; the trial is cancelled",
+        (false, false) => "",
     };
     let next = if outcome.next == machine.booted {
         "stays"

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::cards as names;
 use crate::appliance::Appliance;
+use crate::appliance::before::{self, Before};
 use crate::appliance::cards::{self, Interfaces};
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
@@ -29,7 +30,7 @@ pub struct BootPlan<'a> {
 
 /// Writes the boot files of the system whose tree is at `root`, and beside them
 /// what its health is compared with: the network, its cards
-/// and the units that have failed.
+/// and the units that have failed; and what only a report tells of.
 ///
 /// # Errors
 /// When the tree cannot be read, or a file cannot be written or does not read
@@ -63,7 +64,7 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
     write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
 }
 
-/// Writes into `dir` what the health of the next start is compared with.
+/// Writes into `dir` what the next start is compared with.
 ///
 /// # Errors
 /// When the machine cannot be looked at or a file not be written.
@@ -79,6 +80,10 @@ pub fn write_baseline(appliance: &Appliance, dir: &Path) -> Result<()> {
             serde_yaml::to_string(&Interfaces::look(appliance)?.record()),
         ),
         (services::FILE, serde_yaml::to_string(&failed_units)),
+        (
+            before::FILE,
+            serde_yaml::to_string(&Before::look(appliance)?),
+        ),
     ] {
         let text = text.with_context(|| format!("rendering {name}"))?;
         files::write_atomic(&dir.join(name), text.as_bytes(), 0o644)?;

@@ -122,6 +122,22 @@ pub fn install_units(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Returns a unit of ours that the system at `root` does not start, and without which
+/// no trial of it would end.
+///
+/// # Errors
+/// When the tree leads out of itself.
+pub fn disabled_unit(root: &Path) -> Result<Option<&'static str>> {
+    for (name, wanted_by, _) in &UNITS[..2] {
+        let wants = resolve::place(root, &Path::new("/etc/systemd/system").join(wanted_by))?;
+        let file = resolve::place(root, &unit_path(name))?;
+        if !file.is_file() || !wants.join(name).is_symlink() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 fn unit_path(name: &str) -> PathBuf {
     Path::new("/usr/lib/systemd/system").join(name)
 }

@@ -7,4 +7,5 @@ pub mod initramfs;
 pub mod mountinfo;
 pub mod octal;
 pub mod os_release;
+pub mod sockets;
 pub mod sysctl;

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 use super::trial::{self, give_up, restart};
 use super::trial_over::is_marked_over;
-use super::window;
+use super::{evidence, window};
 use crate::appliance::Appliance;
 use crate::boot::entry::booted_by;
 use crate::boot::state::Reason;
@@ -127,6 +127,7 @@ fn end_trial(appliance: &Appliance, sysrq: &Sysrq) -> End {
     };
     let given_up = give_up(appliance, Reason::Deadline, &text, NOTE_PATIENCE);
     if let Some(given_up) = given_up {
+        evidence::keep_journal(appliance, &text);
         restart(appliance, &given_up, Restart::Forced, sysrq);
         return End::Restarting;
     }

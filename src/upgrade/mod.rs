@@ -3,8 +3,11 @@
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
 //! - [`stage`]: arms what was only written, or drops it before its first start
+//! - [`drill`]: a trial made to fail, which proves the way back
 //! - [`trial`]: what the boot service does in a started system, with [`health`],
 //!   [`network_health`] and, once it is confirmed, [`settings`]
+//! - [`changes`]: what is another than before the upgrade
+//! - [`evidence`]: keeps that, and a failed trial's journal, on the data volume
 //! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`last_word`]: carries over what was changed after `apply`, early in a trial
 //! - [`name_cards`]: gives network cards their names, early in a start
@@ -19,7 +22,10 @@
 
 pub mod apply;
 pub mod boot_sector;
+pub mod changes;
 pub mod deadline;
+pub mod drill;
+pub mod evidence;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;

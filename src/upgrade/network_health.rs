@@ -112,12 +112,15 @@ pub fn check(
 
 /// Reads what was written down beside the boot files; `None` where an earlier
 /// version wrote nothing.
-fn record<T: serde::de::DeserializeOwned>(before: &Path, name: &str) -> Result<Option<T>> {
+pub(super) fn record<T: serde::de::DeserializeOwned>(
+    before: &Path,
+    name: &str,
+) -> Result<Option<T>> {
     let path = before.join(name);
     path.exists().then(|| read_yaml(&path)).transpose()
 }
 
-fn told(wrong: &[Misnamed]) -> String {
+pub(super) fn told(wrong: &[Misnamed]) -> String {
     let one = |it: &Misnamed| {
         let driver = it.wanted.driver.as_deref().unwrap_or("unknown driver");
         let (mac, name) = (&it.wanted.mac, &it.wanted.name);

@@ -35,6 +35,8 @@ pub struct RolledBack {
     pub version: String,
     /// Whether a trial was cancelled for it.
     pub cancelled_trial: bool,
+    /// Whether that was a drill.
+    pub was_drill: bool,
 }
 
 /// Makes the other slot boot next; writes the boot state once.
@@ -50,6 +52,7 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     let record = bootable(appliance, machine, &state, target)?;
     let ends_kernel_trial = state.kernel_trial().is_some();
     let cancelled_trial = state.trial().is_some();
+    let was_drill = cancelled_trial && state.is_drilling();
     if cancelled_trial {
         state.cancel_trial()?;
     }
@@ -58,7 +61,9 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     if cancelled_trial || ends_kernel_trial {
         mark_over(appliance);
     }
-    let outcome = if cancelled_trial {
+    let outcome = if was_drill {
+        "drill cancelled"
+    } else if cancelled_trial {
         "trial cancelled"
     } else {
         "made the default"
@@ -75,6 +80,7 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
         next: target,
         version: record.version,
         cancelled_trial,
+        was_drill,
     })
 }
 

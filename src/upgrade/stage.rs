@@ -5,13 +5,14 @@
 //! files are of; 3. one write of the boot state.
 //!
 //! [`discard`]: 1. one write of the boot state takes the slot off its trial and
-//! declares it empty; 2. its boot files, which nothing starts any more, go.
+//! declares it empty; 2. its boot files, which nothing starts any more, go. Of a
+//! [`drill`] only the arming is taken back.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::{boot_sector, rollback};
+use super::{boot_sector, drill, rollback};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -49,6 +50,8 @@ pub struct Discarded {
     pub version: Option<String>,
     /// Whether it was on trial.
     pub was_armed: bool,
+    /// Whether that was a drill: then the slot is what it was before.
+    pub was_drill: bool,
 }
 
 /// Puts the staged system on trial; writes the boot state once.
@@ -60,6 +63,7 @@ pub fn activate(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
         refuse!("nothing is staged; write a system with `va-upgrade apply --stage FILE.vab`");
     };
     require_default(machine, &state)?;
+    drill::require_none(&state)?;
     let slot = machine.booted.other();
     appliance.progress.start(Step::CheckSlot(slot), None);
     if let Some(trial) = state.trial() {
@@ -145,11 +149,19 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
     if slot == machine.booted {
         require_default(machine, &state)?;
     }
+    let version = boot_files::record(appliance.sys, slot).ok().flatten();
+    let version = version.map(|record| record.version);
+    if drill::cancel(appliance, &mut state, lock)? {
+        return Ok(Some(Discarded {
+            slot,
+            version,
+            was_armed: true,
+            was_drill: true,
+        }));
+    }
     if !matches!(state.phase(slot), Phase::Trial | Phase::Ready) {
         return Ok(None);
     }
-    let version = boot_files::record(appliance.sys, slot).ok().flatten();
-    let version = version.map(|record| record.version);
     if trial.is_some() {
         state.cancel_trial()?;
     }
@@ -172,13 +184,20 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
         slot,
         version,
         was_armed: trial.is_some(),
+        was_drill: false,
     }))
 }
 
 /// Refuses where the running system is not the default: then the slot that does
 /// not run is no staged one.
-fn require_default(machine: &Machine, state: &State) -> Result<()> {
+pub(super) fn require_default(machine: &Machine, state: &State) -> Result<()> {
     let (booted, committed) = (machine.booted, state.committed());
+    if state.is_drilling() && booted != committed {
+        refuse!(
+            "slot {booted} runs for a drill, which its boot service ends with a restart; if that \
+             does not come, `va-upgrade rollback --reboot` goes back"
+        );
+    }
     if state.trial().is_some_and(|trial| trial.slot == booted) {
         refuse!(
             "slot {booted} runs and is on trial; `va-upgrade confirm` keeps it, \

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::trial_over::is_marked_over;
-use super::{boot_sector, kernel_drift};
+use super::{boot_sector, evidence, kernel_drift};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
@@ -12,7 +12,7 @@ use crate::boot::bios::installed::Owner;
 use crate::boot::files as boot_files;
 use crate::boot::next;
 use crate::boot::record::SlotRecord;
-use crate::boot::state::{Phase, Reason, State, Trial};
+use crate::boot::state::{Drill, Phase, Reason, State, Trial};
 use crate::slot::Slot;
 
 /// The answer of `status`; its JSON form stands in docs/interface.md.
@@ -40,6 +40,8 @@ pub struct Status {
     pub kernel_drift: Option<String>,
     /// The other kernel of the committed slot that is on trial.
     pub kernel_trial: Option<KernelTrial>,
+    /// The drill that is armed, or the last one.
+    pub drill: Option<Drill>,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
 }
@@ -62,6 +64,9 @@ pub struct Failed {
     pub version: Option<String>,
     /// Why it ended.
     pub reason: Reason,
+    /// The directory with its report and journal, where it could keep them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// One slot.
@@ -107,6 +112,10 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
                 _ => None,
             },
             reason,
+            kept: match state.phase(slot) {
+                Phase::Failed => evidence::kept(appliance, slot),
+                _ => None,
+            },
         }),
         None => None,
     };
@@ -128,6 +137,7 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
                 .map(|record| record.kernel),
             tries_left: trial.tries_left,
         }),
+        drill: state.drill(),
         slots,
     })
 }

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::changes;
 use super::health::{Baseline, Tried};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, health, kernel_drift, settings, status, window};
+use super::{boot_sector, drill, evidence, health, kernel_drift, settings, status, window};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::boot::files as boot_files;
-use crate::boot::next;
 use crate::boot::state::{Reason, State};
 use crate::config::ConfirmBy;
 use crate::paths::BOOT_DIR;
@@ -50,6 +50,8 @@ pub enum Outcome {
     OtherSlot(Slot),
     /// A trial had failed before this boot.
     TrialFailed(Slot, Reason),
+    /// A drill ended before this boot.
+    DrillOver(Slot, Reason),
     /// A kernel that a package brought is the slot's own from now on.
     KernelKept(Slot, String),
     /// It had not come up.
@@ -78,6 +80,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     // Whoever had the lock may have written another one.
     let machine = Machine::look(appliance)?;
     let mut state = status::after_boot(appliance, &machine);
+    let drilled = drill::settle(&machine, &mut state);
     let failed_kernel = kernel_update::settle(appliance, &machine, &mut state, &lock);
     if let Err(error) = &failed_kernel {
         appliance.progress.warn(&format!(
@@ -99,6 +102,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
+    if let Some((slot, reason)) = drilled {
+        record(appliance, "drill", slot, &drill::record_of(slot, reason));
+    }
     match failed_kernel {
         Ok(Some(Ended::Refused(refused))) => {
             return Ok(Outcome::KernelFailed(machine.booted, refused.kernel));
@@ -110,6 +116,9 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     }
     if let Some(Drift::Gone { .. }) = drift {
         replace_gone(appliance, &lock);
+    }
+    if let Some((slot, reason)) = drilled {
+        return Ok(Outcome::DrillOver(slot, reason));
     }
     // The words the menu gives to the first boot after a trial.
     let just_failed = ["exhausted", "nowrite", "noenv"].contains(&machine.booted_by.why.as_str())
@@ -180,7 +189,7 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     let mut state = machine.state();
     let is_kernel = kernel_update::is_running(appliance, &machine);
     match state.trial() {
-        Some(trial) if trial.slot == machine.booted => {}
+        Some(trial) if trial.slot == machine.booted => drill::require_none(&state)?,
         _ if is_kernel => {}
         _ if state.committed() == machine.booted => return Ok(false),
         _ => refuse!(
@@ -216,6 +225,7 @@ pub fn extend(appliance: &Appliance, minutes: u64, _lock: &Lock) -> Result<Durat
             machine.state().phase(machine.booted)
         );
     }
+    drill::require_none(&machine.state())?;
     let left = window::grant(appliance, minutes)?;
     let outcome = format!("may go on for {} minutes from now", left.as_secs() / 60);
     record(appliance, "confirm", machine.booted, &outcome);
@@ -246,28 +256,32 @@ fn on_trial(appliance: &Appliance, machine: &Machine) -> bool {
 
 /// Returns what the health of the running system is compared with.
 fn baseline(appliance: &Appliance, machine: &Machine) -> Baseline {
-    let (sys, slot) = (appliance.sys, machine.booted);
-    let of_kernel = kernel_update::running_next(appliance, machine)
-        .and_then(|record| next::dir(sys, slot, &record).ok());
-    match of_kernel {
-        Some(dir) => Baseline {
-            dir,
-            tried: Tried::Kernel,
-        },
-        None => Baseline {
-            dir: boot_files::dir(sys, slot),
-            tried: Tried::System,
+    let is_kernel = kernel_update::running_next(appliance, machine).is_some();
+    Baseline {
+        dir: changes::baseline(appliance, machine),
+        tried: match is_kernel {
+            true => Tried::Kernel,
+            false => Tried::System,
         },
     }
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
+    if machine.state.as_ref().is_some_and(State::is_drilling) {
+        return Ok(end_trial(
+            appliance,
+            Reason::Drill,
+            drill::ON_PURPOSE.to_owned(),
+        ));
+    }
     let step = Step::CheckHealth(machine.booted);
     appliance.progress.start(step, None);
     let kernel = kernel_update::is_running(appliance, machine)
         .then(|| kernel_update::running_next(appliance, machine))
         .flatten();
-    let Err(error) = health::check(appliance, &baseline(appliance, machine)) else {
+    let before = baseline(appliance, machine);
+    let Err(error) = health::check(appliance, &before) else {
+        evidence::keep(appliance, &before.dir, None);
         let is_asked = appliance.config.confirm_by == ConfirmBy::Operator;
         if is_asked && kernel.is_none() && machine.state.is_some() {
             let left = window::grant(appliance, appliance.config.confirm_minutes)?;
@@ -291,13 +305,20 @@ fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
             None => Outcome::Confirmed(machine.booted),
         });
     };
-    let reason = format!("{error:#}");
-    let Some(given_up) = give_up(appliance, Reason::Health, &reason, LOCK_PATIENCE) else {
-        return Ok(Outcome::Ordinary);
+    Ok(end_trial(appliance, Reason::Health, format!("{error:#}")))
+}
+
+/// Restarts, in the usual way, unless the running trial is over already.
+fn end_trial(appliance: &Appliance, reason: Reason, text: String) -> Outcome {
+    let Some(given_up) = give_up(appliance, reason, &text, LOCK_PATIENCE) else {
+        return Outcome::Ordinary;
     };
+    if reason != Reason::Drill {
+        evidence::keep_of_running(appliance, &text);
+    }
     let sysrq = Sysrq::open(appliance.sys);
     restart(appliance, &given_up, Restart::Orderly, &sysrq);
-    Ok(Outcome::Restarting(reason))
+    Outcome::Restarting(text)
 }
 
 /// A trial that is to end. Nobody confirms it any more: the lock is held until
@@ -372,7 +393,11 @@ fn note_reason(
     }
     state.note_reason(reason)?;
     appliance.save(&state, &lock)?;
-    record(appliance, "trial", machine.booted, text);
+    let operation = match state.is_drilling() {
+        true => "drill",
+        false => "trial",
+    };
+    record(appliance, operation, machine.booted, text);
     Ok(lock)
 }
 

@@ -11,13 +11,15 @@ use super::desk::{Desk, PROGRAM};
 #[test]
 fn a_machine_that_runs_from_neither_slot_is_refused() {
     let desk = Desk::with_bundle();
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 11] = [
         &["check"],
         &["check", "good.vab"],
         &["apply", "good.vab"],
         &["apply", "good.vab", "--dry-run"],
         &["activate"],
         &["discard"],
+        &["drill"],
+        &["report"],
         &["status"],
         &["confirm"],
         &["rollback"],
@@ -70,10 +72,11 @@ fn without_root_rights_nothing_is_begun() {
         r#"p=$0; shift; exec "$p" "$@""#,
         program,
     ];
-    let verbs: [&[&str]; 8] = [
+    let verbs: [&[&str]; 9] = [
         &["apply", "good.vab"],
         &["activate"],
         &["discard"],
+        &["drill"],
         &["check"],
         &["confirm"],
         &["rollback"],
@@ -106,10 +109,11 @@ fn while_another_one_is_at_work_nothing_is_begun() {
         "/run/va-upgrade.lock",
         "wait",
     ];
-    let verbs: [&[&str]; 5] = [
+    let verbs: [&[&str]; 6] = [
         &["apply", "good.vab"],
         &["activate"],
         &["discard"],
+        &["drill"],
         &["rollback"],
         &["confirm"],
     ];

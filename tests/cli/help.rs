@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 15] = [
+pub const VERBS: [&str; 17] = [
     "build",
     "sign",
     "info",
@@ -17,8 +17,10 @@ pub const VERBS: [&str; 15] = [
     "apply",
     "activate",
     "discard",
+    "drill",
     "status",
     "confirm",
+    "report",
     "rollback",
     "repair",
     "sync",

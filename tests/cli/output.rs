@@ -42,12 +42,12 @@ fn wrong_usage_ends_with_status_2_and_says_what_is_wrong() {
 #[test]
 fn only_verbs_that_ask_take_an_answer() {
     let desk = Desk::with_bundle();
-    let asking = ["apply", "discard", "rollback"];
+    let asking = ["apply", "discard", "drill", "rollback"];
     for verb in VERBS {
         let run = desk.run(&[verb, "--yes"]);
         assert_eq!(
             run.status,
-            if ["discard", "rollback"].contains(&verb) {
+            if ["discard", "drill", "rollback"].contains(&verb) {
                 3
             } else {
                 2

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use va_upgrade::boot::state::State;
+use va_upgrade::slot::Slot;
+use va_upgrade::system::Lock;
 
 use super::desk::Desk;
 
@@ -96,6 +99,40 @@ fn an_appliance_answers_in_the_published_shapes() {
     assert_shape("status", &json(&desk.does(&["status", "--json"])));
     let run = desk.run(&["check", "good.vab", "--json"]);
     assert_shape("check", &json(&run.stdout));
+    let dir = desk.at("boot/va");
+    let mut state = State::load(&dir).unwrap().unwrap();
+    state.cancel_trial().unwrap();
+    state.start_drill(Slot::Back).unwrap();
+    let lock = Lock::take(&desk.at("lock")).unwrap();
+    state.save(&dir, &lock).unwrap().rest.unwrap();
+    let status = json(&desk.does(&["status", "--json"]));
+    assert_shape("status", &status);
+    assert_eq!(status["drill"]["slot"], "back");
+}
+
+#[test]
+fn a_report_has_the_published_shape() {
+    let desk = Desk::new();
+    desk.be_an_appliance("9.4");
+    desk.refuses(3, &["nothing was written down"], &["report"]);
+    let before = "time: 7\nversion: '7.8'\nhost_name: gone\nlisteners: [tcp 1]\n\
+                  mounts: {/srv: {fs_type: xfs, writable: true}}\n";
+    desk.write("boot/va/root/before.yaml", before);
+    let report = json(&desk.does(&["report", "--json"]));
+    assert_shape("report", &report);
+    assert_eq!(
+        (&report["from"], &report["to"]),
+        (&"7.8".into(), &"7.9".into())
+    );
+    let told = desk.does(&["report"]);
+    assert!(
+        told.starts_with("From version 7.8 to version 7.9: "),
+        "{told}"
+    );
+    assert!(
+        told.contains("/srv (xfs) is not mounted any more"),
+        "{told}"
+    );
 }
 
 #[test]

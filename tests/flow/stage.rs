@@ -19,14 +19,14 @@ use crate::release::make_bundle;
 use crate::rollback::upgraded;
 use crate::trial::shown;
 
-fn activate(machine: &Machine) -> Result<Activated> {
+pub fn activate(machine: &Machine) -> Result<Activated> {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance)?;
         stage::activate(appliance, &facts, &appliance.lock()?)
     })
 }
 
-fn discard(machine: &Machine) -> Result<Option<Discarded>> {
+pub fn discard(machine: &Machine) -> Result<Option<Discarded>> {
     machine.with_appliance(|appliance| {
         let facts = Facts::look(appliance)?;
         stage::discard(appliance, &facts, &appliance.lock()?)
@@ -42,7 +42,7 @@ fn write_only(machine: &Machine, bundle: &Path) -> Result<Applied> {
 }
 
 /// An appliance on which 9.4.1 waits in slot `back`.
-fn staged() -> (tempfile::TempDir, Machine) {
+pub fn staged() -> (tempfile::TempDir, Machine) {
     let dir = scratch();
     let machine = Machine::fresh();
     write_only(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();

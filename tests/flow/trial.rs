@@ -404,6 +404,7 @@ fn an_appliance_that_never_saw_us_has_a_status() {
         serde_json::json!({
             "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null, "failed": null,
             "state_unread": false, "boot_sector": null, "kernel_drift": null, "kernel_trial": null,
+            "drill": null,
             "slots": [
                 { "name": "root", "device": "/dev/VA/root", "state": "committed", "version": "11",
                   "kernel": "5.10.0-1", "bootable": true },

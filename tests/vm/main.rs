@@ -13,6 +13,7 @@ mod bench;
 mod cards;
 mod customer;
 mod demo;
+mod drill;
 mod grub_failure;
 mod initramfs;
 mod kernel;

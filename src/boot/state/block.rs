@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::grubenv;
-use super::phase::{Phase, Reason};
+use super::phase::{Drill, Phase, Reason};
 use super::rules::{State, Trial};
 use crate::slot::Slot;
 
@@ -25,6 +25,8 @@ impl State {
             ("va_failed", slot(self.failed.map(|(s, _)| s))),
             ("va_why", reason(self.failed.map(|(_, r)| r))),
             ("va_note", reason(self.note)),
+            ("va_drill", slot(self.drill.map(|drill| drill.slot))),
+            ("va_drilled", reason(self.drill.and_then(|d| d.outcome))),
             ("va_root", self.marks[0].name().to_owned()),
             ("va_back", self.marks[1].name().to_owned()),
             ("va_end", "1".to_owned()),
@@ -60,12 +62,19 @@ impl State {
             "failed" => Phase::Failed,
             _ => Phase::Empty,
         };
-        Ok(State {
+        let drill = slot("va_drill").map(|slot| Drill {
+            slot,
+            outcome: get("va_drilled").parse().ok(),
+        });
+        let mut state = State {
             committed,
             trial,
             failed,
             note,
+            drill,
             marks: [mark("va_root"), mark("va_back")],
-        })
+        };
+        state.forget_drill_of_no_trial();
+        Ok(state)
     }
 }

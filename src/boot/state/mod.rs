@@ -7,18 +7,20 @@
 //! when neither copy is readable.
 //!
 //! - [`rules`]: the transitions; they change memory only
+//! - [`drill`]: those of a trial that is made to fail
 //! - [`phase`]: what a slot is, why a trial ended
 //! - `block`: the state as an environment block ([`grubenv`])
 //! - `copies`: the files; whoever writes them shows the [`Lock`](crate::system::Lock)
 
 mod block;
 mod copies;
+mod drill;
 mod grubenv;
 mod phase;
 mod rules;
 
 pub use copies::Saved;
-pub use phase::{Phase, Reason};
+pub use phase::{Drill, Phase, Reason};
 pub use rules::{State, Trial};
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! The words of the boot state: what a slot is, and why a trial ended.
+//! The words of the boot state: what a slot is, why a trial ended, what a drill is.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
+
+use crate::slot::Slot;
 
 /// What a slot is, as `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -61,6 +63,8 @@ pub enum Reason {
     Nowrite,
     /// Both copies of the boot state were unreadable.
     Noenv,
+    /// It was a drill: it came up and was given up on purpose.
+    Drill,
 }
 
 impl Reason {
@@ -72,6 +76,7 @@ impl Reason {
             Reason::Deadline => "deadline",
             Reason::Nowrite => "nowrite",
             Reason::Noenv => "noenv",
+            Reason::Drill => "drill",
         }
     }
 }
@@ -92,9 +97,19 @@ impl FromStr for Reason {
             Reason::Deadline,
             Reason::Nowrite,
             Reason::Noenv,
+            Reason::Drill,
         ];
         all.into_iter()
             .find(|r| r.name() == text)
             .ok_or_else(|| anyhow!("unknown reason {text:?}"))
     }
+}
+
+/// A drill that is armed, or the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Drill {
+    /// The slot that is started and left again.
+    pub slot: Slot,
+    /// How it ended, [`Reason::Drill`] being well; `None` while it is armed.
+    pub outcome: Option<Reason>,
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use super::phase::{Phase, Reason};
+use super::phase::{Drill, Phase, Reason};
 use crate::slot::Slot;
 
 /// A slot that is tried before it is kept.
@@ -26,6 +26,8 @@ pub struct State {
     pub(super) failed: Option<(Slot, Reason)>,
     /// Why the running trial is about to end, noted before its reboot.
     pub(super) note: Option<Reason>,
+    /// The drill that is armed, or the last one and how it ended.
+    pub(super) drill: Option<Drill>,
     pub(super) marks: [Phase; 2],
 }
 
@@ -37,6 +39,7 @@ impl State {
             trial: None,
             failed: None,
             note: None,
+            drill: None,
             marks: [Phase::Empty; 2],
         };
         state.mark(booted, Phase::Good);
@@ -61,7 +64,8 @@ impl State {
     /// Returns the slot whose last trial failed, and why. Known until the slot
     /// holds another system; meanwhile it may be empty.
     pub fn failed(&self) -> Option<(Slot, Reason)> {
-        self.failed.filter(|(slot, _)| *slot != self.committed)
+        let of_trial = self.failed.filter(|(slot, _)| !self.is_drilled(*slot));
+        of_trial.filter(|(slot, _)| *slot != self.committed)
     }
 
     /// Returns why the trial of another kernel of the committed slot failed; known
@@ -83,7 +87,9 @@ impl State {
     pub fn phase(&self, slot: Slot) -> Phase {
         let mark = self.marks[slot as usize];
         let has_system = !matches!(mark, Phase::Empty | Phase::Writing);
-        if self.trial().is_some_and(|t| t.slot == slot) {
+        if self.is_drilled(slot) {
+            mark
+        } else if self.trial().is_some_and(|t| t.slot == slot) {
             Phase::Trial
         } else if self.committed == slot {
             Phase::Committed
@@ -110,6 +116,11 @@ impl State {
             !matches!(phase, Phase::Committed | Phase::Trial),
             "slot {slot} is {phase}; it cannot be overwritten"
         );
+        ensure!(
+            !self.is_armed_drill(),
+            "slot {slot} is drilled; it cannot be overwritten"
+        );
+        self.forget_drill();
         self.note = None;
         self.mark(slot, Phase::Writing);
         Ok(())
@@ -156,6 +167,8 @@ impl State {
             phase == Phase::Ready,
             "slot {slot} is {phase}, not ready for a trial"
         );
+        ensure!(!self.is_armed_drill(), "slot {slot} is drilled");
+        self.forget_drill();
         self.trial = Some(Trial {
             slot,
             tries_left: tries,
@@ -177,6 +190,7 @@ impl State {
         if let Some(trial) = self.trial() {
             bail!("slot {} is on trial", trial.slot);
         }
+        self.end_drill();
         if let Some((slot, _)) = self.failed().filter(|f| self.phase(f.0) == Phase::Failed) {
             self.mark(slot, Phase::Failed);
         }
@@ -200,7 +214,7 @@ impl State {
         self.failed = self.failed();
     }
 
-    /// Takes a slot off its trial; it stays ready.
+    /// Takes a slot off its trial, or its drill; it stays ready, or what it was.
     ///
     /// Changes memory only.
     ///
@@ -209,8 +223,11 @@ impl State {
     pub fn cancel_trial(&mut self) -> Result<()> {
         let trial = self.trial().context("no slot is on trial")?;
         self.trial = None;
-        self.mark(trial.slot, Phase::Ready);
         self.note = None;
+        match self.is_drilled(trial.slot) {
+            true => self.drill = None,
+            false => self.mark(trial.slot, Phase::Ready),
+        }
         Ok(())
     }
 
@@ -237,7 +254,7 @@ impl State {
     }
 
     /// Notes why the running trial is about to be restarted. A deadline, which
-    /// says less, takes the place of no failed health check.
+    /// says less, takes the place of no other reason.
     ///
     /// Changes memory only.
     ///
@@ -245,7 +262,7 @@ impl State {
     /// When no slot is on trial.
     pub fn note_reason(&mut self, reason: Reason) -> Result<()> {
         ensure!(self.trial.is_some(), "no slot is on trial");
-        if reason != Reason::Deadline || self.note != Some(Reason::Health) {
+        if reason != Reason::Deadline || self.note.is_none() {
             self.note = Some(reason);
         }
         Ok(())
@@ -265,8 +282,9 @@ impl State {
     /// Changes memory only.
     ///
     /// # Errors
-    /// When nothing is on trial.
+    /// When nothing is on trial, or it is a drill.
     pub fn confirm(&mut self) -> Result<()> {
+        ensure!(!self.is_armed_drill(), "a drill is never confirmed");
         let trial = self.trial.take().context("no slot is on trial")?;
         self.note = None;
         self.failed = None;
@@ -291,6 +309,8 @@ impl State {
             phase == Phase::Good,
             "slot {slot} is {phase}; only a slot that has been committed before can be"
         );
+        ensure!(!self.is_armed_drill(), "slot {slot} is drilled");
+        self.forget_drill();
         // On the other slot they would be taken for those of this one.
         self.end_kernel_trial();
         self.mark(self.committed, Phase::Good);

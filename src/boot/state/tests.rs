@@ -45,9 +45,22 @@ fn every_state_reads_back_as_saved() {
     noted.note_reason(Reason::Health).unwrap();
     let mut confirmed = on_trial();
     confirmed.confirm().unwrap();
+    let mut drilled = on_trial();
+    drilled.cancel_trial().unwrap();
+    drilled.start_drill(Slot::Back).unwrap();
+    let mut given_up = drilled.clone();
+    given_up.note_reason(Reason::Drill).unwrap();
+    let mut over = given_up.clone();
+    over.fail_trial(Reason::Nowrite).unwrap();
+    let mut settled = over.clone();
+    assert!(settled.end_drill().is_some());
     for state in [
         State::adopt(Slot::Back),
         on_trial(),
+        drilled,
+        given_up,
+        over,
+        settled,
         failed,
         noted,
         confirmed,
@@ -268,4 +281,75 @@ fn a_slot_that_failed_is_still_failed_after_the_trial_of_a_kernel() {
     assert_eq!(state.phase(Slot::Back), Phase::Failed);
     assert!(state.commit(Slot::Back).is_err());
     state.start_writing(Slot::Back).unwrap();
+}
+
+#[test]
+fn a_drill_of_which_the_menu_knows_nothing_is_none() {
+    let mut state = on_trial();
+    state.cancel_trial().unwrap();
+    state.start_drill(Slot::Back).unwrap();
+    let block = state.render().unwrap();
+    for (name, value) in [
+        ("va_trial", ""),
+        ("va_trial", "root"),
+        ("va_commit", "back"),
+    ] {
+        let read = State::parse(&variable(&block, name, value)).unwrap();
+        assert_eq!(read.drill(), None, "{name}={value}");
+    }
+    assert!(State::parse(&block).unwrap().is_drilling());
+}
+
+#[test]
+fn a_drill_needs_a_system_that_would_boot_and_a_quiet_state() {
+    assert!(on_trial().start_drill(Slot::Back).is_err());
+    assert!(State::adopt(Slot::Root).start_drill(Slot::Back).is_err());
+    let mut failed = on_trial();
+    failed.fail_trial(Reason::Health).unwrap();
+    assert!(failed.start_drill(Slot::Back).is_err());
+    let mut kernel = on_trial();
+    kernel.confirm().unwrap();
+    kernel.start_kernel_trial(3).unwrap();
+    assert!(kernel.start_drill(Slot::Root).is_err());
+    assert!(kernel.start_drill(Slot::Back).is_err());
+}
+
+#[test]
+fn an_armed_drill_is_neither_confirmed_nor_written_over_nor_made_the_default() {
+    let mut state = on_trial();
+    state.confirm().unwrap();
+    state.start_drill(Slot::Root).unwrap();
+    let before = state.clone();
+    assert!(state.confirm().is_err());
+    assert!(state.start_writing(Slot::Root).is_err());
+    assert!(state.start_trial(Slot::Root, 3).is_err());
+    assert!(state.start_kernel_trial(3).is_err());
+    assert!(state.commit(Slot::Root).is_err());
+    assert_eq!(state, before);
+    assert_eq!(state.next(), Slot::Root);
+    assert_eq!(state.phase(Slot::Root), Phase::Good);
+}
+
+#[test]
+fn a_drill_whose_end_nobody_wrote_down_leaves_nothing_behind() {
+    let over = || {
+        let mut state = on_trial();
+        state.confirm().unwrap();
+        state.start_drill(Slot::Root).unwrap();
+        state.fail_trial(Reason::Exhausted).unwrap();
+        assert_eq!(
+            (state.failed(), state.phase(Slot::Root)),
+            (None, Phase::Good)
+        );
+        state
+    };
+    let mut other = over();
+    other.commit(Slot::Root).unwrap();
+    assert_eq!((other.kernel_failed(), other.drill()), (None, None));
+    let mut kernel = over();
+    kernel.start_kernel_trial(3).unwrap();
+    assert_eq!(kernel.phase(Slot::Root), Phase::Good);
+    let mut written = over();
+    written.start_writing(Slot::Root).unwrap();
+    assert_eq!((written.failed(), written.drill()), (None, None));
 }
