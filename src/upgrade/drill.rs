@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::kernel_drift::{self, Drift};
-use super::{boot_sector, rollback, stage};
+use super::{boot_sector, rollback};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -58,7 +58,7 @@ pub fn arm(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<Arme
         refuse!("a drill needs another system to start, {WAY_OUT}");
     };
     let slot = machine.booted.other();
-    stage::require_default(machine, &state)?;
+    rollback::require_default(machine, &state)?;
     appliance.progress.start(Step::CheckSlot(slot), None);
     if state.is_drilling() && state.trial().is_some() {
         let record = rollback::require_boot_files(appliance, slot)?;

@@ -116,6 +116,31 @@ fn bootable(
     Ok(record)
 }
 
+/// Refuses where the running system is not the default: then the slot that does
+/// not run is no staged one.
+pub(super) fn require_default(machine: &Machine, state: &State) -> Result<()> {
+    let (booted, committed) = (machine.booted, state.committed());
+    if state.is_drilling() && booted != committed {
+        refuse!(
+            "slot {booted} runs for a drill, which its boot service ends with a restart; if that \
+             does not come, `va-upgrade rollback --reboot` goes back"
+        );
+    }
+    if state.trial().is_some_and(|trial| trial.slot == booted) {
+        refuse!(
+            "slot {booted} runs and is on trial; `va-upgrade confirm` keeps it, \
+             `va-upgrade rollback --reboot` goes back"
+        );
+    }
+    if booted != committed {
+        refuse!(
+            "slot {booted} runs although slot {committed} is committed; restart, or keep what \
+             runs with `va-upgrade rollback`"
+        );
+    }
+    Ok(())
+}
+
 /// Refuses unless the boot files of `slot` are whole, byte for byte.
 pub(super) fn require_boot_files(appliance: &Appliance, slot: Slot) -> Result<SlotRecord> {
     let dir = boot_files::dir(appliance.sys, slot);

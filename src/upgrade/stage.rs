@@ -62,7 +62,7 @@ pub fn activate(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     let Some(mut state) = machine.state.clone() else {
         refuse!("nothing is staged; write a system with `va-upgrade apply --stage FILE.vab`");
     };
-    require_default(machine, &state)?;
+    rollback::require_default(machine, &state)?;
     drill::require_none(&state)?;
     let slot = machine.booted.other();
     appliance.progress.start(Step::CheckSlot(slot), None);
@@ -147,7 +147,7 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
     let trial = state.trial().map(|trial| trial.slot);
     let slot = trial.unwrap_or(state.committed().other());
     if slot == machine.booted {
-        require_default(machine, &state)?;
+        rollback::require_default(machine, &state)?;
     }
     let version = boot_files::record(appliance.sys, slot).ok().flatten();
     let version = version.map(|record| record.version);
@@ -186,31 +186,6 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
         was_armed: trial.is_some(),
         was_drill: false,
     }))
-}
-
-/// Refuses where the running system is not the default: then the slot that does
-/// not run is no staged one.
-pub(super) fn require_default(machine: &Machine, state: &State) -> Result<()> {
-    let (booted, committed) = (machine.booted, state.committed());
-    if state.is_drilling() && booted != committed {
-        refuse!(
-            "slot {booted} runs for a drill, which its boot service ends with a restart; if that \
-             does not come, `va-upgrade rollback --reboot` goes back"
-        );
-    }
-    if state.trial().is_some_and(|trial| trial.slot == booted) {
-        refuse!(
-            "slot {booted} runs and is on trial; `va-upgrade confirm` keeps it, \
-             `va-upgrade rollback --reboot` goes back"
-        );
-    }
-    if booted != committed {
-        refuse!(
-            "slot {booted} runs although slot {committed} is committed; restart, or keep what \
-             runs with `va-upgrade rollback`"
-        );
-    }
-    Ok(())
 }
 
 fn note(appliance: &Appliance, operation: &str, slot: Slot, version: &str, outcome: &str) {
