@@ -89,7 +89,7 @@ impl Start<'_> {
         words.push(shown(&self.dracut.kernel()));
         words.extend(["-initrd".into(), shown(image), "-append".into()]);
         words.push(format!(
-            "console=ttyS0 rd.shell=0 rd.emergency=reboot panic=10 va.slot=back va.why=trial {}",
+            "console=ttyS0 no_timer_check rd.shell=0 rd.emergency=reboot panic=10 va.slot=back va.why=trial {}",
             self.words
         ));
         words.extend(["-serial".into(), format!("file:{}", shown(console))]);
