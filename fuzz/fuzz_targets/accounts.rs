@@ -25,14 +25,25 @@ fn files(mut texts: impl Iterator<Item = Vec<u8>>) -> AccountFiles {
 
 fuzz_target!(|input: &[u8]| {
     let parts: Vec<&[u8]> = input.split(|byte| *byte == 0).collect();
-    let system = |at: usize| files(parts.iter().skip(at * FILES).take(FILES).map(|t| t.to_vec()));
+    let system = |at: usize| {
+        files(
+            parts
+                .iter()
+                .skip(at * FILES)
+                .take(FILES)
+                .map(|t| t.to_vec()),
+        )
+    };
     let (old, image) = (system(0), system(1));
     let pristine = (parts.len() > 2 * FILES).then(|| system(2));
     let Ok(once) = merge(pristine.as_ref(), &old, &image) else {
         return;
     };
     let twice = merge(pristine.as_ref(), &old, &once.files).expect("what is made is read");
-    assert!(twice.files == once.files, "a second merge changes something");
+    assert!(
+        twice.files == once.files,
+        "a second merge changes something"
+    );
     let same = merge(Some(&image), &image, &image).expect("it was read before");
     assert!(same.files == image, "what nobody changed is changed");
     assert_eq!(once.ids.reversed().reversed(), once.ids);
