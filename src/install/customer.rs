@@ -37,6 +37,16 @@ pub fn plan(appliance: &Appliance, to: Option<&Path>) -> Result<Plan> {
     plan::plan(&from, &delivered, &rules, &mount_points(appliance)?)
 }
 
+/// Reads the rules of the running system; returns how many there are.
+///
+/// # Errors
+/// When one says nothing sane, by its name.
+pub fn check_rules(appliance: &Appliance) -> Result<usize> {
+    let from = appliance.at("/");
+    let delivered = Pristine::kept(&from)?.unwrap_or_default();
+    Ok(Rules::load(&from, &delivered, None)?.count())
+}
+
 /// Carries the customer's own from the system whose tree is at `from`, below which
 /// the file systems at `mount_points` do not belong to it, over to the one at `root`.
 ///

@@ -176,6 +176,11 @@ impl Rules {
         Ok(Rules(rules))
     }
 
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Returns the rule for `path`, relative to the root.
     pub fn of(&self, path: &Path) -> Option<&Rule> {
         self.0.iter().find(|rule| rule.is_for(path))

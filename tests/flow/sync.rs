@@ -368,6 +368,18 @@ fn what_was_changed_after_the_upgrade_was_written_is_carried_early_in_the_trial(
 }
 
 #[test]
+fn a_rule_that_says_nothing_sane_is_refused_before_anything_is_written() {
+    let dir = scratch();
+    let machine = delivered();
+    let rules = "- {name: own, way: move, paths: [/etc/x]}\n";
+    put(&machine.at("/"), "etc/va-upgrade/sync.d/own.yaml", rules);
+    let error = run(&machine, &newer(dir.path())).err().unwrap();
+    assert_eq!(class_of(&error), Class::Refused);
+    assert!(format!("{error:#}").contains("own.yaml"), "{error:#}");
+    assert!(!machine.at("/boot/va").exists());
+}
+
+#[test]
 fn odd_files_of_the_customers_come_over_or_are_told_of() {
     let dir = scratch();
     let machine = delivered();

@@ -61,7 +61,8 @@ pub struct Delivered {
     pub sum: Option<Sum>,
 }
 
-/// What a system was delivered with.
+/// What a system was delivered with; nothing, by default.
+#[derive(Default)]
 pub struct Pristine {
     /// By path, relative to the root.
     pub list: BTreeMap<Vec<u8>, Delivered>,

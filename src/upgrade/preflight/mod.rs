@@ -94,6 +94,7 @@ pub fn check(
     {
         report.warn("clock", fault);
     }
+    report.add("sync rules", system::check_rules(appliance));
     report.add("selinux", system::check_selinux(appliance));
     let volume = report.add("volumes", volumes::check_volumes(appliance, target));
     report.add("inactive slot", volumes::check_unused(appliance, target));

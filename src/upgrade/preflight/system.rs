@@ -5,6 +5,7 @@ use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::selinux::Mode;
 use crate::disk::mkfs::FsType;
+use crate::install::customer;
 use crate::refuse;
 use crate::system::Cmd;
 use crate::upgrade::kernel_update;
@@ -83,6 +84,12 @@ pub fn check_selinux(appliance: &Appliance) -> Checked<()> {
     };
     let message = format!("{found}; a new one that has it gets its labels at once");
     Ok(((), message))
+}
+
+/// Looks whether the rules by which the customer's files come over can be read.
+pub fn check_rules(appliance: &Appliance) -> Checked<()> {
+    let count = customer::check_rules(appliance)?;
+    Ok(((), format!("{count} say what of this system comes over")))
 }
 
 /// Refuses what we cannot make bootable.
