@@ -289,6 +289,34 @@ mod tests {
     }
 
     #[test]
+    fn the_children_of_a_program_that_hangs_are_killed_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("pid");
+        let script = r#"sleep 600 & echo $! >"$1"; wait"#;
+        let cmd = Cmd::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(&note)
+            .limit(Duration::from_secs(1));
+        let error = Host::new(false).run(&cmd).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("sleep 600") && text.contains("killed after"),
+            "{text}"
+        );
+        let pid = std::fs::read_to_string(&note).unwrap();
+        // One that is dead but not yet waited for by init has no program any more.
+        let is_alive = || std::fs::read_link(format!("/proc/{}/exe", pid.trim())).is_ok();
+        let started = Instant::now();
+        while is_alive() {
+            assert!(
+                started.elapsed() < Duration::from_secs(300),
+                "{pid} still runs"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
     fn what_a_program_leaves_behind_holds_nobody_up() {
         let cmd = Cmd::new("sh").args(["-c", "sleep 600 & echo $!"]);
         let started = Instant::now();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread;
 
-use super::desk::{BUILD, Desk};
+use super::desk::{BUILD, Desk, PROGRAM};
 
 /// Every verb that is given a bundle, without the bundle.
 const READERS: [&[&str]; 7] = [
@@ -323,4 +323,29 @@ fn an_ordinary_user_looks_into_a_bundle_and_takes_single_files_out() {
     let whole = desk.run_as(1000, &["unpack", "good.vab", "empty"]);
     assert_eq!(whole.status, 3, "{whole:?}");
     assert!(whole.stderr.contains("root rights"), "{whole:?}");
+}
+
+#[test]
+fn a_machine_with_little_memory_proves_and_unpacks() {
+    let desk = Desk::new();
+    desk.make_tree("tree");
+    // Nothing may grow with what is unpacked: no two pieces of it are alike.
+    let noise = "for n in 1 2; do openssl rand 41943040 >\"$0/noise-$n\" || exit; done";
+    let tree = desk.at("tree").display().to_string();
+    desk.shell(&format!("bash -c '{noise}' '{tree}'"));
+    // Half of the 256 MiB that an appliance has to spare.
+    let limit = format!("prlimit --data={}", 128 << 20);
+    desk.does(&BUILD);
+    for verb in [
+        "verify x.vab --allow-unsigned --trusted keys",
+        "unpack x.vab empty --allow-unsigned --trusted keys",
+    ] {
+        let dir = desk.at("").display().to_string();
+        desk.shell(&format!("cd '{dir}' && {limit} '{PROGRAM}' {verb} 2>&1"));
+    }
+    desk.shell(&format!(
+        "cmp '{}' '{}'",
+        desk.at("tree/noise-2").display(),
+        desk.at("empty/noise-2").display()
+    ));
 }

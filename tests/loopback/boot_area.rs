@@ -11,7 +11,11 @@ struct Attached(String);
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        run("partx", &["--delete", &self.0]);
+        // A mount namespace that another test has made meanwhile has a copy of our
+        // mount until it ends.
+        let script =
+            r#"for n in $(seq 600); do partx --delete "$0" && exit; sleep 0.5; done; exit 1"#;
+        run("sh", &["-c", script, &self.0]);
         run("losetup", &["--detach", &self.0]);
     }
 }
