@@ -12,8 +12,8 @@
 //! once.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -214,7 +214,7 @@ impl Carry<'_> {
                     true => Like::private(),
                     false => Like::of_open(&file, &carried.ids)?,
                 };
-                match self.renewed(path, rule)? {
+                match self.renewed(path, &file, rule)? {
                     Some(content) => aside.file(path, &Content::Bytes(&content), &like)?,
                     None => aside.file(path, &Content::Open(&file), &like)?,
                 }
@@ -229,14 +229,18 @@ impl Carry<'_> {
 
     /// Returns the image's content of a file of which the customer has changed only
     /// who may do what with it.
-    fn renewed(&self, path: &Path, rule: &Rule) -> Result<Option<Vec<u8>>> {
+    fn renewed(&self, path: &Path, mut file: &File, rule: &Rule) -> Result<Option<Vec<u8>>> {
         if rule.way == Way::Pin {
             return Ok(None);
         }
         let Some(delivered) = self.delivered.content(path)? else {
             return Ok(None);
         };
-        match fs::read(self.from.join(path))? == delivered {
+        let mut own = Vec::new();
+        file.take(delivered.len() as u64 + 1)
+            .read_to_end(&mut own)?;
+        file.rewind()?;
+        match own == delivered {
             true => self.image.content(path),
             false => Ok(None),
         }
