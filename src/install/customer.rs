@@ -50,7 +50,8 @@ pub fn check_rules(appliance: &Appliance) -> Result<usize> {
 /// Carries the customer's own from the system whose tree is at `from`, below which
 /// the file systems at `mount_points` do not belong to it, over to the one at `root`.
 ///
-/// What was not carried is kept on the data volume.
+/// What was not carried is kept on the data volume. It counts as carried once
+/// `take_effect` has done with it.
 ///
 /// # Errors
 /// When something cannot be carried over, or the new system does not take it.
@@ -60,6 +61,7 @@ pub fn carry(
     mount_points: &[PathBuf],
     root: &Path,
     about: &About,
+    take_effect: &dyn Fn() -> Result<()>,
 ) -> Result<Carried> {
     let delivered = pristine::delivered(appliance, from)?;
     let image = Pristine::kept(root)?.context("the new system's own settings were not kept")?;
@@ -77,6 +79,7 @@ pub fn carry(
             .unwrap_or_default(),
     };
     let carried = carry.run(&plan)?;
+    take_effect()?;
     let record = CarriedRecord {
         print: print_of(from, &plan)?,
         // JSON holds no other; they are then not taken back.

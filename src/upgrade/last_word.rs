@@ -64,12 +64,12 @@ fn carry(appliance: &Appliance, machine: &Machine) -> Result<bool> {
         if customer::fingerprint(appliance, from, &root)? == carried.print {
             return Ok(false);
         }
-        customer::carry(appliance, from, &[], &root, &about)?;
+        let take_effect = || take_effect(appliance, &root);
+        customer::carry(appliance, from, &[], &root, &about, &take_effect)?;
         Ok(true)
     })?;
     let has_changed = outcome.context("carrying over what was changed after the upgrade")?;
     if has_changed {
-        take_effect(appliance, &root)?;
         trial::record(
             appliance,
             "trial",
