@@ -112,6 +112,19 @@ impl Appliance {
         Ok(appliance)
     }
 
+    /// Returns a running appliance whose disk begins as `base` and whose every write is
+    /// written down in `log`.
+    pub fn recorded(name: &str, base: &Path, log: &Path) -> Result<Appliance> {
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(base, "raw", &disk)?;
+        let mut guest = Guest::new(name, disk, payload()?, Hardware::default())?;
+        guest.record_writes(log)?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        Ok(appliance)
+    }
+
     /// Moves the disk into another machine, which starts from it.
     pub fn moved_to(mut self, name: &str, hardware: Hardware) -> Result<Appliance> {
         self.ok("sync")?;

@@ -20,6 +20,7 @@ mod kernel;
 mod lab;
 mod machine;
 mod power_cut;
+mod prove;
 mod refuse;
 mod rollback;
 mod selinux;
