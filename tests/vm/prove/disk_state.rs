@@ -82,6 +82,9 @@ impl Versions {
     }
 }
 
+/// What the note of what was read takes for one run.
+const RUN_BYTES: usize = 20;
+
 /// Some of the writes that were not durable yet, by sector.
 pub type Overlay = BTreeMap<u64, u32>;
 
@@ -115,11 +118,46 @@ impl DiskState {
     }
 
     /// The same disk with the byte at `at` changed.
-    pub fn harmed(self, at: u64) -> DiskState {
+    pub fn harmed(&self, at: u64) -> DiskState {
         DiskState {
             harm: Some(at),
-            ..self
+            read: Rc::default(),
+            ..self.clone()
         }
+    }
+
+    /// Finds the byte of the disk at which a sector with this content was read since
+    /// the last [`DiskState::take_trace`].
+    pub fn find_read(&self, content: &[u8]) -> Result<Option<u64>> {
+        let trace = self.read.take();
+        for run in trace.chunks_exact(RUN_BYTES) {
+            if run == [0xff; RUN_BYTES] {
+                continue;
+            }
+            let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| run[at + n]));
+            for sector in word(0)..word(0) + word(8) {
+                let at = sector * SECTOR_BYTES;
+                let mut held = [0; SECTOR_BYTES as usize];
+                self.read(at, &mut held)?;
+                if held.starts_with(&content[..content.len().min(held.len())]) {
+                    return Ok(Some(at));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the whole disk to `path`, a copy of the base.
+    pub fn write_to(&self, path: &Path) -> Result<()> {
+        let file = File::options().write(true).open(path)?;
+        for (sector, count, version) in self.runs(0, self.recording.sectors()?)? {
+            if version != 0 {
+                let mut content = vec![0; usize::try_from(count * SECTOR_BYTES)?];
+                self.recording.read_run(version, sector, &mut content)?;
+                file.write_all_at(&content, sector * SECTOR_BYTES)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns a digest of which content was read since the last call.
@@ -170,7 +208,8 @@ impl DiskState {
             .harm
             .is_some_and(|harm| (first..end).contains(&(harm / SECTOR_BYTES)))
         {
-            read.extend(b"harmed");
+            // As long as a run.
+            read.extend([0xff; RUN_BYTES]);
         }
         for (sector, count, version) in &runs {
             read.extend(sector.to_le_bytes());
@@ -178,15 +217,5 @@ impl DiskState {
             read.extend(version.to_le_bytes());
         }
         Ok(runs)
-    }
-
-    /// Returns how long the note of what was read is.
-    pub fn trace_len(&self) -> usize {
-        self.read.borrow().len()
-    }
-
-    /// Returns a digest of which content was read since the trace had `from` bytes.
-    pub fn trace_since(&self, from: usize) -> Sha {
-        Sha::of(&self.read.borrow()[from..])
     }
 }

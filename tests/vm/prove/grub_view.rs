@@ -1,8 +1,7 @@
 //! What the firmware and GRUB would do with a disk: which core, which menu, which
 //! slot, which kernel. Told by GRUB's own rules, not by the program under test.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ext4_view::Ext4;
@@ -28,27 +27,10 @@ pub struct Start {
     pub kernel: String,
 }
 
-/// `/boot` as GRUB reads it, with the digests of files that were read before.
+/// `/boot` as GRUB reads it.
 pub struct Boot<'a> {
     disk: &'a DiskState,
     fs: Ext4,
-    digests: &'a Digests,
-}
-
-/// Digests by what was read for them.
-#[derive(Default)]
-pub struct Digests(RefCell<HashMap<Sha, Sha>>);
-
-impl Digests {
-    /// Digests what `read` returns, without looking at it where the same was read
-    /// before.
-    pub fn of(&self, disk: &DiskState, read: impl FnOnce() -> Result<Vec<u8>>) -> Result<Sha> {
-        let from = disk.trace_len();
-        let content = read()?;
-        let key = disk.trace_since(from);
-        let mut known = self.0.borrow_mut();
-        Ok(*known.entry(key).or_insert_with(|| Sha::of(&content)))
-    }
 }
 
 /// A GRUB on the disk: the core that sector 0 names and the directory it belongs to.
@@ -61,9 +43,19 @@ pub struct Grub {
 
 impl<'a> Boot<'a> {
     /// Opens `/boot`.
-    pub fn open(disk: &'a DiskState, digests: &'a Digests) -> Result<Boot<'a>> {
+    pub fn open(disk: &'a DiskState) -> Result<Boot<'a>> {
         let fs = file_system(disk, BOOT_START, As::Grub).context("/boot")?;
-        Ok(Boot { disk, fs, digests })
+        Ok(Boot { disk, fs })
+    }
+
+    /// Returns a byte of the disk that belongs to the content of a file.
+    pub fn byte_of(&self, path: &str) -> Result<u64> {
+        // With nothing kept of what was read before.
+        let fresh = Boot::open(self.disk)?;
+        self.disk.take_trace();
+        let content = fresh.read(path)?.with_context(|| format!("no {path}"))?;
+        let at = self.disk.find_read(&content)?;
+        at.with_context(|| format!("where {path} lies"))
     }
 
     /// Reads a file; `None` where there is none.
@@ -83,11 +75,7 @@ impl<'a> Boot<'a> {
 
     /// Digests a file; `None` where there is none.
     pub fn digest(&self, path: &str) -> Result<Option<Sha>> {
-        if !self.fs.exists(path).map_err(|e| anyhow!("{path}: {e}"))? {
-            return Ok(None);
-        }
-        let read = || self.read(path)?.context("it went away");
-        self.digests.of(self.disk, read).map(Some)
+        Ok(self.read(path)?.map(|content| Sha::of(&content)))
     }
 
     fn names(&self, dir: &str) -> Result<Vec<String>> {
@@ -270,6 +258,17 @@ fn environment(block: &[u8]) -> Option<BTreeMap<String, String>> {
     let is_whole = state.get("va_end").is_some_and(|end| end == "1");
     let commit = state.get("va_commit").map(String::as_str);
     (is_whole && matches!(commit, Some("root" | "back"))).then_some(state)
+}
+
+/// Digests the boot code but for what a disk keeps in it and where the core is
+/// (GRUB's `boot.h`).
+pub fn boot_code(disk: &DiskState) -> Result<Sha> {
+    let mut sector = [0; SECTOR];
+    disk.read(0, &mut sector)?;
+    for own in [0x3..0x5a, 0x5c..0x65, 0x66..0x68] {
+        sector[own].fill(0);
+    }
+    Ok(Sha::of(&sector[..440]))
 }
 
 /// Reads the core that sector 0 names, by the block list in its first sector.

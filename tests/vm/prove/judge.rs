@@ -8,20 +8,20 @@ use ext4_view::Ext4;
 use va_upgrade::sha::Sha;
 
 use super::disk_state::DiskState;
-use super::grub_view::{Boot, Digests, Start, core_in_use};
+use super::grub_view::{Boot, Start, boot_code, core_in_use};
 use super::volumes::{As, file_system, volume};
 
 /// What the kernel needs first, and what shows that a system is whole. The second half
 /// is the customer's.
 const SYSTEM_FILES: [&str; 6] = [
     "/etc/os-release",
-    "/usr/lib/systemd/systemd",
-    "/usr/lib/x86_64-linux-gnu/libc.so.6",
-    "/usr/bin/bash",
-    "/usr/sbin/lvm",
-    "/usr/bin/mount",
+    "/lib/systemd/systemd",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/bin/bash",
+    "/sbin/lvm",
+    "/bin/mount",
 ];
-const SETTINGS: [&str; 3] = ["/etc/hostname", "/etc/shadow", "/etc/lab-setting"];
+const SETTINGS: [&str; 3] = ["/etc/hostname", "/etc/shadow", "/etc/cron.d/lab"];
 
 /// The system that a disk starts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,7 @@ pub struct Verdict {
 /// What disks of which the machine did start hold: the measure for all others.
 #[derive(Default)]
 pub struct Known {
+    boot_codes: HashSet<Sha>,
     cores: Vec<Sha>,
     menus: BTreeSet<String>,
     modules: BTreeSet<String>,
@@ -54,7 +55,6 @@ struct System {
 #[derive(Default)]
 pub struct Judge {
     pub known: Known,
-    digests: Digests,
     /// Verdicts by what was read for them.
     seen: RefCell<HashMap<Sha, Result<Verdict, String>>>,
 }
@@ -68,7 +68,8 @@ impl Judge {
         versions: &[(&str, &str)],
         is_first: bool,
     ) -> Result<()> {
-        let boot = Boot::open(disk, &self.digests)?;
+        let boot = Boot::open(disk)?;
+        self.known.boot_codes.insert(boot_code(disk)?);
         if is_first {
             self.known.cores.push(Sha::of(&core_in_use(disk)?));
         }
@@ -86,8 +87,8 @@ impl Judge {
                 self.known.starts.insert(start.files, (*version).to_owned());
             }
             let fs = self.slot(disk, slot)?;
-            let files = self.digests_of(disk, &fs, SYSTEM_FILES)?;
-            let settings = self.digests_of(disk, &fs, SETTINGS)?;
+            let files = digests_of(&fs, SYSTEM_FILES)?;
+            let settings = digests_of(&fs, SETTINGS)?;
             let system = self.known.systems.entry((*version).to_owned()).or_default();
             system.files.insert(files);
             system.settings.insert(settings);
@@ -97,7 +98,7 @@ impl Judge {
 
     /// Judges a disk; the other value is a digest of all that was read for it.
     pub fn judge(&self, disk: &DiskState) -> (Result<Verdict, String>, Sha) {
-        drop(disk.take_trace());
+        disk.take_trace();
         let verdict = self.look(disk).map_err(|error| format!("{error:#}"));
         let trace = disk.take_trace();
         let mut seen = self.seen.borrow_mut();
@@ -111,7 +112,11 @@ impl Judge {
     }
 
     fn look(&self, disk: &DiskState) -> Result<Verdict> {
-        let boot = Boot::open(disk, &self.digests)?;
+        let boot = Boot::open(disk)?;
+        ensure!(
+            self.known.boot_codes.contains(&boot_code(disk)?),
+            "the boot code is not whole"
+        );
         let grub = boot.grub(&self.known.cores)?;
         ensure!(
             self.known.modules.contains(&grub.modules.to_string()),
@@ -145,22 +150,20 @@ impl Judge {
         let fs = self.slot(disk, slot)?;
         let system = &self.known.systems[version];
         let place = || format!("slot {slot}, whose kernel is that of {version}");
-        let files = self
-            .digests_of(disk, &fs, SYSTEM_FILES)
-            .with_context(place)?;
+        let files = digests_of(&fs, SYSTEM_FILES).with_context(place)?;
         ensure!(
             system.files.contains(&files),
             "{} has another system",
             place()
         );
         let release = start.kernel.rsplit_once("vmlinuz-").map_or("", |(_, r)| r);
-        let modules = format!("/usr/lib/modules/{release}/modules.dep");
+        let modules = format!("/lib/modules/{release}/modules.dep");
         ensure!(
             fs.exists(modules.as_str()).unwrap_or(false),
             "{} has no modules for it",
             place()
         );
-        let settings = self.digests_of(disk, &fs, SETTINGS).with_context(place)?;
+        let settings = digests_of(&fs, SETTINGS).with_context(place)?;
         if start.is_trial {
             // Until the trial's first service runs, each file is the old one or the new.
             for (number, sha) in settings.iter().enumerate() {
@@ -190,22 +193,16 @@ impl Judge {
         let at = volume(disk, slot)?;
         file_system(disk, at, As::Kernel).with_context(|| format!("the file system of slot {slot}"))
     }
+}
 
-    fn digests_of<const N: usize>(
-        &self,
-        disk: &DiskState,
-        fs: &Ext4,
-        paths: [&str; N],
-    ) -> Result<[Sha; N]> {
-        let mut digests = [Sha::of(b""); N];
-        for (digest, path) in digests.iter_mut().zip(paths) {
-            let read = || match fs.read(path) {
-                Ok(content) => Ok(content),
-                Err(ext4_view::Ext4Error::NotFound) => Ok(b"(none)".to_vec()),
-                Err(error) => Err(anyhow!("{path}: {error}")),
-            };
-            *digest = self.digests.of(disk, read)?;
-        }
-        Ok(digests)
+fn digests_of<const N: usize>(fs: &Ext4, paths: [&str; N]) -> Result<[Sha; N]> {
+    let mut digests = [Sha::of(b""); N];
+    for (digest, path) in digests.iter_mut().zip(paths) {
+        *digest = match fs.read(path) {
+            Ok(content) => Sha::of(&content),
+            Err(ext4_view::Ext4Error::NotFound) => Sha::of(b"(none)"),
+            Err(error) => return Err(anyhow!("{path}: {error}")),
+        };
     }
+    Ok(digests)
 }

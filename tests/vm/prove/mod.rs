@@ -4,24 +4,28 @@
 //! - [`record`]: the life, in a machine whose disk keeps a log of its writes
 //! - [`write_log`]: that log
 //! - [`disk_state`]: a disk at a moment, without copying it
-//! - [`volumes`], [`grub_view`]: what firmware, GRUB, LVM and the kernel would read
+//! - [`volumes`], [`journal`], [`grub_view`]: what firmware, GRUB, LVM and the kernel would read
 //! - [`judge`]: the verdict on one disk
 //! - [`replay`]: every moment, with losses
+//! - [`proof_of_judge`]: whether the judge can be believed
 //!
 //! `docs/proof.md` says what is shown and what not.
 
 mod disk_state;
 mod grub_view;
+mod journal;
 mod judge;
+mod proof_of_judge;
 mod record;
 mod replay;
 mod volumes;
 mod write_log;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::rc::Rc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::lab::tell::say;
 use disk_state::Recording;
@@ -35,13 +39,22 @@ const SEED: u64 = 0x7661_7570;
 #[test]
 #[ignore = "starts virtual machines"]
 fn prove_that_every_moment_starts_the_old_system_or_the_new_one() -> Result<()> {
-    if std::env::var_os("VA_UPGRADE_RECORDED").is_none() {
+    if env::var_os("VA_UPGRADE_RECORDED").is_none() {
         record::record()?;
     }
     let place = Place::new();
     let marks = place.marks()?;
     let recording = Rc::new(Recording::open(&place.base(), &place.log())?);
     let judge = learn(&recording, &marks)?;
+    let committed = marks.iter().find(|mark| mark.slots.len() == 2);
+    let committed = committed.context("nothing was upgraded")?;
+    let disk = Replay::new(&recording, &judge, SEED)?
+        .disk_at(recording.log.entries_before(committed.log_bytes))?;
+    proof_of_judge::notices_harm(&judge, &disk, "root")?;
+    if let Ok(count) = env::var("VA_UPGRADE_STARTS") {
+        let count = count.parse().context("VA_UPGRADE_STARTS")?;
+        proof_of_judge::agrees_with_machines(&recording, &judge, &marks, count)?;
+    }
     let mut replay = Replay::new(&recording, &judge, SEED)?;
     say("operation | writes | flushes | states | distinct | verdicts | neither");
     let mut neither = Vec::new();

@@ -96,7 +96,7 @@ impl Recorder {
 fn make_base(place: &Place) -> Result<()> {
     fs::create_dir_all(&place.0)?;
     let mut appliance = Appliance::old("prove-base")?;
-    appliance.ok("umount /mnt; echo early >/etc/lab-setting")?;
+    appliance.ok("umount /mnt; mkdir -p /etc/cron.d; echo early >/etc/cron.d/lab")?;
     appliance.power_off()?;
     let disk = place.0.join("base.qcow2");
     appliance.keep_disk(&disk)?;
@@ -124,13 +124,13 @@ pub fn record() -> Result<()> {
     lab.slots[1] = Some(RELEASE);
     lab.is_foreign = false;
     lab.mark(Some("first apply"))?;
-    lab.ok("echo late >/etc/lab-setting")?;
+    lab.ok("echo late >/etc/cron.d/lab")?;
     lab.mark(None)?;
     lab.appliance.reboot()?;
     lab.appliance.wait_until_committed("back")?;
     lab.mark(Some("trial, late settings, confirm"))?;
     ensure!(
-        lab.appliance.ok("cat /etc/lab-setting")? == "late",
+        lab.appliance.ok("cat /etc/cron.d/lab")? == "late",
         "what was changed late was not carried over"
     );
 

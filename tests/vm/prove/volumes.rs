@@ -1,11 +1,13 @@
 //! Where the parts of an appliance's disk are, and its volumes as file systems.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use ext4_view::{Ext4, Ext4Read};
 
 use super::disk_state::DiskState;
+use super::journal::{Newer, newer_blocks};
 
 const MIB: u64 = 1 << 20;
 
@@ -31,11 +33,30 @@ pub enum As {
 struct Reader {
     disk: DiskState,
     start: u64,
-    reads: As,
+    block_bytes: u64,
+    /// Blocks that are newer in the journal.
+    newer: HashMap<u64, Newer>,
 }
 
 /// The superblock's words on a journal: `s_feature_compat`, `s_feature_incompat`.
 const JOURNAL_WORDS: [(u64, u8); 2] = [(1024 + 0x5c, !0x04), (1024 + 0x60, !0x04)];
+
+impl Reader {
+    /// Reads what lies in one block.
+    fn read_part(&self, block: u64, skip: u64, into: &mut [u8]) -> Result<()> {
+        let Some(newer) = self.newer.get(&block) else {
+            let at = self.start + block * self.block_bytes + skip;
+            return self.disk.read(at, into);
+        };
+        self.disk.read(self.start + newer.at + skip, into)?;
+        if newer.is_escaped && skip == 0 {
+            let magic = 0xc03b_3998_u32.to_be_bytes();
+            let count = into.len().min(magic.len());
+            into[..count].copy_from_slice(&magic[..count]);
+        }
+        Ok(())
+    }
+}
 
 impl Ext4Read for Reader {
     fn read(
@@ -43,14 +64,24 @@ impl Ext4Read for Reader {
         start_byte: u64,
         dst: &mut [u8],
     ) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        self.disk.read(self.start + start_byte, dst)?;
-        if self.reads == As::Grub {
-            for (at, mask) in JOURNAL_WORDS {
-                if let Some(index) = at.checked_sub(start_byte)
-                    && let Some(byte) = dst.get_mut(usize::try_from(index)?)
-                {
-                    *byte &= mask;
-                }
+        if self.newer.is_empty() {
+            self.disk.read(self.start + start_byte, dst)?;
+        } else {
+            let mut done = 0;
+            while done < dst.len() {
+                let at = start_byte + u64::try_from(done)?;
+                let (block, skip) = (at / self.block_bytes, at % self.block_bytes);
+                let count = usize::try_from(self.block_bytes - skip)?.min(dst.len() - done);
+                self.read_part(block, skip, &mut dst[done..done + count])?;
+                done += count;
+            }
+        }
+        // The journal has been read already, or is not to be.
+        for (at, mask) in JOURNAL_WORDS {
+            if let Some(index) = at.checked_sub(start_byte)
+                && let Some(byte) = dst.get_mut(usize::try_from(index)?)
+            {
+                *byte &= mask;
             }
         }
         Ok(())
@@ -59,10 +90,15 @@ impl Ext4Read for Reader {
 
 /// Opens the ext4 file system at byte `start` of the disk.
 pub fn file_system(disk: &DiskState, start: u64, reads: As) -> Result<Ext4> {
+    let (newer, block_bytes) = match reads {
+        As::Grub => (HashMap::new(), 0),
+        As::Kernel => newer_blocks(disk, start).context("its journal")?,
+    };
     let reader = Reader {
         disk: disk.clone(),
         start,
-        reads,
+        block_bytes,
+        newer,
     };
     Ext4::load(Box::new(reader)).map_err(|error| anyhow!("{error}"))
 }
