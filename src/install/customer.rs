@@ -61,7 +61,7 @@ pub fn carry(
     mount_points: &[PathBuf],
     root: &Path,
     about: &About,
-    take_effect: &dyn Fn() -> Result<()>,
+    take_effect: &dyn Fn(&Plan) -> Result<()>,
 ) -> Result<Carried> {
     let delivered = pristine::delivered(appliance, from)?;
     let image = Pristine::kept(root)?.context("the new system's own settings were not kept")?;
@@ -78,10 +78,12 @@ pub fn carry(
             .map(|earlier| earlier.paths)
             .unwrap_or_default(),
     };
+    // The customer goes on working: what changes from here on differs from this.
+    let print = print_of(from, &plan)?;
     let carried = carry.run(&plan)?;
-    take_effect()?;
+    take_effect(&plan)?;
     let record = CarriedRecord {
-        print: print_of(from, &plan)?,
+        print,
         // JSON holds no other; they are then not taken back.
         paths: plan
             .carried()

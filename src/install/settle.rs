@@ -50,7 +50,7 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     write_fstab(appliance, from, root, identity)?;
     let about = customer::about(identity.from, &identity.release.version);
     let mount_points = customer::mount_points(appliance)?;
-    customer::carry(appliance, from, &mount_points, root, &about, &|| Ok(()))
+    customer::carry(appliance, from, &mount_points, root, &about, &|_| Ok(()))
         .context("carrying over what is the customer's")?;
     carry_settings(appliance, from, root)?;
     let release =

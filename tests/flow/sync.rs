@@ -368,6 +368,45 @@ fn what_was_changed_after_the_upgrade_was_written_is_carried_early_in_the_trial(
 }
 
 #[test]
+fn what_is_changed_while_it_is_carried_over_is_carried_early_in_the_trial() {
+    let dir = scratch();
+    let machine = delivered();
+    live_in(&machine);
+    machine.meanwhile("sshd -t", |machine| {
+        let text = SSHD.replace("22", "2223");
+        put(&machine.at("/"), "etc/ssh/sshd_config", &text);
+    });
+    run(&machine, &newer(dir.path())).unwrap();
+    assert!(machine.read("/etc/ssh/sshd_config").contains("2223"));
+    machine.swap_slots();
+    machine.boot("back", "trial");
+    machine.with_appliance(last_word::run).unwrap();
+    let sshd = machine.read("/etc/ssh/sshd_config");
+    assert!(
+        sshd.contains("2223") && sshd.contains("X11Forwarding no"),
+        "{sshd}"
+    );
+}
+
+#[test]
+fn what_is_carried_early_in_a_trial_gets_its_labels_wherever_it_lies() {
+    let dir = scratch();
+    let machine = on_trial(dir.path());
+    put(
+        &machine.at("/devices/VA-root"),
+        "var/spool/cron/root",
+        "@daily true\n",
+    );
+    fs::create_dir_all(machine.at("/sys/fs/selinux")).unwrap();
+    fs::write(machine.at("/sys/fs/selinux/enforce"), "1").unwrap();
+    machine.meanwhile("/var/spool/cron/root", |machine| {
+        put(&machine.at("/"), "run/labelled", "");
+    });
+    assert!(machine.with_appliance(last_word::run).unwrap());
+    assert!(machine.at("/run/labelled").exists());
+}
+
+#[test]
 fn a_rule_that_says_nothing_sane_is_refused_before_anything_is_written() {
     let dir = scratch();
     let machine = delivered();
