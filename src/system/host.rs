@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -147,6 +147,11 @@ impl System for Host {
             .map(drop)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     fn wait(&self, time: Duration) {
         thread::sleep(time);
     }
@@ -190,9 +195,8 @@ fn can_tie_programs() -> bool {
 fn ends_well(cmd: &Cmd) -> bool {
     let mut command = Command::new(cmd.program());
     let started = start(command.args(cmd.arguments()));
-    started.is_ok_and(|mut child| {
-        collect(&mut child, cmd).is_ok_and(|(status, ..)| status.success())
-    })
+    started
+        .is_ok_and(|mut child| collect(&mut child, cmd).is_ok_and(|(status, ..)| status.success()))
 }
 
 /// Waits for `child` and gathers both its streams; kills it, and what it
