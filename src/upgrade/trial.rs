@@ -71,6 +71,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     if let Some(drift) = &drift {
         appliance.progress.warn(&drift.to_string());
     }
+    kernel_drift::note_seen(appliance, &machine);
     // A boot state that is gone takes no system for good that was only tried.
     let lost = machine.state.is_none() && machine.booted_by.why == "trial";
     if lost || on_trial(appliance, &machine) {
@@ -114,8 +115,16 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         }
         _ => {}
     }
-    if let Some(Drift::Gone { .. }) = drift {
-        replace_gone(appliance, &lock);
+    match &drift {
+        Some(Drift::Gone { .. }) => try_another(appliance, Change::default(), &lock),
+        Some(Drift::Anew { started, .. }) => {
+            let change = Change {
+                release: Some(started.as_str()),
+                is_removal: false,
+            };
+            try_another(appliance, change, &lock);
+        }
+        _ => {}
     }
     if let Some((slot, reason)) = drilled {
         return Ok(Outcome::DrillOver(slot, reason));
@@ -149,11 +158,11 @@ fn write_unread(
     Ok(())
 }
 
-/// Has another kernel of the running system tried with the next start, if there
-/// is one.
-fn replace_gone(appliance: &Appliance, lock: &Lock) {
+/// Has another kernel of the running system, or its initramfs, tried with the next
+/// start, if there is one.
+fn try_another(appliance: &Appliance, change: Change, lock: &Lock) {
     let adopted = Machine::look(appliance)
-        .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
+        .and_then(|machine| kernel_update::adopt(appliance, &machine, change, lock));
     match adopted {
         Ok(Adopted::OnTrial(release)) => appliance
             .progress

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on may panic, and runs programs of its own"
 )]
 
+mod anew;
 mod apply;
 mod boots;
 mod cards;
@@ -14,6 +15,7 @@ mod clock;
 mod cut;
 mod deadline;
 mod drill;
+mod first;
 mod fit;
 mod full;
 mod grubs;
