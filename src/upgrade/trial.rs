@@ -196,9 +196,10 @@ fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
 pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     let machine = Machine::look(appliance)?;
     let mut state = machine.state();
+    drill::require_no_drilled(&machine)?;
     let is_kernel = kernel_update::is_running(appliance, &machine);
     match state.trial() {
-        Some(trial) if trial.slot == machine.booted => drill::require_none(&state)?,
+        Some(trial) if trial.slot == machine.booted => {}
         _ if is_kernel => {}
         _ if state.committed() == machine.booted => return Ok(false),
         _ => refuse!(
@@ -234,7 +235,7 @@ pub fn extend(appliance: &Appliance, minutes: u64, _lock: &Lock) -> Result<Durat
             machine.state().phase(machine.booted)
         );
     }
-    drill::require_none(&machine.state())?;
+    drill::require_no_drilled(&machine)?;
     let left = window::grant(appliance, minutes)?;
     let outcome = format!("may go on for {} minutes from now", left.as_secs() / 60);
     record(appliance, "confirm", machine.booted, &outcome);
@@ -276,7 +277,7 @@ fn baseline(appliance: &Appliance, machine: &Machine) -> Baseline {
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
-    if machine.state.as_ref().is_some_and(State::is_drilling) {
+    if drill::is_drilled(machine) {
         return Ok(end_trial(
             appliance,
             Reason::Drill,
