@@ -19,6 +19,7 @@ use super::{boot_sector, drill, evidence, health, kernel_drift, settings, status
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
+use crate::boot::bios::before;
 use crate::boot::files as boot_files;
 use crate::boot::state::{Reason, State};
 use crate::config::ConfirmBy;
@@ -76,6 +77,10 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
     let lost = machine.state.is_none() && machine.booted_by.why == "trial";
     if lost || on_trial(appliance, &machine) {
         return run_trial(appliance, &machine);
+    }
+    // Nothing of ours is on /boot before the first `apply`, or after it was discarded.
+    if machine.state.is_none() && !appliance.at(BOOT_DIR).exists() {
+        return Ok(Outcome::Ordinary);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     // Whoever had the lock may have written another one.
@@ -214,6 +219,11 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
         false => {
             appliance.save(&state, lock)?;
             record(appliance, "confirm", machine.booted, "committed");
+            if let Err(error) = before::forget(appliance.sys) {
+                appliance
+                    .progress
+                    .note(&format!("what GRUB was before still takes room: {error:#}"));
+            }
         }
     }
     mark_over(appliance);

@@ -14,6 +14,7 @@ mod checks;
 mod clock;
 mod cut;
 mod deadline;
+mod discard;
 mod drill;
 mod first;
 mod fit;

@@ -9,6 +9,7 @@
 
 pub mod area;
 pub mod backup;
+pub mod before;
 pub mod installed;
 pub mod reinstall;
 pub mod sector;
