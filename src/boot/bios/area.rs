@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest, Sha256};
 
+use super::saved::Saved;
 use super::sector::{
     BOOT_CODE_BYTES, SECTOR_BYTES, Sectors, block_list, boot_sector, kernel_sector, place_core,
 };
@@ -56,30 +57,6 @@ pub fn find_partition(disk: &Path) -> Result<Sectors> {
         .first()
         .copied()
         .with_context(|| format!("{} has no bios_grub partition", disk.display()))
-}
-
-/// What can be put back when a later step fails.
-pub struct Saved {
-    boot_code: Vec<u8>,
-    partition: Sectors,
-    content: Vec<u8>,
-}
-
-impl Saved {
-    /// Returns the boot code, and what lay on the sectors of `place`.
-    ///
-    /// # Errors
-    /// When they are not all inside the partition.
-    pub fn parts_at(&self, place: Sectors) -> Result<(&[u8], &[u8])> {
-        let first = place.start_lba.checked_sub(self.partition.start_lba);
-        let start = usize::try_from(first.context("a sector before the partition")?)?;
-        let end = start + usize::try_from(place.count)?;
-        let bytes = self
-            .content
-            .get(start * SECTOR_BYTES..end * SECTOR_BYTES)
-            .context("a sector behind the partition")?;
-        Ok((&self.boot_code, bytes))
-    }
 }
 
 /// A disk whose boot sector and bios_grub partition are open for writing.

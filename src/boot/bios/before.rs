@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::area::{BootArea, Saved};
+use super::area::BootArea;
 use super::backup::{self, Dir};
 use super::installed::{CORE_FILE, our_dirs};
+use super::saved::Saved;
 use super::sector::Sectors;
 use crate::boot::journal;
 use crate::paths::{BOOT, BOOT_DIR};

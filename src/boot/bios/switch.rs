@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::area::{BootArea, Saved};
+use super::area::BootArea;
 use super::backup::Backup;
 use super::before::{About, Before};
 use super::installed::{CORE_FILE, dirs_in_use, new_dir};
+use super::saved::Saved;
 use super::sector::Sectors;
 use crate::boot::bootable::Bootable;
 use crate::boot::{journal, menu};
