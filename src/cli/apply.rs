@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::output::{Page, print};
+use super::output::{Page, print, print_done};
 use super::{Question, Session, check, threads};
 use crate::install::customer;
 use crate::progress::Progress;
@@ -73,17 +73,18 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         return print(&format!("\nWhat is the customer's:\n\n{}", plan.text()));
     }
     if args.stage {
-        return print(&format!(
+        print_done(&format!(
             "version {} is in slot {} and waits there; version {} boots until \
              `va-upgrade activate` has the new one tried, `va-upgrade discard` drops it\n",
             outcome.version, outcome.slot, outcome.from
         ));
+        return Ok(());
     }
-    print(&format!(
+    print_done(&format!(
         "version {} is in slot {}; the next boot tries it, up to {} times. \
          Until it is confirmed, version {} stays the default\n",
         outcome.version, outcome.slot, outcome.tries, outcome.from
-    ))?;
+    ));
     if args.reboot {
         session.host.reboot(Restart::Orderly)
     } else {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::Session;
-use super::output::print;
+use super::output::print_done;
 use crate::appliance::machine::Machine;
 use crate::install::label;
 use crate::progress::Progress;
@@ -64,7 +64,8 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             true => "what was changed after the upgrade was written is carried over",
             false => "nothing was changed after the upgrade was written",
         };
-        return print(&format!("{text}\n"));
+        print_done(&format!("{text}\n"));
+        return Ok(());
     }
     if let Some(root) = &args.labels {
         // Not every initramfs has chroot(8).
@@ -73,7 +74,8 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             true => "all SELinux labels are set",
             false => "no SELinux label is missing",
         };
-        return print(&format!("{text}\n"));
+        print_done(&format!("{text}\n"));
+        return Ok(());
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),
@@ -99,7 +101,8 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         }
     };
     session.ui.finish();
-    print(&format!("{text}\n"))
+    print_done(&format!("{text}\n"));
+    Ok(())
 }
 
 /// Has an installed kernel tried, beside the one that the running slot starts.
@@ -109,11 +112,11 @@ fn adopt_kernel(session: &Session, change: Change) -> Result<()> {
     let machine = Machine::look(&appliance)?;
     let adopted = kernel_update::adopt(&appliance, &machine, change, &lock)?;
     session.ui.finish();
-    match adopted {
-        Adopted::Nothing => Ok(()),
-        Adopted::OnTrial(release) => print(&format!(
+    if let Adopted::OnTrial(release) = adopted {
+        print_done(&format!(
             "kernel {release} is tried with the next restart; the one before it starts again if \
              it does not come up\n"
-        )),
+        ));
     }
+    Ok(())
 }

@@ -9,7 +9,11 @@ use std::ffi::OsStr;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
 use serde::Serialize;
+
+use crate::stderr;
 
 /// Prints text for a person.
 ///
@@ -17,6 +21,14 @@ use serde::Serialize;
 /// When it cannot be written; a reader that went away early is no error.
 pub fn print(text: &str) -> Result<()> {
     print_raw(printable(text).as_bytes())
+}
+
+/// Tells a person of something that is done. That it cannot be written anywhere
+/// undoes nothing, so it is no failure.
+pub fn print_done(text: &str) {
+    if let Err(error) = print(text) {
+        stderr::say(&format!("warning: {}", printable(&format!("{error:#}"))));
+    }
 }
 
 /// Prints `value` as JSON, for programs.
@@ -34,11 +46,20 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// When they cannot be written; a reader that went away early is no error.
 pub fn print_raw(bytes: &[u8]) -> Result<()> {
     match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("writing to standard output")
-        }
+        Err(error) if !is_gone(&error) => Err(error).context("writing to standard output"),
         _ => Ok(()),
     }
+}
+
+/// Tells whether standard output has no reader any more: a pipe or, where the kernel
+/// says EIO, a terminal that was closed.
+fn is_gone(error: &io::Error) -> bool {
+    let is_device = || {
+        let stat = fstat(io::stdout());
+        stat.is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFCHR))
+    };
+    error.kind() == ErrorKind::BrokenPipe
+        || error.raw_os_error() == Some(Errno::EIO as i32) && is_device()
 }
 
 /// Replaces every control character that is not the end of a line, and those

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::errno::Errno;
+use nix::unistd::isatty;
 use serde::Serialize;
 
 use super::output::printable;
@@ -93,9 +95,10 @@ impl Ui {
         }
     }
 
-    /// Returns whether somebody is there to be asked.
+    /// Returns whether somebody is there to be asked, or was until the terminal was
+    /// closed.
     pub fn can_ask(&self) -> bool {
-        io::stdin().is_terminal()
+        matches!(isatty(io::stdin()), Ok(true) | Err(Errno::EIO))
     }
 
     /// Asks a yes-or-no question on the terminal.
@@ -105,10 +108,11 @@ impl Ui {
     pub fn ask(&self, question: &str) -> Result<bool> {
         stderr::write(&format!("{question} [y/N] "));
         let mut answer = String::new();
-        io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .context("reading the answer")?;
+        match io::stdin().lock().read_line(&mut answer) {
+            // Nobody answers on a terminal that was closed.
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {}
+            read => drop(read.context("reading the answer")?),
+        }
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 

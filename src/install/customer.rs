@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -162,10 +161,9 @@ fn print_of(from: &Path, plan: &Plan) -> Result<Sha> {
 }
 
 /// Describes a change of version, now.
-pub fn about(from: &str, to: &str) -> About {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+pub fn about(appliance: &Appliance, from: &str, to: &str) -> About {
     About {
-        time: now.unwrap_or_default().as_secs(),
+        time: appliance.sys.seconds_since_1970(),
         from: from.to_owned(),
         to: to.to_owned(),
     }

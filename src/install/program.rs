@@ -153,7 +153,7 @@ fn write(file: &Path, content: &str, mode: u32) -> Result<()> {
 mod tests {
     use super::*;
     use std::sync::mpsc::Receiver;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use crate::config::Config;
     use crate::progress::Silent;
@@ -186,6 +186,10 @@ mod tests {
 
         fn reboot(&self, _: Restart) -> Result<()> {
             unreachable!("nothing is restarted")
+        }
+
+        fn now(&self) -> SystemTime {
+            unreachable!("no time is told")
         }
 
         fn wait(&self, _: Duration) {}

@@ -48,7 +48,7 @@ pub struct Identity<'a> {
 pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
     settle_kernel_args(appliance, root, identity)?;
     write_fstab(appliance, from, root, identity)?;
-    let about = customer::about(identity.from, &identity.release.version);
+    let about = customer::about(appliance, identity.from, &identity.release.version);
     let mount_points = customer::mount_points(appliance)?;
     customer::carry(appliance, from, &mount_points, root, &about, &|_| Ok(()))
         .context("carrying over what is the customer's")?;

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
@@ -46,7 +46,11 @@ pub trait System: Sync {
     /// When the service manager does not accept the request.
     fn reboot(&self, how: Restart) -> Result<()>;
 
-    /// Lets `time` pass.
+    /// Returns what the machine's clock says: for what a person is told only. It may
+    /// be wrong and jump, forwards and backwards.
+    fn now(&self) -> SystemTime;
+
+    /// Lets `time` pass, whatever the clock says meanwhile.
     fn wait(&self, time: Duration);
 
     /// Waits for a word, at most `limit`; returns whether it came. A sender that
@@ -74,6 +78,12 @@ impl dyn System + '_ {
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root().join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Returns what the machine's clock says, in seconds since 1970; 0 before that.
+    pub fn seconds_since_1970(&self) -> u64 {
+        let since = self.now().duration_since(UNIX_EPOCH);
+        since.unwrap_or_default().as_secs()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::env::set_current_dir;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::chroot;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -86,17 +86,11 @@ impl System for Host {
         if cmd.has_own_environment() {
             command.env_clear();
         }
-        let mut child = command
+        command
             .args(&words[1..])
             .env("LC_ALL", "C")
-            .envs(cmd.environment().iter().map(|(name, value)| (name, value)))
-            // Ctrl-C stops us at the next safe place, not a tool half-way.
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting `{cmd}`"))?;
+            .envs(cmd.environment().iter().map(|(name, value)| (name, value)));
+        let mut child = start(&mut command).with_context(|| format!("starting `{cmd}`"))?;
         let (status, stdout, stderr) =
             collect(&mut child, cmd).with_context(|| format!("`{cmd}`"))?;
         if !status.success() {
@@ -153,6 +147,11 @@ impl System for Host {
             .map(drop)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     fn wait(&self, time: Duration) {
         thread::sleep(time);
     }
@@ -167,19 +166,37 @@ impl System for Host {
     }
 }
 
+/// Starts `command` in a process group of its own, to be [collected](collect).
+fn start(command: &mut Command) -> io::Result<Child> {
+    command
+        // Ctrl-C stops us at the next safe place, not a tool half-way.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
 /// What has the kernel kill a program with the thread that started it.
 const TIE: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
 
+/// How long the question may take whether this machine has that.
+const TIE_LIMIT: Duration = Duration::from_secs(30);
+
 /// Tells whether this machine's setpriv(1) can do that.
-#[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
 fn can_tie_programs() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let mut command = Command::new(TIE[0]);
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
-        let asked = quiet.stderr(Stdio::null()).args(&TIE[1..]).arg("true");
-        asked.status().is_ok_and(|status| status.success())
-    })
+    let ask = Cmd::new(TIE[0]).args(&TIE[1..]).arg("true");
+    *ANSWER.get_or_init(|| ends_well(&ask.limit(TIE_LIMIT)))
+}
+
+/// Tells whether a program ends well within its limit.
+#[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
+fn ends_well(cmd: &Cmd) -> bool {
+    let mut command = Command::new(cmd.program());
+    let started = start(command.args(cmd.arguments()));
+    started
+        .is_ok_and(|mut child| collect(&mut child, cmd).is_ok_and(|(status, ..)| status.success()))
 }
 
 /// Waits for `child` and gathers both its streams; kills it, and what it
@@ -286,6 +303,19 @@ mod tests {
             .limit(Duration::from_millis(50));
         let error = Host::new(false).run(&cmd).unwrap_err();
         assert!(format!("{error:#}").contains("killed after"), "{error:#}");
+    }
+
+    #[test]
+    fn a_question_that_hangs_is_answered_with_no() {
+        let ask = |words: [&str; 2]| {
+            let cmd = Cmd::new(words[0]).arg(words[1]);
+            ends_well(&cmd.limit(Duration::from_secs(1)))
+        };
+        let started = Instant::now();
+        assert!(!ask(["sleep", "600"]));
+        assert!(started.elapsed() < Duration::from_secs(300));
+        assert!(!ask(["false", ""]) && !ask(["no-such-program", ""]));
+        assert!(ends_well(&Cmd::new("true")));
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::appliance::pristine;
 use crate::appliance::release::ReleaseRecord;
+use crate::boot::bios::before::About;
 use crate::boot::bios::installed::{self, Pruned};
 use crate::boot::bios::switch::{Plan, Switch};
 use crate::boot::next;
@@ -371,6 +372,10 @@ impl<'a> Job<'a> {
         signals::check()?;
         self.start(Step::InstallGrub);
         let plan = Plan {
+            about: About {
+                slot: self.to.slot,
+                is_first: self.first_time,
+            },
             slot_root: root,
             bootable: &found,
             disk: &self.facts.disk,

@@ -64,7 +64,11 @@ fn carry(appliance: &Appliance, machine: &Machine) -> Result<bool> {
     let other = machine.booted.other();
     let from_version = boot_files::record(appliance.sys, other)?.map(|record| record.version);
     let to_version = ReleaseRecord::of_running(appliance)?.version;
-    let about = customer::about(from_version.as_deref().unwrap_or("unknown"), &to_version);
+    let about = customer::about(
+        appliance,
+        from_version.as_deref().unwrap_or("unknown"),
+        &to_version,
+    );
     let outcome = look_into(appliance, other, |from| -> Result<bool> {
         if customer::fingerprint(appliance, from, &root)? == carried.print {
             return Ok(false);

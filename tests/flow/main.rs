@@ -6,15 +6,21 @@
     reason = "a test that cannot go on may panic, and runs programs of its own"
 )]
 
+mod anew;
 mod apply;
 mod boots;
 mod cards;
 mod checks;
+mod clock;
 mod cut;
 mod deadline;
+mod discard;
 mod drill;
+mod first;
 mod fit;
+mod full;
 mod grubs;
+mod incident;
 mod kernel;
 mod kernel_choice;
 mod kernel_health;
@@ -36,5 +42,6 @@ mod stage;
 mod streams;
 mod sync;
 mod trial;
+mod turn;
 mod window;
 mod writes;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use anyhow::Result;
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::failure::{Class, class_of};
@@ -93,6 +95,22 @@ fn what_is_gone_is_a_warning_and_what_is_new_a_note() {
     machine.boot("back", "trial");
     mount(&machine, "4 1 8:1 / /srv ro - xfs /dev/sda1 ro\n");
     assert!(messages(&machine).contains(&"warn  mount: /srv cannot be written any more".into()));
+}
+
+#[test]
+fn what_is_activated_later_is_compared_with_the_system_as_it_was_then() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    listen(&machine, &["00000000:0016"]);
+    crate::stage::write_only(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    // A week later.
+    listen(&machine, &["00000000:01BB"]);
+    machine.set_clock([UNIX_EPOCH + Duration::from_secs(1_796_000_000)]);
+    crate::stage::activate(&machine).unwrap();
+    machine.boot("back", "trial");
+    let changes = report(&machine).unwrap();
+    assert_eq!(changes.before, 1_796_000_000);
+    assert_eq!(messages(&machine), [""; 0]);
 }
 
 #[test]

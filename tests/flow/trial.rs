@@ -402,7 +402,8 @@ fn an_appliance_that_never_saw_us_has_a_status() {
     assert_eq!(
         shown(&machine),
         serde_json::json!({
-            "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null, "failed": null,
+            "format": 1, "booted": "root", "committed": "root", "next": "root", "trial": null,
+            "confirmation": null, "failed": null,
             "state_unread": false, "boot_sector": null, "kernel_drift": null, "kernel_trial": null,
             "drill": null,
             "slots": [

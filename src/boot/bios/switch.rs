@@ -5,7 +5,8 @@
 //! 2. run the target's own `grub-install` in a chroot of the target, which makes
 //!    modules and a core in a new directory and touches nothing else;
 //! 3. write the menu, let the target's `grub-script-check` read it;
-//! 4. write the core beside the current one, read it back;
+//! 4. write the core beside the current one, read it back; keep what it starts now
+//!    ([`before`](super::before));
 //! 5. switch the boot sector.
 //!
 //! Until step 5 the old GRUB boots; after it the new one. [`Switch::undo`] puts
@@ -16,9 +17,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::area::{BootArea, Saved};
+use super::area::BootArea;
 use super::backup::Backup;
+use super::before::{About, Before};
 use super::installed::{CORE_FILE, dirs_in_use, new_dir};
+use super::saved::Saved;
+use super::sector::Sectors;
 use crate::boot::bootable::Bootable;
 use crate::boot::{journal, menu};
 use crate::paths::{BOOT, BOOT_DIR};
@@ -32,6 +36,8 @@ const SAVED_DIR: &str = ".va-upgrade-saved";
 
 /// What is to be installed where.
 pub struct Plan<'a> {
+    /// Which slot that is, and whether it is the first `apply`.
+    pub about: About,
     /// The slot being written, mounted.
     pub slot_root: &'a Path,
     /// What was found in it.
@@ -87,7 +93,22 @@ impl<'a> Switch<'a> {
         let dir_name = plan.bootable.grub.dir_name;
         let platform = self.new_dir.join(dir_name).join("i386-pc");
         self.install(plan, &platform)?;
-        start(self.sys, &self.area, &self.new_dir, &platform)
+        let core = place(self.sys, &self.area, &self.new_dir, &platform)?;
+        let dirs = self
+            .backups
+            .iter()
+            .map(|it| it.describe(self.sys))
+            .collect();
+        Before::keep(
+            &self.new_dir,
+            &self.area,
+            &self.saved,
+            core.place,
+            plan.about,
+            dirs,
+        )
+        .context("keeping what the boot sector starts")?;
+        core.start(&self.area)
     }
 
     /// Lets the target's tools make modules, core and menu, and looks at them.
@@ -151,14 +172,32 @@ impl<'a> Switch<'a> {
 /// Writes the core in `platform` beside the one in use, notes it in `dir`, and has
 /// LBA 0 start it.
 pub(super) fn start(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<()> {
+    place(sys, area, dir, platform)?.start(area)
+}
+
+/// A core that lies in the boot area, and that nothing starts yet.
+struct PlacedCore {
+    boot_img: Vec<u8>,
+    place: Sectors,
+}
+
+impl PlacedCore {
+    /// Has LBA 0 start it.
+    fn start(&self, area: &BootArea) -> Result<()> {
+        area.switch(&self.boot_img, self.place.start_lba)
+            .context("switching the boot sector")
+    }
+}
+
+/// Writes the core in `platform` beside the one in use and notes it in `dir`.
+fn place(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<PlacedCore> {
     let core = read(&platform.join("core.img"))?;
     let boot_img = read(&platform.join("boot.img"))?;
     let place = area.write_core(&core).context("writing GRUB's core")?;
     let written = area.core_at(place)?;
     files::write_atomic(&dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
     journal::flush(sys, &sys.at(BOOT))?;
-    area.switch(&boot_img, place.start_lba)
-        .context("switching the boot sector")
+    Ok(PlacedCore { boot_img, place })
 }
 
 /// Compares the modules `grub-install` copied with those of the target.

@@ -14,7 +14,6 @@ mod system;
 mod volumes;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use self::checked::Checked;
 use crate::appliance::Appliance;
@@ -90,7 +89,8 @@ pub fn check(
     report.add("firmware", system::check_firmware(appliance));
     report.add("memory", moment::check_memory(appliance));
     report.add("packages", moment::check_packages(appliance));
-    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, SystemTime::now()))
+    if let Some(fault) =
+        manifest.and_then(|it| moment::clock_fault(it.created, appliance.sys.now()))
     {
         report.warn("clock", fault);
     }
