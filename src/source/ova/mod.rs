@@ -15,6 +15,7 @@ mod files;
 mod manifest;
 mod xml;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -117,6 +118,16 @@ fn check_disks(members: &Members<'_>, envelope: &Envelope) -> Result<()> {
             "{shown} has {} disks, more than {MAX_DISKS}",
             envelope.disks.len()
         );
+    }
+    let mut files = HashSet::new();
+    let named = envelope.disks.iter().filter_map(|disk| disk.file.as_ref());
+    for file in named {
+        if !files.insert(&file.href) {
+            refuse!(
+                "{shown} has two disks in the one file {}; export the VM again",
+                file.href
+            );
+        }
     }
     if let Some(disk) = envelope.disks.iter().find(|disk| disk.is_delta) {
         refuse!(
