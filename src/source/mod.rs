@@ -23,6 +23,8 @@ mod discoverable;
 mod disks;
 mod foreign;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guest;
 mod image;
 mod left_out;

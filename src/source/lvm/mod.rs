@@ -54,6 +54,19 @@ impl PhysicalVolume {
     }
 }
 
+#[cfg(fuzzing)]
+impl PhysicalVolume {
+    /// Makes one that holds the metadata `text`.
+    pub fn of_text(uuid: &str, size_bytes: u64, text: &str) -> PhysicalVolume {
+        PhysicalVolume {
+            place: uuid.to_owned(),
+            uuid: uuid.to_owned(),
+            size_bytes,
+            metadata: Some(text.to_owned()),
+        }
+    }
+}
+
 /// A stretch of a physical volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {

@@ -10,7 +10,7 @@
 //! (`.cert`) are not checked.
 
 mod archive;
-mod envelope;
+pub(super) mod envelope;
 mod files;
 mod manifest;
 mod xml;
@@ -100,6 +100,20 @@ pub fn open(path: &Path, progress: &dyn Progress) -> Result<Vec<Disk>> {
         .iter()
         .map(|disk| place(&members, disk, progress))
         .collect()
+}
+
+/// Lists the members of the archive at `path` and reads its description.
+///
+/// # Errors
+/// Class `Refused` when either is not as it should be.
+#[cfg(fuzzing)]
+pub fn examine(path: &Path) -> Result<()> {
+    let members = Members::list(path)?;
+    if let Some(description) = members.only(".ovf")? {
+        let envelope = Envelope::parse(&members.text(description)?)?;
+        check_disks(&members, &envelope)?;
+    }
+    Ok(())
 }
 
 /// Refuses disks that cannot be read, whatever is in them.

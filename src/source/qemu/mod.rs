@@ -123,7 +123,7 @@ impl Image {
         let text = format!("{error:#}");
         let way_out = if text.contains("No space left") {
             "the directory for temporary files is full; set TMPDIR to a larger one"
-        } else if is_missing(&text) {
+        } else if is_missing(error) {
             "qemu-img is needed; install it (package qemu-utils or qemu-img)"
         } else {
             "qemu-img cannot read it; copy it again, or export the VM again"
@@ -197,9 +197,14 @@ fn check(sys: &dyn System, image: &Image, access: &Access) -> Result<()> {
     Err(with_class(Class::Refused, refusal))
 }
 
-/// Tells whether a program could not even be started.
-fn is_missing(text: &str) -> bool {
-    text.starts_with("starting ")
+/// Tells whether a program could not even be started, also by setpriv(1).
+fn is_missing(error: &Error) -> bool {
+    const NOT_EXECUTED: [i32; 2] = [126, 127];
+    let code = error
+        .downcast_ref::<Exited>()
+        .and_then(|exited| exited.status.code());
+    code.is_some_and(|code| NOT_EXECUTED.contains(&code))
+        || format!("{error:#}").starts_with("starting ")
 }
 
 impl Access {
@@ -271,6 +276,9 @@ fn data_map(sys: &dyn System, access: &Access) -> Result<DataMap> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
 
     #[test]
@@ -304,6 +312,23 @@ mod tests {
         );
         assert!(cmd.has_own_environment() && cmd.is_to_die_with_us());
         assert_eq!(cmd.user(), access.user);
+    }
+
+    #[test]
+    fn a_qemu_img_that_is_not_there_is_told_from_one_that_fails() {
+        let image = Image {
+            driver: QCOW2,
+            name: "d".into(),
+            shown: "d".into(),
+            bytes: Bytes::File(tempfile::tempfile().unwrap(), None),
+        };
+        for (status, word) in [(127, "install it"), (1, "copy it again")] {
+            let status = ExitStatus::from_raw(status << 8);
+            let words = "no such file".to_owned();
+            let error = Error::new(Exited { status, words }).context("`qemu-img info`");
+            let told = image.failure(&error).to_string();
+            assert!(told.contains(word), "{told}");
+        }
     }
 
     #[test]

@@ -246,6 +246,7 @@ fn check_shared(path: &Path, split: &Split) -> Result<()> {
 mod tests {
     use super::*;
     use crate::failure::{Class, class_of};
+    use crate::system::{Cmd, Host, System};
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
     use std::fs;
@@ -341,5 +342,56 @@ mod tests {
         assert!(is_vmdk(b"\n# made by hand\nversion=1\n"));
         assert!(!is_vmdk(b"#!/bin/sh\n"));
         assert!(!is_vmdk(b""));
+    }
+
+    /// What is accepted is of the size that `qemu-img` finds in the same text, where
+    /// it accepts that at all.
+    #[test]
+    fn a_descriptor_says_the_same_to_qemu_img() {
+        let host = Host::new(false);
+        if host.run(&Cmd::new("qemu-img").arg("--version")).is_err() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a-flat.vmdk", "b"] {
+            fs::write(dir.path().join(name), [0; 4096]).unwrap();
+        }
+        let path = dir.path().join("disk.vmdk");
+        let info = Cmd::new("qemu-img").args(["info", "--output=json", "-f", "vmdk"]);
+        let info = info.arg(&path);
+        let text = format!(
+            "{HEAD}CID=12345678\nparentCID=ffffffff\n# Extents\nRW 4 FLAT \"a-flat.vmdk\" 0\n\
+             RW 2\tFLAT \"b\" 1\n\nddb.adapterType = \"ide\"\n"
+        );
+        let odd = b" \t\r\n\x0b\x0c\0\"=#09RWFLAT/b\xff\x85";
+        let (mut state, mut agreed) = (1_u64, 0);
+        for round in 0..300 {
+            let mut text = text.clone().into_bytes();
+            let mut next = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                usize::try_from(state >> 33).unwrap()
+            };
+            if round > 0 {
+                let (at, byte) = (next() % text.len(), odd[next() % odd.len()]);
+                match next() % 3 {
+                    0 => text[at] = byte,
+                    1 => text.insert(at, byte),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            fs::write(&path, &text).unwrap();
+            let Ok(Vmdk::Split(split)) = open(&path) else {
+                continue;
+            };
+            let extents = split.descriptor.extents.iter();
+            let bytes: u64 = extents.map(|extent| extent.sectors * 512).sum();
+            let Ok(told) = host.run(&info) else { continue };
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            assert_eq!(told["virtual-size"], bytes, "{}", text.escape_ascii());
+            agreed += 1;
+        }
+        assert!(agreed > 10, "{agreed}");
     }
 }
