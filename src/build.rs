@@ -28,7 +28,7 @@ use crate::bundle::{
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
-use crate::source::{self, SourceOptions};
+use crate::source::{self, Reader, SourceOptions};
 use crate::system::System;
 use crate::system::draft::check_output;
 use crate::tree::walk::is_hollow;
@@ -47,6 +47,8 @@ pub struct BuildOptions {
     pub result: Option<PathBuf>,
     /// Which file system is the root, where several could be.
     pub root: Option<String>,
+    /// What looks into the file systems of an image.
+    pub reader: Reader,
     /// Names of logical volumes that are never packed.
     pub data_volumes: Vec<String>,
     /// How the payload is packed.
@@ -91,6 +93,7 @@ fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Re
     let source_options = SourceOptions {
         root: options.root.clone(),
         data_volumes: options.data_volumes.clone(),
+        reader: options.reader,
         keep_visible: vec![output.clone()],
     };
     let opened = source::open(sys, &options.source, &source_options, progress)?;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -16,6 +16,9 @@ use super::cmd::Cmd;
 use super::mount::Mount;
 use crate::tree::xattrs::SELINUX;
 
+/// Takes what a program prints.
+pub type Reader<'r> = dyn FnMut(&mut dyn Read) -> Result<()> + Send + 'r;
+
 /// The machine a flow works on: the real one, or a fake in tests.
 pub trait System: Sync {
     /// Returns the directory that is the machine's `/`.
@@ -27,6 +30,15 @@ pub trait System: Sync {
     /// When it cannot be started, fails or exceeds its time limit; the error
     /// holds the command, and when it failed [`Exited`].
     fn run(&self, cmd: &Cmd) -> Result<String>;
+
+    /// Runs a program to its end while `read` takes its standard output to the end,
+    /// however long that is.
+    ///
+    /// # Errors
+    /// What `read` says, and what [`run`](System::run) would.
+    fn run_reading(&self, cmd: &Cmd, read: &mut Reader<'_>) -> Result<()> {
+        read(&mut self.run(cmd)?.as_bytes())
+    }
 
     /// Mounts a file system or binds a directory.
     ///

@@ -12,6 +12,7 @@ mod opener;
 mod source_damage;
 mod source_formats;
 mod source_guest;
+mod source_hostile;
 mod source_layouts;
 mod source_left_out;
 mod source_leftovers;
