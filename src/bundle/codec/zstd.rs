@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use zstd::stream::raw::{self, CParameter, DParameter, InBuffer, Operation, OutBuffer};
 
 use super::step::{Decoded, OnStep, STEP_BYTES};
@@ -101,7 +101,8 @@ impl Decoder {
             Err(error) if error.to_string() == TOO_SMALL => {
                 bail!("it unpacks to more than {size} bytes")
             }
-            other => other?,
+            // Its words are about the frame, not about a disk or a network.
+            other => other.map_err(|error| anyhow!("{error}"))?,
         };
         Ok(Decoded {
             read: input.pos(),
