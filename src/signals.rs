@@ -6,7 +6,7 @@
 //! stands, as a power cut would.
 
 use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -57,7 +57,12 @@ pub fn watch() -> Result<()> {
 )]
 fn end_at_once() {
     let words = "error: ended by a second signal; nothing was undone or cleared away\n";
-    let _ = io::stderr().write_all(words.as_bytes());
+    let mut stderr = io::stderr();
+    // Whoever should read this may be what everything waits for.
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+        let _ = stderr.write_all(words.as_bytes());
+    }
     process::exit(1);
 }
 

@@ -441,21 +441,27 @@ mod tests {
     #[test]
     fn a_global_header_says_nothing_that_is_true_of_one_member() {
         let mut globals = Globals::default();
-        globals
-            .apply(b"8 uid=7\n10 mtime=5\n13 comment=x\n")
-            .unwrap();
+        let record = |text: &str| {
+            // Two digits, the space and the newline count as well.
+            format!("{:02} {text}\n", text.len() + 4).into_bytes()
+        };
+        for text in ["uid=7", "mtime=5", "comment=x"] {
+            globals.apply(&record(text)).unwrap();
+        }
         assert_eq!((globals.uid, globals.gid), (Some(7), None));
-        globals.apply(b"7 uid=\n").unwrap();
+        globals.apply(&record("uid=")).unwrap();
         assert_eq!(globals.uid, None);
-        for body in [
-            &b"10 path=x\n"[..],
-            b"9 size=1\n",
-            b"24 SCHILY.xattr.user.a=\n",
-            b"28 RHT.security.selinux=abc\n",
-            b"23 GNU.sparse.major=1\n\n",
-            b"9 uid=-1\n",
+        for text in [
+            "path=x",
+            "size=1",
+            "SCHILY.xattr.user.a=",
+            "RHT.security.selinux=abc",
+            "GNU.sparse.major=1",
+            "uid=-1",
         ] {
-            assert!(globals.apply(body).is_err(), "{}", body.escape_ascii());
+            let error = globals.apply(&record(text)).unwrap_err();
+            let key = text.split('=').next().unwrap();
+            assert!(format!("{error:#}").contains(key), "{error:#}");
         }
     }
 

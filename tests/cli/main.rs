@@ -10,6 +10,7 @@ mod archive;
 mod bundle;
 mod desk;
 mod help;
+mod hostile;
 mod inside;
 mod output;
 mod shapes;

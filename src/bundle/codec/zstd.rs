@@ -114,8 +114,27 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::bundle::codec::Codec;
     use crate::bundle::codec::tests::unpack;
+
+    #[test]
+    fn a_bad_frame_is_no_failure_of_a_disk() {
+        let effort = Effort {
+            level: 1,
+            window_bytes: 1 << 20,
+        };
+        let frame = pack(&b"some words ".repeat(50), effort, &mut |_| Ok(())).unwrap();
+        for bit in 0..frame.len() * 8 {
+            let mut bad = frame.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let Err(error) = unpack(Codec::Zstd, &bad, 550, 100) else {
+                continue;
+            };
+            let is_io = error.chain().any(|cause| cause.is::<io::Error>());
+            assert!(!is_io, "bit {bit}: {error:#}");
+        }
+    }
 
     #[test]
     fn a_window_beyond_the_limit_is_refused() {

@@ -134,11 +134,6 @@ impl Manifest {
     /// # Errors
     /// When it is damaged, of an unknown format or contradicts itself.
     pub fn parse(text: &[u8]) -> Result<Manifest> {
-        ensure!(
-            text.len() as u64 <= MAX_MANIFEST_BYTES,
-            "the manifest has {} bytes, more than {MAX_MANIFEST_BYTES}",
-            text.len()
-        );
         let text = str::from_utf8(text).context("the manifest is not text")?;
         let body = check_sum(text)?;
         let manifest: Manifest = match yaml::parse(body) {
