@@ -40,23 +40,27 @@ pub fn is_kept(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT || (in_space && !is_own)
 }
 
-/// Refuses values that no kernel takes: ACLs and capabilities it cannot read.
+/// Tells whether a kernel takes the value, which of ACLs and capabilities it reads.
+pub fn is_legal(name: &[u8], value: &[u8]) -> bool {
+    // linux/capability.h: revision, flags, then words that grow with the revision.
+    const REVISIONS: [(u8, usize); 3] = [(1, 12), (2, 20), (3, 24)];
+    match name {
+        acl::ACCESS | acl::DEFAULT => acl::is_legal(value),
+        CAPABILITY => REVISIONS
+            .iter()
+            .any(|(revision, bytes)| value.get(3) == Some(revision) && value.len() == *bytes),
+        _ => true,
+    }
+}
+
+/// Refuses values that no kernel takes.
 ///
 /// # Errors
 /// When one of them is such.
 pub fn check_values(xattrs: &[Xattr]) -> Result<()> {
-    // linux/capability.h: revision, flags, then words that grow with the revision.
-    const REVISIONS: [(u8, usize); 3] = [(1, 12), (2, 20), (3, 24)];
     for Xattr { name, value } in xattrs {
-        let is_fine = match name.as_slice() {
-            acl::ACCESS | acl::DEFAULT => acl::is_legal(value),
-            CAPABILITY => REVISIONS
-                .iter()
-                .any(|(revision, bytes)| value.get(3) == Some(revision) && value.len() == *bytes),
-            _ => true,
-        };
         ensure!(
-            is_fine,
+            is_legal(name, value),
             "its attribute {} is malformed",
             name.escape_ascii()
         );

@@ -156,7 +156,7 @@ impl<'a> Extractor<'a> {
                 let dir = File::from(self.dirs.get(path)?.try_clone()?);
                 if let Some(default) = default {
                     xattrs::set_open(&dir, acl::DEFAULT, default)
-                        .map_err(|error| explain_xattr(acl::DEFAULT, error))?;
+                        .map_err(|error| explain_xattr(acl::DEFAULT, default, error))?;
                 }
                 set_mtime(&dir, mtime)
             };
@@ -359,7 +359,7 @@ impl<'a> Extractor<'a> {
             other => self
                 .may_be_denied(other)
                 .map(drop)
-                .map_err(|error| explain_xattr(&xattr.name, error))
+                .map_err(|error| explain_xattr(&xattr.name, &xattr.value, error))
                 .with_context(|| format!("setting attribute {}", xattr.name.escape_ascii())),
         }
     }
@@ -418,13 +418,12 @@ fn explain(errno: Errno) -> anyhow::Error {
     }
 }
 
-/// Explains why an attribute could not be set: what the kernel finds malformed is
-/// the archive's.
-fn explain_xattr(name: &[u8], error: io::Error) -> anyhow::Error {
-    let is_malformed = error.raw_os_error() == Some(Errno::EINVAL as i32);
-    match [acl::ACCESS, acl::DEFAULT, CAPABILITY].contains(&name) && is_malformed {
-        true => with_class(Class::BadBundle, anyhow!("the kernel finds it malformed")),
-        false => error.into(),
+/// Explains why an attribute could not be set: what no kernel takes is the archive's
+/// fault, whatever this one and its file system say of it.
+fn explain_xattr(name: &[u8], value: &[u8], error: io::Error) -> anyhow::Error {
+    match xattrs::is_legal(name, value) {
+        true => error.into(),
+        false => with_class(Class::BadBundle, anyhow!("it is malformed")),
     }
 }
 
