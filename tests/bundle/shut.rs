@@ -142,7 +142,7 @@ impl Told {
             &unpack_options(),
             &Silent,
         );
-        fs::remove_dir_all(target).unwrap();
+        sh(&format!("rm -rf '{}'", target.display()));
         taken
     }
 }
