@@ -86,7 +86,11 @@ pub fn check_owner_alone_writes(meta: &Metadata) -> Result<()> {
 
 fn read_open(file: File, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    Patient(file).take(limit + 1).read_to_end(&mut bytes)?;
+    // A file is there at once, also for who undoes what a signal has ended.
+    match file.metadata()?.is_file() {
+        true => file.take(limit + 1).read_to_end(&mut bytes)?,
+        false => Patient(file).take(limit + 1).read_to_end(&mut bytes)?,
+    };
     ensure!(
         bytes.len() as u64 <= limit,
         "it is larger than {limit} bytes"

@@ -86,13 +86,14 @@ impl Dirs {
     fn descend(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
         let (mut dir, mut start) = self.nearest(path);
         while start < path.len() {
-            signals::check()?;
             let end = path[start..]
                 .iter()
                 .position(|b| *b == b'/')
                 .map_or(path.len(), |i| start + i);
             dir = Rc::new(self.step(&dir, &path[start..end], &path[..end])?);
-            if end <= MAX_KEPT_BYTES {
+            if end > MAX_KEPT_BYTES {
+                signals::check()?;
+            } else {
                 if self.open.len() >= self.capacity {
                     self.open.clear();
                 }
