@@ -1,17 +1,22 @@
 //! The appliance's settings.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::failure::{Class, Classify};
+use crate::input;
 use crate::linux::device_mapper;
 use crate::paths::CONFIG_FILE;
 use crate::report::Policy;
 use crate::slot::Slot;
+use crate::yaml::{self, Shape};
+
+/// The largest settings file accepted.
+const MAX_BYTES: u64 = 256 << 10;
 
 /// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -102,10 +107,12 @@ impl Config {
     /// Class [`Class::Usage`] when the file cannot be read or says something unknown.
     pub fn load(file: Option<&Path>) -> Result<Config> {
         let path = file.unwrap_or(Path::new(CONFIG_FILE));
-        let text = match fs::read_to_string(path) {
-            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Config::default());
-            }
+        let is_absent = |error: &Error| {
+            let cause = error.downcast_ref::<io::Error>();
+            cause.is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        let text = match input::read_text(path, MAX_BYTES) {
+            Err(error) if file.is_none() && is_absent(&error) => return Ok(Config::default()),
             other => other
                 .with_context(|| format!("reading {}", path.display()))
                 .class(Class::Usage)?,
@@ -120,8 +127,14 @@ impl Config {
     /// # Errors
     /// When a field is unknown or out of its range.
     pub fn parse(text: &str) -> Result<Config> {
-        let config: Option<Config> = serde_yaml::from_str(text)?;
-        let config = config.unwrap_or_default();
+        let config: Config = match yaml::shape(text)? {
+            Shape::Empty => Config::default(),
+            Shape::Mapping => yaml::parse(text)?,
+            // What was not expected would be quoted, a secret given by mistake.
+            Shape::Sequence | Shape::Scalar => {
+                bail!("it holds no settings; it needs lines such as `tries: 3`")
+            }
+        };
         ensure!(
             (1..=9).contains(&config.tries),
             "tries is {}, not 1 to 9",
@@ -195,6 +208,19 @@ mod tests {
             .filter(|l| !l.starts_with(' '))
             .fold(String::new(), |text, line| text + line + "\n");
         assert_eq!(Config::parse(&uncommented).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_holds_no_settings_is_refused_and_not_quoted() {
+        for text in [
+            "hunter2",
+            "- hunter2",
+            "-----BEGIN PRIVATE KEY-----\nhunter2",
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(Config::parse("# none\n").unwrap(), Config::default());
     }
 
     #[test]

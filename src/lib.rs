@@ -18,8 +18,8 @@
 //! system                                      all that runs programs, mounts, locks
 //! archive  accounts                           tar and pax; users and groups
 //! tree                                        a file tree as such
-//! config  report  progress                    the ground
-//! linux  merge  paths  slot  sha  signals  stderr  cpu  version  failure
+//! config  progress  report  input             the ground
+//! linux  merge  paths  slot  sha  signals  stderr  cpu  version  failure  yaml
 //! ```
 //!
 //! Imports go down only, and parts on one floor do not import each other;
@@ -49,6 +49,7 @@ pub mod config;
 pub mod cpu;
 pub mod disk;
 pub mod failure;
+mod input;
 pub mod install;
 pub mod linux;
 pub mod merge;
@@ -66,3 +67,4 @@ pub mod system;
 pub mod tree;
 pub mod upgrade;
 pub mod version;
+mod yaml;

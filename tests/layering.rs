@@ -20,9 +20,10 @@ const FLOORS: [&[&str]; 13] = [
     &["archive", "accounts"],
     &["tree"],
     &["config", "progress"],
-    &["report"],
+    &["report", "input"],
     &[
         "linux", "merge", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
+        "yaml",
     ],
 ];
 

@@ -1,12 +1,15 @@
 //! `apply`: writes a bundle to the inactive slot and puts it on trial.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::output::{Page, print, print_done};
 use super::{Question, Session, check, threads};
+use crate::input::Patient;
 use crate::install::customer;
 use crate::progress::Progress;
 use crate::system::{Restart, System};
@@ -53,7 +56,10 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
             .agree(&session.ui, "Overwrite the slot that does not run?")?;
     }
     let input = if streamed {
-        Input::Stream(Box::new(io::stdin()))
+        // Of the library's own buffer, who waits for more knows nothing.
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let stdin = File::from(stdin.context("opening standard input")?);
+        Input::Stream(Box::new(Patient(stdin)))
     } else {
         Input::File(args.file)
     };

@@ -38,10 +38,9 @@ use crate::config::Config;
 use crate::failure::{Class, Classify, class_of};
 use crate::refuse;
 use crate::signals;
-use crate::stderr;
+use crate::stderr::{self, printable};
 use crate::system::{Host, System};
 
-use output::printable;
 use ui::{ProgressMode, Ui};
 
 /// Whole-root upgrades for virtual appliances with two roots
@@ -173,6 +172,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version go to stdout with status 0, the rest is status 2.
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            if error.use_stderr() {
+                // What it quotes may be a file's name.
+                stderr::say(error.render().to_string().trim_end());
+                return ExitCode::from(status);
+            }
             return match error.print() {
                 Ok(()) => ExitCode::from(status),
                 Err(_) => ExitCode::FAILURE,
@@ -187,7 +191,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let message = printable(&format!("{error:#}"));
             if is_json {
                 let error = serde_json::json!({ "class": class.name(), "message": message });
-                stderr::say(&serde_json::json!({ "error": error }).to_string());
+                stderr::say_json(&serde_json::json!({ "error": error }));
             } else {
                 stderr::say(&format!("error: {message}"));
             }
@@ -238,8 +242,7 @@ impl Work {
         match Config::load(file) {
             Err(error) if matches!(self, Work::Boot(args) if args.deadline || args.labels.is_some()) =>
             {
-                let why = printable(&format!("{error:#}"));
-                stderr::say(&format!("warning: {why}; going on with the defaults"));
+                stderr::say(&format!("warning: {error:#}; going on with the defaults"));
                 Ok(Config::default())
             }
             outcome => outcome,

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::output::{print, print_json, printable};
+use super::output::{print, print_json};
 use super::{Question, Session};
 use crate::appliance::history;
 use crate::install::customer;
 use crate::progress::Progress;
 use crate::refuse;
 use crate::sha::Sha;
+use crate::stderr::printable;
 use crate::sync::keep::{self, Kept};
 use crate::system::files;
 

@@ -10,10 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::errno::Errno;
 use nix::unistd::isatty;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::output::printable;
 use crate::progress::{Note, Progress, Step};
-use crate::stderr::{self, say};
+use crate::stderr::{ask, printable, say, say_json};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,7 +91,7 @@ impl Ui {
     /// people nothing.
     pub fn tell_json(&self, key: &str, value: &impl Serialize) {
         if self.is_json() {
-            say(&serde_json::json!({ key: value }).to_string());
+            say_json(&serde_json::json!({ key: value }));
         }
     }
 
@@ -106,7 +106,7 @@ impl Ui {
     /// # Errors
     /// When the answer cannot be read.
     pub fn ask(&self, question: &str) -> Result<bool> {
-        stderr::write(&format!("{question} [y/N] "));
+        ask(&format!("{question} [y/N] "));
         let mut answer = String::new();
         match io::stdin().lock().read_line(&mut answer) {
             // Nobody answers on a terminal that was closed.
@@ -173,7 +173,7 @@ impl Shown {
         Some(left / self.rate()?)
     }
 
-    fn json(&self) -> String {
+    fn json(&self) -> Value {
         let whole = |number: f64| number.round();
         serde_json::json!({
             "step": self.step,
@@ -183,7 +183,6 @@ impl Shown {
             "rate": self.rate().map(whole),
             "left": self.seconds_left().map(whole),
         })
-        .to_string()
     }
 
     fn end(&mut self, mode: ProgressMode) {
@@ -201,7 +200,7 @@ impl Shown {
                     self.started.elapsed().as_secs_f64()
                 ));
             }
-            ProgressMode::Json => say(&self.json()),
+            ProgressMode::Json => say_json(&self.json()),
             ProgressMode::Auto | ProgressMode::None => {}
         }
         self.step = "";
@@ -240,7 +239,7 @@ impl Progress for Ui {
         };
         match self.mode {
             ProgressMode::Plain => say(&title),
-            ProgressMode::Json => say(&state.json()),
+            ProgressMode::Json => say_json(&state.json()),
             _ => {}
         }
     }
@@ -258,7 +257,7 @@ impl Progress for Ui {
             state.shown_done = state.done;
             match self.mode {
                 ProgressMode::Plain => say(&state.plain()),
-                ProgressMode::Json => say(&state.json()),
+                ProgressMode::Json => say_json(&state.json()),
                 _ => {}
             }
         }
@@ -273,7 +272,7 @@ impl Progress for Ui {
         let state = self.state();
         match (&state.bar, self.mode) {
             (Some(bar), _) => bar.println(text),
-            (None, ProgressMode::Json) => say(&serde_json::json!({ "note": text }).to_string()),
+            (None, ProgressMode::Json) => say_json(&serde_json::json!({ "note": text })),
             (None, ProgressMode::None) => {}
             (None, _) => say(&text),
         }

@@ -8,9 +8,11 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::appliance::pristine::Pristine;
+use crate::input;
 use crate::merge::Format;
 use crate::tree::glob::Glob;
 use crate::tree::resolve;
+use crate::yaml;
 
 /// The product's own rules.
 const BUILTIN: &str = include_str!("../../packaging/sync.yaml");
@@ -219,20 +221,15 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> Result<String> {
     let read = || -> Result<String> {
-        let size = path.metadata()?.len();
-        ensure!(
-            size <= MAX_BYTES,
-            "it has {size} bytes, more than {MAX_BYTES}"
-        );
-        Ok(fs::read_to_string(path)?)
+        let (text, _) = input::read_file(path, MAX_BYTES)?;
+        Ok(text)
     };
     read().with_context(|| format!("reading {}", path.display()))
 }
 
 /// Parses the text of a file of rules; `label` names it in messages.
 fn parse(label: &str, text: &str) -> Result<Vec<Rule>> {
-    let rules: Option<Vec<Rule>> =
-        serde_yaml::from_str(text).with_context(|| format!("reading {label}"))?;
+    let rules: Option<Vec<Rule>> = yaml::parse(text).with_context(|| format!("reading {label}"))?;
     let mut rules = rules.unwrap_or_default();
     for rule in &mut rules {
         let name = rule.name.clone();

@@ -11,6 +11,7 @@ mod bundle;
 mod desk;
 mod help;
 mod hostile;
+mod hostile_images;
 mod inside;
 mod output;
 mod shapes;

@@ -398,7 +398,7 @@ fn an_older_version_is_refused_unless_it_is_asked_for() {
     let error = run(&machine, &older).err().unwrap();
     assert_eq!(class_of(&error), Class::Refused, "{error:#}");
     assert!(
-        format!("{error:#}").contains("--allow-downgrade"),
+        format!("{error:#}").contains("a downgrade; --allow-downgrade"),
         "{error:#}"
     );
     let wanted = Options {

@@ -35,8 +35,8 @@ pub fn check_version(appliance: &Appliance, offer: &Offer) -> Checked<()> {
         && !offer.allow_downgrade
     {
         refuse!(
-            "version {} is older than the running {running}; --allow-downgrade takes it all the \
-             same, and `va-upgrade rollback` goes back to the other slot as it is",
+            "version {} is older than the running {running}, a downgrade; --allow-downgrade takes \
+             it all the same, and `va-upgrade rollback` goes back to the other slot as it is",
             manifest.version
         );
     }
@@ -48,7 +48,12 @@ pub fn check_version(appliance: &Appliance, offer: &Offer) -> Checked<()> {
             manifest.version
         );
     }
-    Ok(((), format!("from {running} to {}", manifest.version)))
+    let word = if is_older(&running) {
+        ", a downgrade"
+    } else {
+        ""
+    };
+    Ok(((), format!("from {running} to {}{word}", manifest.version)))
 }
 
 /// Compares what the processor has with what the bundle needs.
