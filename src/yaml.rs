@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
@@ -50,7 +50,7 @@ pub fn shape(text: &str) -> Result<Shape> {
         !text.contains("PRIVATE KEY-----"),
         "it is a private key, where settings belong"
     );
-    let shape: Option<Shape> = parse(text)?;
+    let shape: Option<Shape> = parse(text).context("it is not YAML")?;
     Ok(shape.unwrap_or(Shape::Empty))
 }
 

@@ -74,7 +74,7 @@ impl Release {
     fn parse_with(text: &str, settings: &[(String, String)]) -> Result<Release> {
         // The parser quotes what it did not expect, and a key given by mistake
         // must not be quoted.
-        let shape = yaml::shape(text).context("it is not YAML")?;
+        let shape = yaml::shape(text)?;
         ensure!(
             shape == Shape::Mapping,
             "it holds no settings; it needs lines such as `product: acme` and `version: 9.4.1`"

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 
-use super::only::Wanted;
+use super::wanted::Wanted;
 use crate::archive::batch::{Batch, Part};
 use crate::bad_bundle;
 use crate::bundle::format::files::{FileLine, FilesReader};

@@ -13,6 +13,7 @@ pub mod only;
 pub mod place;
 pub mod shut;
 pub mod strand;
+pub mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
