@@ -30,6 +30,9 @@ pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
 /// The fingerprint of what was carried over to a slot, inside it.
 pub const CARRIED_FILE: &str = "/usr/lib/va-upgrade/carried";
 
+/// Says when a slot that something was carried over to was first started, inside it.
+pub const STARTED_FILE: &str = "/usr/lib/va-upgrade/started";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 
@@ -58,3 +61,6 @@ pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
 
 /// Where on the data volume the reports of trials are, each in a directory of its own.
 pub const TRIALS_DIR: &str = "va-upgrade/trials";
+
+/// Where on the data volume it stands which system's ids its files have.
+pub const OWNERS_FILE: &str = "va-upgrade/owners.json";

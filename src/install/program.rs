@@ -13,7 +13,7 @@ use crate::tree::resolve;
 use crate::version;
 
 /// Our units, and the unit that wants each of them.
-const UNITS: [(&str, &str, &str); 4] = [
+const UNITS: [(&str, &str, &str); 5] = [
     (
         "va-upgrade-boot.service",
         "multi-user.target.wants",
@@ -33,6 +33,11 @@ const UNITS: [(&str, &str, &str); 4] = [
         "va-upgrade-cards.service",
         "sysinit.target.wants",
         include_str!("../../packaging/va-upgrade-cards.service"),
+    ),
+    (
+        "va-upgrade-owners.service",
+        "sysinit.target.wants",
+        include_str!("../../packaging/va-upgrade-owners.service"),
     ),
 ];
 

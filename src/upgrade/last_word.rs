@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::owners;
 use super::rollback::look_into;
 use super::trial::{self, LOCK_PATIENCE};
 use crate::appliance::Appliance;
@@ -36,6 +37,11 @@ pub fn run(appliance: &Appliance) -> Result<bool> {
     let trial = machine.state.as_ref().and_then(State::trial);
     if trial.is_none_or(|trial| trial.slot != slot) {
         return Ok(false);
+    }
+    if let Err(error) = owners::note_start(appliance) {
+        appliance.progress.note(&format!(
+            "when this system was first started is not noted: {error:#}"
+        ));
     }
     match carry(appliance, &machine) {
         Ok(has_changed) => Ok(has_changed),

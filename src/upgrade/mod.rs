@@ -10,6 +10,7 @@
 //! - [`evidence`]: keeps that, and a failed trial's journal, on the data volume
 //! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`last_word`]: carries over what was changed after `apply`, early in a trial
+//! - [`owners`]: whose ids the files on the data volume have, and how they get others
 //! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
 //! - [`window`]: how long that is, where more was granted
@@ -32,6 +33,7 @@ pub mod kernel_update;
 pub mod last_word;
 pub mod name_cards;
 pub mod network_health;
+pub mod owners;
 pub mod preflight;
 pub mod repair;
 pub mod rollback;

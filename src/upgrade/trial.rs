@@ -15,7 +15,7 @@ use super::health::{Baseline, Tried};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, drill, evidence, health, kernel_drift, settings, status, window};
+use super::{boot_sector, drill, evidence, health, kernel_drift, owners, settings, status, window};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -102,6 +102,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
+    owners::settle(appliance, &lock);
     if let Some((slot, reason)) = drilled {
         record(appliance, "drill", slot, &drill::record_of(slot, reason));
     }
@@ -202,12 +203,15 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     match is_kernel {
         true => kernel_update::keep(appliance, &machine, &state, lock)?,
         false => {
+            owners::plan(appliance, lock);
             appliance.save(&state, lock)?;
             record(appliance, "confirm", machine.booted, "committed");
         }
     }
     mark_over(appliance);
     settings::take_back(appliance, &machine.cmdline);
+    // It takes its time, which no deadline is to end.
+    owners::settle(appliance, lock);
     Ok(true)
 }
 

@@ -22,6 +22,7 @@ mod kernel_hook;
 mod lone;
 mod machine;
 mod network;
+mod owners;
 mod parts;
 mod pinning;
 mod pristine;
