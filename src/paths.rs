@@ -46,6 +46,9 @@ pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 /// with the next start, as all of `/run` is.
 pub const TRIAL_OVER_FILE: &str = "/run/va-upgrade.over";
 
+/// Is there while whoever logs in is to be told something.
+pub const BANNER_FILE: &str = "/run/va-upgrade.banner";
+
 /// Says until when the running trial may go on, where it was granted more time
 /// than its deadline: seconds since the kernel started.
 pub const TRIAL_UNTIL_FILE: &str = "/run/va-upgrade.until";

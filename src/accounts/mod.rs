@@ -28,7 +28,7 @@ mod renumber;
 mod side;
 mod table;
 
-pub use checks::{missing_shells, unverifiable};
+pub use checks::{Entry, enterable, missing_shells, unverifiable};
 pub use conventions::Conventions;
 pub use files::AccountFiles;
 pub use hashes::{Checker, checkable, hash_note};

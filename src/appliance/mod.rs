@@ -1,5 +1,6 @@
 //! This machine: its slots, cards and network, what is written down about it.
 
+pub mod assets;
 pub mod before;
 pub mod cards;
 mod context;

@@ -11,7 +11,7 @@ use crate::upgrade::changes::{self, Changes};
 ///
 /// Compares the running system with what `apply` saw of the one before: network
 /// cards and addresses, name servers, failed units, the ports that somebody listens on,
-/// mounts and the host name.
+/// mounts, the host name, who can log in, certificates and whether the clock is synchronized.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::login;
 use crate::appliance::Appliance;
 use crate::paths::PROGRAM;
 use crate::system::{Chroot, Cmd, files};
@@ -124,7 +125,7 @@ pub fn install_units(root: &Path) -> Result<()> {
             write(&file, HOOK, 0o755)?;
         }
     }
-    Ok(())
+    login::install(root)
 }
 
 /// Returns a unit of ours that the system at `root` does not start, and without which

@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::kernel_update;
 use super::preflight::{self, Facts, Offer};
+use super::{banner, kernel_update};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -139,6 +139,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     };
     let written = job.run(bundle, options.threads);
     job.record(written.as_ref().err());
+    banner::renew(appliance);
     written.map(|()| outcome)
 }
 

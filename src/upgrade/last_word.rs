@@ -15,9 +15,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::owners;
 use super::rollback::look_into;
 use super::trial::{self, LOCK_PATIENCE};
+use super::{banner, owners};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
@@ -38,6 +38,7 @@ pub fn run(appliance: &Appliance) -> Result<bool> {
     if trial.is_none_or(|trial| trial.slot != slot) {
         return Ok(false);
     }
+    banner::renew(appliance);
     if let Err(error) = owners::note_start(appliance) {
         appliance.progress.note(&format!(
             "when this system was first started is not noted: {error:#}"

@@ -8,6 +8,7 @@
 //!   [`network_health`] and, once it is confirmed, [`settings`]
 //! - [`changes`]: what is another than before the upgrade
 //! - [`evidence`]: keeps that, and a failed trial's journal, on the data volume
+//! - [`banner`]: what whoever logs in is told of a trial
 //! - [`trial_over`]: leaves word that this boot is no trial any more
 //! - [`last_word`]: carries over what was changed after `apply`, early in a trial
 //! - [`owners`]: whose ids the files on the data volume have, and how they get others
@@ -22,6 +23,7 @@
 //! - [`status`]: tells what boots and why
 
 pub mod apply;
+pub mod banner;
 pub mod boot_sector;
 pub mod changes;
 pub mod deadline;

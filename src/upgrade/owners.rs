@@ -116,6 +116,12 @@ fn try_plan(appliance: &Appliance) -> Result<()> {
     if !is_asked {
         return ledger.forget();
     }
+    let has_others = |record: &Record| record.of != carried.from;
+    ensure!(
+        !ledger.record.as_ref().is_some_and(has_others),
+        "they have not those of the system before, as {} says; remove that where it is wrong",
+        ledger.path.display()
+    );
     let pending = Pending {
         to: Some(carried.system()),
         map: carried.ids,
@@ -126,13 +132,12 @@ fn try_plan(appliance: &Appliance) -> Result<()> {
     };
     let record = ledger.record.get_or_insert_with(|| Record {
         format: 1,
-        of: None,
+        of: carried.from,
         other: None,
         back: IdMap::default(),
         rules: Vec::new(),
         pending: None,
     });
-    record.of = carried.from;
     record.pending = Some(pending);
     ledger.save()
 }

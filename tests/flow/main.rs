@@ -7,6 +7,7 @@
 )]
 
 mod apply;
+mod banner;
 mod boots;
 mod cards;
 mod checks;
