@@ -8,6 +8,7 @@ pub mod devices;
 pub mod gateways;
 pub mod hardware;
 pub mod history;
+pub mod hypervisor;
 pub mod machine;
 pub mod network;
 pub mod pristine;

@@ -59,13 +59,13 @@ fn a_check_in_a_file_is_plain_text() {
     assert_eq!(lines.next(), Some(""));
     for line in lines {
         assert!(
-            ["ok    ", "warn  ", "FAIL  "].contains(&&line[..6]),
+            ["ok      ", "warn    ", "REFUSE  "].contains(&&line[..8]),
             "{line}"
         );
     }
     for words in [
         "\nok    boot state ",
-        "\nFAIL  volumes ",
+        "\nREFUSE  volumes ",
         "a ?[2J broken disk",
     ] {
         assert!(check.stdout.contains(words), "{words} in {check:?}");
@@ -95,7 +95,7 @@ fn a_terminal_gets_colours_unless_they_are_refused() {
     let check = run_on_terminal(&desk, "TERM=linux", &["check"]);
     assert_eq!(check.status, 3, "{check:?}");
     assert!(
-        check.stdout.contains("\u{1b}[31mFAIL\u{1b}[0m  volumes "),
+        check.stdout.contains("\u{1b}[31mREFUSE\u{1b}[0m  volumes "),
         "{check:?}"
     );
     // It has all been said above the error.
@@ -123,6 +123,6 @@ fn nobody_reading_the_messages_changes_no_outcome() {
     for args in [&["--verbose", "check"][..], &["check"]] {
         let check = run_by(&desk, &["bash", "-c", deaf, "bash"], args);
         assert_eq!(check.status, 3, "{check:?}");
-        assert!(check.stdout.contains("\nFAIL  volumes "), "{check:?}");
+        assert!(check.stdout.contains("\nREFUSE  volumes "), "{check:?}");
     }
 }
