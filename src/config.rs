@@ -14,14 +14,17 @@ use crate::report::Policy;
 use crate::slot::Slot;
 
 /// What `report` compares.
-pub const REPORTED: [&str; 9] = [
+pub const REPORTED: [&str; 12] = [
     "account",
     "card",
     "certificate",
     "host name",
     "listener",
     "mount",
+    "mtu",
+    "name server",
     "network",
+    "route",
     "time",
     "unit",
 ];

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod network;
 pub mod pristine;
 pub mod release;
+pub mod routes;
 pub mod selinux;
 pub mod services;
 

@@ -1,6 +1,7 @@
 //! Writing the inactive slot and arming its trial.
 //!
-//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be;
+//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be; the
+//!    blocks of the inactive slot are read, for as long as that may take;
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
 //! 3. the inactive slot is marked `writing`; the last look whether it can be
@@ -22,6 +23,7 @@
 use std::cell::Cell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 
@@ -39,6 +41,7 @@ use crate::boot::state::State;
 use crate::boot::{bootable, files as boot_files};
 use crate::bundle::{Bundle, Keyring, Manifest, Sealed, Trust};
 use crate::disk::lvm;
+use crate::disk::surface::{self, Read as BlocksRead};
 use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
@@ -50,6 +53,9 @@ use crate::report::Report;
 use crate::signals;
 use crate::slot::Slot;
 use crate::system::{Cmd, Lock, files};
+
+/// How long the slot's blocks are read to find bad ones.
+const READ_TEST_LIMIT: Duration = Duration::from_secs(180);
 
 /// Where a bundle comes from.
 pub enum Input {
@@ -124,6 +130,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     }
     let to = destination(appliance, &facts);
     let format = prepare(appliance, &to, manifest.tree.inodes).class(Class::Refused)?;
+    test_reading(appliance, &to).class(Class::Refused)?;
     let job = Job {
         appliance,
         machine: &machine,
@@ -177,6 +184,32 @@ fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<Cmd> 
     let format = fill::prepare(appliance, to, inodes)?;
     signals::check()?;
     Ok(format)
+}
+
+/// Looks for blocks of the slot that cannot be read, while nothing has been written.
+fn test_reading(appliance: &Appliance, to: &Destination) -> Result<()> {
+    let progress = appliance.progress;
+    progress.start(Step::ReadTest(to.slot), Some(to.size_bytes));
+    let advance = &mut |bytes| {
+        progress.advance(bytes);
+        signals::check()
+    };
+    let read = surface::read(
+        appliance.sys,
+        &to.device,
+        to.size_bytes,
+        READ_TEST_LIMIT,
+        advance,
+    )?;
+    if let BlocksRead::Until(byte) = read {
+        progress.note(&format!(
+            "{} MiB of {} MiB of slot {} were read; there was no time for the rest",
+            byte >> 20,
+            to.size_bytes >> 20,
+            to.slot
+        ));
+    }
+    Ok(())
 }
 
 /// One run of the steps that change something.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::kernel_update;
-use super::network_health::{record, told};
+use super::network_health::{other_sizes, record, told};
 use crate::accounts::Entry;
 use crate::appliance::Appliance;
 use crate::appliance::assets::{self, Assets};
@@ -148,6 +148,9 @@ pub(super) fn look(appliance: &Appliance, dir: &Path) -> Result<Changes> {
         if !wrong.is_empty() {
             found.add("card", Kind::Changed, true, told(&wrong));
         }
+        for text in other_sizes(&cards, &interfaces) {
+            found.add("mtu", Kind::Changed, true, text);
+        }
     }
     if let Some(then) = &network {
         compare_networks(&mut found, then, &Network::look(appliance)?);
@@ -177,6 +180,9 @@ fn compare_networks(found: &mut Changes, then: &Network, now: &Network) {
     for it in lacks.missing {
         found.add("network", Kind::Gone, true, format!("{it} is gone"));
     }
+    for (subject, it) in lacks.settings {
+        found.add(subject, Kind::Gone, true, format!("{it} is gone"));
+    }
     for it in lacks.moved {
         let text = format!("{it} is gone, as of a cluster whose other machine has it now");
         found.add("network", Kind::Gone, false, text);
@@ -190,12 +196,9 @@ fn compare_networks(found: &mut Changes, then: &Network, now: &Network) {
         }
     }
     // Records of earlier versions have none.
-    if then.name_servers != now.name_servers && !then.name_servers.is_empty() {
-        let list = |servers: &[String]| match servers.is_empty() {
-            true => "none".to_owned(),
-            false => servers.join(", "),
-        };
-        let (then, now) = (list(&then.name_servers), list(&now.name_servers));
+    let is_known = !then.name_servers.is_empty() && !now.name_servers.is_empty();
+    if is_known && then.name_servers != now.name_servers {
+        let (then, now) = (then.name_servers.join(", "), now.name_servers.join(", "));
         let text = format!("name servers are {now}, they were {then}");
         found.add("network", Kind::Changed, true, text);
     }
