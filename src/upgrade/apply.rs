@@ -1,6 +1,7 @@
 //! Writing the inactive slot and arming its trial.
 //!
-//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be; the
+//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be, and
+//!    its drivers and loader must fit ([`foresee`]), but of a stream only in step 5; the
 //!    blocks of the inactive slot are read, for as long as that may take;
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow};
 
 use super::preflight::{self, Facts, Offer};
-use super::{banner, kernel_update};
+use super::{banner, foresee, kernel_update};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -103,6 +104,10 @@ pub struct Applied {
 pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
     // Whoever sends a stream may take long to begin; nobody else waits for that.
+    let again = match &options.input {
+        Input::File(path) => Some(path.clone()),
+        Input::Stream(_) => None,
+    };
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let lock = appliance.lock()?;
     let manifest = bundle.manifest().clone();
@@ -117,6 +122,9 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     if !bundle.is_stream() {
         bundle.verify(options.threads, appliance.progress)?;
     }
+    let again = again.filter(|_| !bundle.is_stream());
+    let again = again.map(|path| open(appliance, Input::File(path), options.allow_unsigned));
+    foresee::look(appliance, again, &manifest, options.threads, &facts.disk)?;
     let from = ReleaseRecord::of_running(appliance)?.version;
     let outcome = Applied {
         slot: facts.target,

@@ -2,6 +2,7 @@
 //!
 //! - [`preflight`]: every check, changes nothing
 //! - [`apply`]: writes the inactive slot and arms a trial
+//! - [`foresee`]: whether a bundle fits this machine, before anything is written
 //! - [`stage`]: arms what was only written, or drops it before its first start
 //! - [`drill`]: a trial made to fail, which proves the way back
 //! - [`trial`]: what the boot service does in a started system, with [`health`],
@@ -29,6 +30,7 @@ pub mod changes;
 pub mod deadline;
 pub mod drill;
 pub mod evidence;
+pub mod foresee;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;
