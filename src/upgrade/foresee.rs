@@ -127,8 +127,8 @@ fn is_loader(path: &Path) -> bool {
     let is_named = name.is_some_and(|name| {
         name == "ld-linux-x86-64.so.2" || (name.starts_with("ld-2.") && name.ends_with(".so"))
     });
-    let is_there = |dir: &&str| path.parent() == Some(Path::new(dir));
-    is_named && LIBRARIES.iter().any(|dir| is_there(&dir))
+    let is_there = |dir: &str| path.parent() == Some(Path::new(dir));
+    is_named && LIBRARIES.iter().any(|dir| is_there(dir))
 }
 
 #[cfg(test)]

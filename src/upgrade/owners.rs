@@ -314,7 +314,7 @@ impl<'a> Ledger<'a> {
                     told.faults.extend(passed.faults);
                     if let Some(record) = &mut self.record {
                         record.other = record.of.take();
-                        record.of = pending.to.clone();
+                        record.of = pending.to;
                         record.back = pending.map.reversed();
                         record.rules.clone_from(&pending.rules);
                         record.pending = None;

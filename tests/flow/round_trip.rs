@@ -66,13 +66,6 @@ fn an_upgrade_there_and_back_leaves_the_customers_own_byte_for_byte() {
         .keys()
         .filter(|path| !is_systems(path) && before.get(*path) != after.get(*path))
         .collect();
-    for path in &differing {
-        let text = |side: &BTreeMap<PathBuf, Vec<u8>>| {
-            side.get(*path)
-                .map(|it| String::from_utf8_lossy(it).into_owned())
-        };
-        eprintln!("{path:?}: {:?} {:?}", text(&before), text(&after));
-    }
     assert!(differing.is_empty(), "{differing:?}");
     let is_carried = |path: &Path| before.contains_key(path) || path.ends_with("va-upgrade");
     let new: Vec<&PathBuf> = after
