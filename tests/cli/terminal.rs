@@ -53,7 +53,7 @@ fn a_check_in_a_file_is_plain_text() {
     let mut lines = check.stdout.lines();
     let first = lines.next().unwrap();
     assert!(
-        first.starts_with("Not ready for an upgrade: ") && first.contains("checks failed ("),
+        first.starts_with("Not ready for an upgrade: ") && first.contains("checks refuse it ("),
         "{first}"
     );
     assert_eq!(lines.next(), Some(""));
@@ -64,7 +64,7 @@ fn a_check_in_a_file_is_plain_text() {
         );
     }
     for words in [
-        "\nok    boot state ",
+        "\nok      boot state ",
         "\nREFUSE  volumes ",
         "a ?[2J broken disk",
     ] {
