@@ -18,6 +18,22 @@ use crate::yaml::{self, Shape};
 /// The largest settings file accepted.
 const MAX_BYTES: u64 = 256 << 10;
 
+/// What `report` compares.
+pub const REPORTED: [&str; 12] = [
+    "account",
+    "card",
+    "certificate",
+    "host name",
+    "listener",
+    "mount",
+    "mtu",
+    "name server",
+    "network",
+    "route",
+    "time",
+    "unit",
+];
+
 /// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +56,13 @@ pub struct Config {
     pub health_seconds: u64,
     /// What becomes of what a check before an upgrade finds wrong, by its name.
     pub checks: BTreeMap<String, Policy>,
+    /// What becomes of what is worse in a trial than before, by subject of `report`.
+    pub report: BTreeMap<String, Policy>,
+    /// Files with a certificate whose validity `report` looks at, beside those that
+    /// the settings of well-known servers name.
+    pub certificates: Vec<PathBuf>,
+    /// Days before its end from which on a certificate is warned of.
+    pub certificate_days: u64,
     /// Who keeps a trial that is healthy.
     pub confirm_by: ConfirmBy,
     /// Minutes a person has to confirm a healthy trial, 1 to 10080.
@@ -94,6 +117,9 @@ impl Default for Config {
             deadline_seconds: 600,
             health_seconds: 60,
             checks: BTreeMap::new(),
+            report: BTreeMap::new(),
+            certificates: Vec::new(),
+            certificate_days: 14,
             confirm_by: ConfirmBy::Service,
             confirm_minutes: 30,
         }
@@ -148,6 +174,18 @@ impl Config {
         ensure!(
             config.health_seconds >= 1,
             "health_seconds is 0; give a check at least 1 second"
+        );
+        for subject in config.report.keys() {
+            ensure!(
+                REPORTED.contains(&&subject[..]),
+                "report names {subject:?}, which is none of {}",
+                REPORTED.join(", ")
+            );
+        }
+        ensure!(
+            config.certificate_days <= 3650,
+            "certificate_days is {}, more than 3650",
+            config.certificate_days
         );
         ensure!(
             (1..=10_080).contains(&config.confirm_minutes),
@@ -232,6 +270,8 @@ mod tests {
             ("deadline_seconds: 1", "deadline_seconds"),
             ("confirm_by: nobody", "nobody"),
             ("confirm_minutes: 0", "confirm_minutes"),
+            ("report: {weather: warn}", "weather"),
+            ("certificate_days: 9999", "certificate_days"),
             ("volumes: {root: x, back: x}", "both slots"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

@@ -30,6 +30,9 @@ pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
 /// The fingerprint of what was carried over to a slot, inside it.
 pub const CARRIED_FILE: &str = "/usr/lib/va-upgrade/carried";
 
+/// Says when a slot that something was carried over to was first started, inside it.
+pub const STARTED_FILE: &str = "/usr/lib/va-upgrade/started";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 
@@ -42,6 +45,9 @@ pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 /// Is there once the trial that the running kernel was started for is over; gone
 /// with the next start, as all of `/run` is.
 pub const TRIAL_OVER_FILE: &str = "/run/va-upgrade.over";
+
+/// Is there while whoever logs in is to be told something.
+pub const BANNER_FILE: &str = "/run/va-upgrade.banner";
 
 /// Says until when the running trial may go on, where it was granted more time
 /// than its deadline: seconds since the kernel started.
@@ -58,3 +64,6 @@ pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
 
 /// Where on the data volume the reports of trials are, each in a directory of its own.
 pub const TRIALS_DIR: &str = "va-upgrade/trials";
+
+/// Where on the data volume it stands which system's ids its files have.
+pub const OWNERS_FILE: &str = "va-upgrade/owners.json";

@@ -27,6 +27,8 @@ pub enum Step {
     Adopt(Slot),
     /// The slot is declared invalid and what it booted from is removed.
     Invalidate(Slot),
+    /// Every block of the slot is read, before any is written.
+    ReadTest(Slot),
     /// A file system is made in the slot.
     Format(Slot),
     /// What was unpacked is read again and compared.
@@ -60,6 +62,7 @@ impl Step {
             Step::Unpack => "unpack",
             Step::Adopt(_) => "adopt",
             Step::Invalidate(_) => "invalidate",
+            Step::ReadTest(_) => "read-test",
             Step::Format(_) => "format",
             Step::ReadBack => "read-back",
             Step::Settle => "settle",
@@ -85,6 +88,7 @@ impl fmt::Display for Step {
             Step::Unpack => f.write_str("unpacking"),
             Step::Adopt(slot) => write!(f, "adopting slot {slot}"),
             Step::Invalidate(slot) => write!(f, "declaring slot {slot} invalid"),
+            Step::ReadTest(slot) => write!(f, "reading the blocks of slot {slot}"),
             Step::Format(slot) => write!(f, "formatting slot {slot}"),
             Step::ReadBack => f.write_str("reading back"),
             Step::Settle => f.write_str("preparing the new system"),

@@ -11,7 +11,7 @@ use crate::install::label;
 use crate::progress::Progress;
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
-use crate::upgrade::{deadline, drill, last_word, name_cards};
+use crate::upgrade::{deadline, drill, last_word, name_cards, owners};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -35,6 +35,11 @@ pub struct Args {
     /// Only carry over what was changed in the old system after the upgrade was written
     #[arg(long, conflicts_with = "deadline")]
     pub carry: bool,
+
+    /// Only give the files on the data volume the ids that this system's accounts have, where a
+    /// rule asks for it
+    #[arg(long, conflicts_with = "deadline")]
+    pub owners: bool,
 
     /// Only set the SELinux labels that the system before could not, in the system at DIR; for
     /// the initramfs
@@ -65,6 +70,11 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             false => "nothing was changed after the upgrade was written",
         };
         print_done(&format!("{text}\n"));
+        return Ok(());
+    }
+    if args.owners {
+        let appliance = session.appliance();
+        owners::settle(&appliance, &appliance.wait_for_lock(LOCK_PATIENCE)?);
         return Ok(());
     }
     if let Some(root) = &args.labels {

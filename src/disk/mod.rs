@@ -5,3 +5,4 @@ pub mod features;
 pub mod lvm;
 pub mod mkfs;
 pub mod space;
+pub mod surface;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::cards as names;
 use crate::appliance::Appliance;
+use crate::appliance::assets::{self, Assets};
 use crate::appliance::before::{self, Before};
 use crate::appliance::cards::{self, Interfaces};
 use crate::appliance::network::{self, Network};
@@ -78,6 +79,10 @@ pub fn write_baseline(appliance: &Appliance, dir: &Path) -> Result<()> {
         (
             cards::FILE,
             serde_yaml::to_string(&Interfaces::look(appliance)?.record()),
+        ),
+        (
+            assets::FILE,
+            serde_yaml::to_string(&Assets::look(appliance)),
         ),
         (services::FILE, serde_yaml::to_string(&failed_units)),
         (

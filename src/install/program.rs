@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::login;
 use crate::appliance::Appliance;
 use crate::paths::PROGRAM;
 use crate::system::{Chroot, Cmd, files};
@@ -13,7 +14,7 @@ use crate::tree::resolve;
 use crate::version;
 
 /// Our units, and the unit that wants each of them.
-const UNITS: [(&str, &str, &str); 4] = [
+const UNITS: [(&str, &str, &str); 5] = [
     (
         "va-upgrade-boot.service",
         "multi-user.target.wants",
@@ -33,6 +34,11 @@ const UNITS: [(&str, &str, &str); 4] = [
         "va-upgrade-cards.service",
         "sysinit.target.wants",
         include_str!("../../packaging/va-upgrade-cards.service"),
+    ),
+    (
+        "va-upgrade-owners.service",
+        "sysinit.target.wants",
+        include_str!("../../packaging/va-upgrade-owners.service"),
     ),
 ];
 
@@ -119,7 +125,7 @@ pub fn install_units(root: &Path) -> Result<()> {
             write(&file, HOOK, 0o755)?;
         }
     }
-    Ok(())
+    login::install(root)
 }
 
 /// Returns a unit of ours that the system at `root` does not start, and without which

@@ -9,3 +9,4 @@ pub mod octal;
 pub mod os_release;
 pub mod sockets;
 pub mod sysctl;
+pub mod x509;

@@ -18,8 +18,10 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, fstat, fstatat};
 use nix::unistd::syncfs;
 
+use super::source::Source;
 use crate::accounts::{IdMap, rewrite_acl, rewrite_owner};
 use crate::system::files;
+use crate::tree::meta::Kind;
 use crate::tree::xattrs::{self, SELINUX, Xattr};
 use crate::tree::{acl, resolve};
 
@@ -282,7 +284,11 @@ impl<'a> Aside<'a> {
             missing.push(ancestor);
         }
         for dir in missing.into_iter().rev() {
-            let like = Like::of(&from.join(dir), ids)?;
+            let like = match Source::find(from, dir)? {
+                Some(found) if found.kind == Kind::Dir => found.like(ids)?,
+                // It is no directory any more, or a link to one.
+                _ => Like::of_root(0o755),
+            };
             place_dir(self.root, dir, &like)?;
         }
         Ok(())

@@ -112,6 +112,18 @@ pub fn names_nobody(blob: &[u8]) -> bool {
     )
 }
 
+/// Adds the ids that an ACL names.
+pub fn ids(blob: &[u8], users: &mut Vec<u32>, groups: &mut Vec<u32>) {
+    let entries = blob.strip_prefix(&VERSION.to_le_bytes());
+    for [t0, t1, _, _, id @ ..] in entries.unwrap_or_default().as_chunks::<8>().0 {
+        match u16::from_le_bytes([*t0, *t1]) {
+            USER => users.push(u32::from_le_bytes(*id)),
+            GROUP => groups.push(u32::from_le_bytes(*id)),
+            _ => {}
+        }
+    }
+}
+
 /// Returns an ACL in which each user and each group it names has the id that
 /// `user` or `group` answers; `None` if it is not an ACL.
 pub fn with_ids(

@@ -1,6 +1,8 @@
 //! Writing the inactive slot and arming its trial.
 //!
-//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be;
+//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be, and
+//!    its drivers and loader must fit ([`foresee`]), but of a stream only in step 5; the
+//!    blocks of the inactive slot are read, for as long as that may take;
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
 //! 3. the inactive slot is marked `writing`; the last look whether it can be
@@ -22,11 +24,12 @@
 use std::cell::Cell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::kernel_update;
 use super::preflight::{self, Facts, Offer};
+use super::{banner, foresee, kernel_update};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -40,6 +43,7 @@ use crate::boot::state::State;
 use crate::boot::{bootable, files as boot_files};
 use crate::bundle::{Bundle, Keyring, Manifest, Sealed, Trust};
 use crate::disk::lvm;
+use crate::disk::surface::{self, Read as BlocksRead};
 use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
@@ -51,6 +55,9 @@ use crate::report::Report;
 use crate::signals;
 use crate::slot::Slot;
 use crate::system::{Cmd, Lock, files};
+
+/// How long the slot's blocks are read to find bad ones.
+const READ_TEST_LIMIT: Duration = Duration::from_secs(180);
 
 /// Where a bundle comes from.
 pub enum Input {
@@ -98,6 +105,10 @@ pub struct Applied {
 pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
     // Whoever sends a stream may take long to begin; nobody else waits for that.
+    let again = match &options.input {
+        Input::File(path) => Some(path.clone()),
+        Input::Stream(_) => None,
+    };
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let lock = appliance.lock()?;
     let manifest = bundle.manifest().clone();
@@ -112,6 +123,9 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     if !bundle.is_stream() {
         bundle.verify(options.threads, appliance.progress)?;
     }
+    let again = again.filter(|_| !bundle.is_stream());
+    let again = again.map(|path| open(appliance, Input::File(path), options.allow_unsigned));
+    foresee::look(appliance, again, &manifest, options.threads, &facts.disk)?;
     let from = ReleaseRecord::of_running(appliance)?.version;
     let outcome = Applied {
         slot: facts.target,
@@ -125,6 +139,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     }
     let to = destination(appliance, &facts);
     let format = prepare(appliance, &to, manifest.tree.inodes).class(Class::Refused)?;
+    test_reading(appliance, &to).class(Class::Refused)?;
     let job = Job {
         appliance,
         machine: &machine,
@@ -140,6 +155,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     };
     let written = job.run(bundle, options.threads);
     job.record(written.as_ref().err());
+    banner::renew(appliance);
     written.map(|()| outcome)
 }
 
@@ -177,6 +193,32 @@ fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<Cmd> 
     let format = fill::prepare(appliance, to, inodes)?;
     signals::check()?;
     Ok(format)
+}
+
+/// Looks for blocks of the slot that cannot be read, while nothing has been written.
+fn test_reading(appliance: &Appliance, to: &Destination) -> Result<()> {
+    let progress = appliance.progress;
+    progress.start(Step::ReadTest(to.slot), Some(to.size_bytes));
+    let advance = &mut |bytes| {
+        progress.advance(bytes);
+        signals::check()
+    };
+    let read = surface::read(
+        appliance.sys,
+        &to.device,
+        to.size_bytes,
+        READ_TEST_LIMIT,
+        advance,
+    )?;
+    if let BlocksRead::Until(byte) = read {
+        progress.note(&format!(
+            "{} MiB of {} MiB of slot {} were read; there was no time for the rest",
+            byte >> 20,
+            to.size_bytes >> 20,
+            to.slot
+        ));
+    }
+    Ok(())
 }
 
 /// One run of the steps that change something.

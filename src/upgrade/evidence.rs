@@ -109,7 +109,17 @@ fn write(appliance: &Appliance, before: &Path, report: &str, with_journal: bool)
 /// Warns of what nothing else compares.
 fn warn(appliance: &Appliance, changes: &Changes) {
     let changes = changes.changes.iter().filter(|change| change.warning);
-    for change in changes.filter(|it| ["host name", "listener", "mount"].contains(&it.subject)) {
+    for change in changes.filter(|it| {
+        [
+            "account",
+            "certificate",
+            "host name",
+            "listener",
+            "mount",
+            "time",
+        ]
+        .contains(&it.subject)
+    }) {
         let text = format!("{}: {}", change.subject, change.message);
         appliance.progress.warn(&text);
     }

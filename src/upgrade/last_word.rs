@@ -18,6 +18,7 @@ use anyhow::{Context, Result};
 
 use super::rollback::look_into;
 use super::trial::{self, LOCK_PATIENCE};
+use super::{banner, owners};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
@@ -41,6 +42,12 @@ pub fn run(appliance: &Appliance) -> Result<bool> {
     let trial = machine.state.as_ref().and_then(State::trial);
     if trial.is_none_or(|trial| trial.slot != slot) {
         return Ok(false);
+    }
+    banner::renew(appliance);
+    if let Err(error) = owners::note_start(appliance) {
+        appliance.progress.note(&format!(
+            "when this system was first started is not noted: {error:#}"
+        ));
     }
     match carry(appliance, &machine) {
         Ok(has_changed) => Ok(has_changed),

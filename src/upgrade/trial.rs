@@ -15,7 +15,9 @@ use super::health::{Baseline, Tried};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, drill, evidence, health, kernel_drift, settings, status, window};
+use super::{
+    banner, boot_sector, drill, evidence, health, kernel_drift, owners, settings, status, window,
+};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -66,6 +68,12 @@ pub enum Outcome {
 /// # Errors
 /// When the machine cannot be looked at or the boot state not be written.
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
+    let outcome = do_after_boot(appliance);
+    banner::renew(appliance);
+    outcome
+}
+
+fn do_after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
     tell_boot_sector(appliance, &machine);
     let drift = kernel_drift::look(appliance, &machine);
@@ -108,6 +116,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
+    owners::settle(appliance, &lock);
     if let Some((slot, reason)) = drilled {
         record(appliance, "drill", slot, &drill::record_of(slot, reason));
     }
@@ -217,6 +226,7 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     match is_kernel {
         true => kernel_update::keep(appliance, &machine, &state, lock)?,
         false => {
+            owners::plan(appliance, lock);
             appliance.save(&state, lock)?;
             record(appliance, "confirm", machine.booted, "committed");
             if let Err(error) = before::forget(appliance.sys) {
@@ -227,7 +237,10 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
         }
     }
     mark_over(appliance);
+    banner::renew(appliance);
     settings::take_back(appliance, &machine.cmdline);
+    // It takes its time, which no deadline is to end.
+    owners::settle(appliance, lock);
     Ok(true)
 }
 

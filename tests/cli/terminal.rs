@@ -55,19 +55,19 @@ fn a_check_in_a_file_is_plain_text() {
     let mut lines = check.stdout.lines();
     let first = lines.next().unwrap();
     assert!(
-        first.starts_with("Not ready for an upgrade: ") && first.contains("checks failed ("),
+        first.starts_with("Not ready for an upgrade: ") && first.contains("checks refuse it ("),
         "{first}"
     );
     assert_eq!(lines.next(), Some(""));
     for line in lines {
         assert!(
-            ["ok    ", "warn  ", "FAIL  "].contains(&&line[..6]),
+            ["ok      ", "warn    ", "REFUSE  "].contains(&&line[..8]),
             "{line}"
         );
     }
     for words in [
-        "\nok    boot state ",
-        "\nFAIL  volumes ",
+        "\nok      boot state ",
+        "\nREFUSE  volumes ",
         "a ?[2J broken disk",
     ] {
         assert!(check.stdout.contains(words), "{words} in {check:?}");
@@ -97,7 +97,7 @@ fn a_terminal_gets_colours_unless_they_are_refused() {
     let check = run_on_terminal(&desk, "TERM=linux", &["check"]);
     assert_eq!(check.status, 3, "{check:?}");
     assert!(
-        check.stdout.contains("\u{1b}[31mFAIL\u{1b}[0m  volumes "),
+        check.stdout.contains("\u{1b}[31mREFUSE\u{1b}[0m  volumes "),
         "{check:?}"
     );
     // It has all been said above the error.
@@ -125,7 +125,7 @@ fn nobody_reading_the_messages_changes_no_outcome() {
     for args in [&["--verbose", "check"][..], &["check"]] {
         let check = run_by(&desk, &["bash", "-c", deaf, "bash"], args);
         assert_eq!(check.status, 3, "{check:?}");
-        assert!(check.stdout.contains("\nFAIL  volumes "), "{check:?}");
+        assert!(check.stdout.contains("\nREFUSE  volumes "), "{check:?}");
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod anew;
 mod apply;
+mod banner;
 mod boots;
 mod cards;
 mod checks;
@@ -28,6 +29,8 @@ mod kernel_hook;
 mod lone;
 mod machine;
 mod network;
+mod network_settings;
+mod owners;
 mod parts;
 mod pinning;
 mod pristine;
@@ -36,6 +39,7 @@ mod release;
 mod repair;
 mod report;
 mod rollback;
+mod round_trip;
 mod selinux;
 mod settle;
 mod stage;

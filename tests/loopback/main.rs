@@ -9,6 +9,7 @@ mod cards;
 mod device;
 mod disk;
 mod opener;
+mod owners;
 mod source_damage;
 mod source_formats;
 mod source_guest;

@@ -15,14 +15,14 @@ mod volumes;
 
 use std::path::PathBuf;
 
-use self::checked::Checked;
+use self::checked::{Checked, refuse};
 use crate::appliance::Appliance;
+use crate::appliance::hypervisor::Hypervisor;
 use crate::appliance::machine::Machine;
 use crate::bundle::Manifest;
 use crate::disk::lvm::LogicalVolume;
 use crate::disk::mkfs::FsType;
-use crate::refuse;
-use crate::report::Report;
+use crate::report::{Finding, Report};
 use crate::slot::Slot;
 use crate::upgrade::kernel_drift;
 
@@ -89,9 +89,9 @@ pub fn check(
     report.add("firmware", system::check_firmware(appliance));
     report.add("memory", moment::check_memory(appliance));
     report.add("packages", moment::check_packages(appliance));
-    if let Some(fault) =
-        manifest.and_then(|it| moment::clock_fault(it.created, appliance.sys.now()))
-    {
+    let remedy = Hypervisor::of(appliance).set_clock();
+    let now = appliance.sys.now();
+    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, now, remedy)) {
         report.warn("clock", fault);
     }
     report.add("sync rules", system::check_rules(appliance));
@@ -124,8 +124,12 @@ pub fn check(
         report.add("boot space", boot_space);
     }
     if let Some((slot, reason)) = machine.state().failed() {
-        let message = format!("the last trial, in slot {slot}, failed: {reason}");
-        report.warn("last trial", message);
+        let finding = Finding::new(
+            format!("the last trial, in slot {slot}, failed: {reason}"),
+            "a cause that is known and gone",
+            "read its report, which `va-upgrade status` names",
+        );
+        report.warn("last trial", finding);
     }
     let facts = match (volume, fs_type, disk, boot_uuid) {
         (Some(volume), Some(fs_type), Some(disk), Some(boot_uuid)) if report.ok => Some(Facts {
@@ -147,9 +151,10 @@ fn check_policies(appliance: &Appliance) -> Checked<()> {
         .keys()
         .find(|name| !NEGOTIABLE.contains(&&name[..]))
     {
-        refuse!(
-            "checks in config.yaml names {name:?}, which is none that can be set; these can: {}",
-            NEGOTIABLE.join(", ")
+        return refuse(
+            format!("checks in config.yaml names {name:?}, which is none that can be set"),
+            format!("one of {}", NEGOTIABLE.join(", ")),
+            "take it out",
         );
     }
     Ok(((), format!("{} checks have a policy", policies.len())))
