@@ -58,3 +58,9 @@ pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
 
 /// Where on the data volume the reports of trials are, each in a directory of its own.
 pub const TRIALS_DIR: &str = "va-upgrade/trials";
+
+/// What a migration keeps of the system before it, to go on with or to undo it.
+pub const MIGRATION_DIR: &str = "/var/lib/va-upgrade/migration";
+
+/// Is there once free disk space has been taken by itself; goes to every new slot.
+pub const GROWN_FILE: &str = "/etc/va-upgrade/grown";

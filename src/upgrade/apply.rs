@@ -143,7 +143,10 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
 }
 
 /// Opens the bundle and proves who signed it.
-fn open(appliance: &Appliance, input: Input, allow_unsigned: bool) -> Result<Bundle<'static>> {
+///
+/// # Errors
+/// Class `BadBundle` when nobody who is trusted did, or it is none.
+pub fn open(appliance: &Appliance, input: Input, allow_unsigned: bool) -> Result<Bundle<'static>> {
     let keyring = Keyring::load(&appliance.at(TRUSTED_DIR), &appliance.at(REVOKED_FILE))?;
     let sealed = match input {
         Input::File(path) => Sealed::open(&path)?,

@@ -60,16 +60,16 @@ pub fn find_partition(disk: &Path) -> Result<Sectors> {
 
 /// What can be put back when a later step fails.
 pub struct Saved {
-    boot_code: Vec<u8>,
-    partition: Sectors,
-    content: Vec<u8>,
+    pub(super) boot_code: Vec<u8>,
+    pub(super) partition: Sectors,
+    pub(super) content: Vec<u8>,
 }
 
 /// A disk whose boot sector and bios_grub partition are open for writing.
 pub struct BootArea {
     disk: PathBuf,
     file: File,
-    partition: Sectors,
+    pub(super) partition: Sectors,
 }
 
 impl BootArea {
@@ -309,7 +309,7 @@ impl BootArea {
         gaps
     }
 
-    fn read(&self, lba: u64, len: usize) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, lba: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         self.file
             .read_exact_at(&mut bytes, lba * SECTOR_BYTES as u64)

@@ -4,6 +4,7 @@
 //! - [`area`]: the disk: cores are written beside each other, one sector decides
 //! - [`installed`]: which GRUB is in use, which of ours is left over
 //! - [`backup`]: the directories of the GRUB in use
+//! - [`saved`]: a boot area kept in a file, and whether it may be put back
 //! - [`reinstall`]: has a GRUB of ours that is there already started again
 //! - [`switch`]: installs a slot's GRUB and switches to it, or goes back
 
@@ -11,5 +12,6 @@ pub mod area;
 pub mod backup;
 pub mod installed;
 pub mod reinstall;
+pub mod saved;
 pub mod sector;
 pub mod switch;
