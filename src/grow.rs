@@ -82,7 +82,8 @@ struct Share {
 /// changed; else when a step fails, after which it can be run again.
 pub fn grow(appliance: &Appliance, occasion: Occasion, extent: Extent) -> Result<Grown> {
     let stamp = appliance.at(GROWN_FILE);
-    if occasion == Occasion::FirstStart && stamp.exists() {
+    let is_wanted = !appliance.config.grow.is_empty() && !stamp.exists();
+    if occasion == Occasion::FirstStart && !is_wanted {
         return Ok(Grown::default());
     }
     let _lock = appliance.lock()?;
@@ -144,7 +145,7 @@ fn look(appliance: &Appliance) -> Result<Place> {
         );
     };
     let disk = lvm::disk_of_group(appliance.sys, &appliance.at("/sys"), vg)?;
-    let number = read_number(appliance, partition, "partition")?;
+    let number = u32::try_from(read_number(appliance, partition, "partition")?)?;
     let sector_bytes = read_number(appliance, &disk, "queue/logical_block_size").unwrap_or(512);
     if sector_bytes != 512 {
         refuse!(
@@ -161,7 +162,7 @@ fn look(appliance: &Appliance) -> Result<Place> {
 }
 
 /// Reads what the kernel tells of a device.
-fn read_number(appliance: &Appliance, device: &Path, what: &str) -> Result<u32> {
+fn read_number(appliance: &Appliance, device: &Path, what: &str) -> Result<u64> {
     let name = device.file_name().context("a device without a name")?;
     let path = appliance.at("/sys/class/block").join(name).join(what);
     let read = || Ok::<_, anyhow::Error>(fs::read_to_string(&path)?.trim().parse()?);
@@ -191,7 +192,7 @@ fn enlarge_partition(appliance: &Appliance, place: &Place) -> Result<()> {
     }
     let wanted = gpt::size_bytes(&disk, place.number)? / 512;
     let is_known = |appliance: &Appliance| {
-        read_number(appliance, &place.partition, "size").is_ok_and(|size| u64::from(size) == wanted)
+        read_number(appliance, &place.partition, "size").is_ok_and(|size| size == wanted)
     };
     if !is_known(appliance) {
         let number = place.number.to_string();

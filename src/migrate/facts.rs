@@ -113,13 +113,13 @@ pub struct Facts {
 pub fn look(appliance: &Appliance, need_bytes: u64) -> Result<Facts> {
     let table = machine::mounts(appliance)?;
     let mounted = mountinfo::at(&table, Path::new("/")).context("the mount table has no root")?;
-    let names = match mapped_name(appliance, &format!("dev/block/{}", mounted.device_number)) {
-        // What is on no mapped device needs no LVM to be looked at.
+    let mapped = mapped_name(appliance, &format!("dev/block/{}", mounted.device_number));
+    // A root on no mapped device is looked at without the tools of LVM.
+    let names = match &mapped {
         None => Vec::new(),
         Some(_) => volumes::names(appliance.sys)?,
     };
-    let volume = mapped_name(appliance, &format!("dev/block/{}", mounted.device_number))
-        .and_then(|name| volume_called(&names, &name));
+    let volume = mapped.and_then(|name| volume_called(&names, &name));
     let (root, group) = match volume {
         Some((group, name)) => {
             let found = look_at_group(appliance, &group)?;
@@ -166,8 +166,6 @@ fn volume_called(names: &[(String, String)], mapped: &str) -> Option<(String, St
 
 fn look_at_group(appliance: &Appliance, group: &str) -> Result<Group> {
     let same_name = lvm::groups(appliance.sys, group)?;
-    let mut volumes: Vec<LogicalVolume> = lvm::list(appliance.sys, group)?;
-    volumes.retain(|volume| !volume.name.starts_with('['));
     Ok(Group {
         count: same_name.len(),
         system_id: same_name
@@ -175,7 +173,7 @@ fn look_at_group(appliance: &Appliance, group: &str) -> Result<Group> {
             .map(|group| group.system_id)
             .find(|id| !id.is_empty()),
         room: volumes::room(appliance.sys, group)?,
-        volumes,
+        volumes: lvm::list(appliance.sys, group)?,
     })
 }
 

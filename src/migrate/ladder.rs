@@ -178,6 +178,11 @@ fn check_group(name: &str, group: &Group) -> Finding {
 
 fn check_names(group: &str, root: &LogicalVolume, found: &Group, config: &Config) -> Finding {
     let back = &config.volumes.back;
+    let is_there = |name: &String| found.volumes.iter().any(|volume| volume.name == *name);
+    if config.vg == group && is_there(back) && is_there(&config.volumes.root) {
+        let message = "this system has two roots already; use `va-upgrade apply`";
+        return obstacle("second root", message.to_owned());
+    }
     if found.volumes.iter().any(|volume| volume.name == *back) {
         let hint = "set volumes.back in config.yaml to a name that is free";
         let message = match *back == root.name {

@@ -134,6 +134,20 @@ fn everything_that_is_in_the_way_is_told_at_once() {
 }
 
 #[test]
+fn a_system_with_two_roots_is_sent_to_apply() {
+    let mut facts = machine(4000);
+    if let Some(group) = &mut facts.group {
+        group.volumes.push(volume("back", 1500));
+    }
+    let config = Config {
+        vg: "vg0".into(),
+        ..Config::default()
+    };
+    let words = choose(&facts, &config).obstacles().join("; ");
+    assert!(words.contains("use `va-upgrade apply`"), "{words}");
+}
+
+#[test]
 fn roots_that_are_no_plain_volume_are_for_the_second_rung() {
     let mut facts = machine(4000);
     facts.group = None;

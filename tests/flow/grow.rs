@@ -121,6 +121,13 @@ fn the_first_start_does_it_once() {
     let again = run(&machine, Occasion::FirstStart, Extent::Whole).unwrap();
     assert_eq!(again, Grown::default());
     assert_eq!(machine.log(), calls);
+
+    let unasked = enlarged();
+    unasked.write("/etc/va-upgrade/config.yaml", "vg: vg0\n");
+    let before = unasked.boot_area();
+    let nothing = run(&unasked, Occasion::FirstStart, Extent::Whole).unwrap();
+    assert_eq!(nothing, Grown::default());
+    assert!(unasked.boot_area() == before);
 }
 
 #[test]

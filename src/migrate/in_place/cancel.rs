@@ -197,5 +197,5 @@ fn enlarge_swap(named: &Appliance, plan: &Plan, smaller: &SmallerSwap) -> Result
     steps::turn_off_swap(named, &plan.group, &smaller.volume)?;
     let device = plan.device(&smaller.volume);
     swap::make(named.sys, &device, &smaller.name, from * plan.extent_bytes)?;
-    swap::turn_on(named.sys, &device)
+    steps::turn_on_swap(named, &plan.group, &smaller.volume)
 }

@@ -89,7 +89,15 @@ fn shrink_swap(named: &Appliance, plan: &Plan, smaller: &SmallerSwap) -> Result<
         found == smaller.to_extents,
         "it has {found} extents afterwards"
     );
-    swap::turn_on(named.sys, &device)
+    turn_on_swap(named, &plan.group, &smaller.volume)
+}
+
+/// Turns a swap area on, where systemd has not done it already.
+pub(super) fn turn_on_swap(named: &Appliance, group: &str, volume: &str) -> Result<()> {
+    match is_swapped_to(named, group, volume) {
+        true => Ok(()),
+        false => swap::turn_on(named.sys, &device_mapper::path(group, volume)),
+    }
 }
 
 /// Turns a swap area off, where it is on.
