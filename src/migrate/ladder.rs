@@ -15,7 +15,7 @@ const CORE_SECTORS: u64 = 240;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rung {
     /// A second root beside the one there is.
-    InPlace(Plan),
+    InPlace(Box<Plan>),
     /// Everything anew, from memory.
     InRam,
 }
@@ -53,7 +53,7 @@ impl Choice {
     /// Returns the choice of a migration that was begun with `plan`.
     pub fn begun(plan: Plan) -> Choice {
         Choice {
-            rung: Rung::InPlace(plan),
+            rung: Rung::InPlace(Box::new(plan)),
             findings: vec![fits("begun", "goes on where it was left".to_owned())],
         }
     }
@@ -104,7 +104,7 @@ pub fn choose(facts: &Facts, config: &Config) -> Choice {
     }
     let is_clear = findings.iter().all(|finding| finding.fit == Fit::Fits);
     let rung = match made {
-        Some(plan) if is_clear => Rung::InPlace(plan),
+        Some(plan) if is_clear => Rung::InPlace(Box::new(plan)),
         _ => Rung::InRam,
     };
     Choice { rung, findings }

@@ -58,7 +58,7 @@ fn with_swap(free_mib: u64, used_mib: u64, available_mib: Option<u64>) -> Facts 
 fn planned(facts: &Facts) -> Plan {
     let choice = choose(facts, &Config::default());
     match choice.rung {
-        Rung::InPlace(plan) => plan,
+        Rung::InPlace(plan) => *plan,
         Rung::InRam => panic!("{choice}"),
     }
 }

@@ -139,9 +139,7 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<Option<String>> {
             ensure!(size <= *volume + free, "insufficient free space");
             if is_smaller {
                 assert_eq!(name, "swap", "only swap becomes smaller");
-                let (area, is_on) = swap(machine);
-                let bytes: u64 = area.split_once(' ').unwrap().0.parse()?;
-                assert!(!is_on && bytes <= size * EXTENT, "the swap area is cut off");
+                assert!(!swap(machine).1, "swap in use is cut off");
             }
             *volume = size;
             String::new()
@@ -149,7 +147,15 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<Option<String>> {
         "swapoff" | "swapon" => {
             ensure!(last == "/dev/mapper/vg0-swap", "no swap: {last}");
             match program.as_str() {
-                "swapon" => turn_on(machine, 0),
+                "swapon" => {
+                    let area = swap(machine).0;
+                    let bytes: u64 = area.split_once(' ').unwrap().0.parse()?;
+                    ensure!(
+                        bytes <= group.volumes["swap"] * EXTENT,
+                        "swap area is too short"
+                    );
+                    turn_on(machine, 0);
+                }
                 _ => machine.write("/proc/swaps", "Filename Type Size Used Priority\n"),
             }
             String::new()

@@ -15,7 +15,7 @@ const RESHAPE: &str = r#"set -e
     sed -i s/VA-root/vg0-root/ /boot/grub/grub.cfg
     for name in back data image; do lvremove -y VA/$name; done
     vgrename VA vg0
-    lvcreate -y -n swap -l $(($(vgs --noheadings -o vg_free_count vg0) - 150)) vg0
+    lvcreate -y -n swap -l $(($(vgs --noheadings -o vg_free_count vg0) - 40)) vg0
     mkswap -L customer /dev/vg0/swap
     echo "UUID=$(blkid -p -s UUID -o value /dev/vg0/swap) none swap sw 0 0" >>/etc/fstab
     echo 'kept by the customer' >/root/hers
