@@ -1,5 +1,7 @@
 //! The appliance's settings.
 
+pub mod amount;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail, ensure};
 use serde::Deserialize;
 
+use self::amount::Amount;
 use crate::failure::{Class, Classify};
 use crate::input;
 use crate::linux::device_mapper;
@@ -67,6 +70,29 @@ pub struct Config {
     pub confirm_by: ConfirmBy,
     /// Minutes a person has to confirm a healthy trial, 1 to 10080.
     pub confirm_minutes: u64,
+    /// How large the volumes are made that `migrate` makes beside the slots.
+    pub layout: Layout,
+    /// What each volume takes of free disk space when it is asked to, by its name.
+    pub grow: BTreeMap<String, Amount>,
+}
+
+/// The sizes of the volumes beside the slots; one of no size is not made.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Layout {
+    /// Data shared by both systems.
+    pub data: Amount,
+    /// Container images.
+    pub image: Amount,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout {
+            data: Amount::Bytes(512 << 20),
+            image: Amount::Bytes(0),
+        }
+    }
 }
 
 /// Who confirms a trial once it is healthy.
@@ -122,6 +148,8 @@ impl Default for Config {
             certificate_days: 14,
             confirm_by: ConfirmBy::Service,
             confirm_minutes: 30,
+            layout: Layout::default(),
+            grow: BTreeMap::new(),
         }
     }
 }
@@ -198,7 +226,8 @@ impl Config {
             data,
             image,
         } = &config.volumes;
-        for name in [&config.vg, root, back, data, image] {
+        let names = [&config.vg, root, back, data, image];
+        for name in names.into_iter().chain(config.grow.keys()) {
             // lvm(8): names of groups and volumes.
             let legal = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
             ensure!(
@@ -273,6 +302,9 @@ mod tests {
             ("report: {weather: warn}", "weather"),
             ("certificate_days: 9999", "certificate_days"),
             ("volumes: {root: x, back: x}", "both slots"),
+            ("grow: {data: 5}", "5M"),
+            ("grow: {'a/b': 50%}", "a/b"),
+            ("layout: {data: 0%}", "0%"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

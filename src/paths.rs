@@ -67,3 +67,8 @@ pub const TRIALS_DIR: &str = "va-upgrade/trials";
 
 /// Where on the data volume it stands which system's ids its files have.
 pub const OWNERS_FILE: &str = "va-upgrade/owners.json";
+/// What a migration keeps of the system before it, to go on with or to undo it.
+pub const MIGRATION_DIR: &str = "/var/lib/va-upgrade/migration";
+
+/// Is there once free disk space has been taken by itself; goes to every new slot.
+pub const GROWN_FILE: &str = "/etc/va-upgrade/grown";

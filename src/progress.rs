@@ -47,6 +47,20 @@ pub enum Step {
     CheckSlot(Slot),
     /// The slot's system, which runs, is checked.
     CheckHealth(Slot),
+    /// What is there before a migration is kept.
+    Keep,
+    /// The swap area in the volume of this name is made smaller.
+    ShrinkSwap(String),
+    /// The volume of this name is made.
+    MakeVolume(String),
+    /// The volume of this name, which both systems share, gets a file system.
+    FormatShared(String),
+    /// The settings name the volumes.
+    NameVolumes,
+    /// The partition table takes what the disk has grown by.
+    GrowPartition,
+    /// The volume of this name takes free space.
+    GrowVolume(String),
 }
 
 impl Step {
@@ -72,6 +86,13 @@ impl Step {
             Step::Undo => "undo",
             Step::CheckSlot(_) => "check-slot",
             Step::CheckHealth(_) => "check-health",
+            Step::Keep => "keep",
+            Step::ShrinkSwap(_) => "swap",
+            Step::MakeVolume(_) => "volume",
+            Step::FormatShared(_) => "data",
+            Step::NameVolumes => "names",
+            Step::GrowPartition => "grow-partition",
+            Step::GrowVolume(_) => "grow-volume",
         }
     }
 }
@@ -98,6 +119,13 @@ impl fmt::Display for Step {
             Step::Undo => f.write_str("undoing"),
             Step::CheckSlot(slot) => write!(f, "checking slot {slot}"),
             Step::CheckHealth(slot) => write!(f, "checking the health of slot {slot}"),
+            Step::Keep => f.write_str("keeping what is there"),
+            Step::ShrinkSwap(name) => write!(f, "making the swap {name} smaller"),
+            Step::MakeVolume(name) => write!(f, "making the volume {name}"),
+            Step::FormatShared(name) => write!(f, "formatting the volume {name}"),
+            Step::NameVolumes => f.write_str("naming the volumes in the settings"),
+            Step::GrowPartition => f.write_str("enlarging the partition"),
+            Step::GrowVolume(name) => write!(f, "enlarging the volume {name}"),
         }
     }
 }

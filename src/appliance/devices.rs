@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::context::Appliance;
 use crate::linux::device_mapper;
 use crate::linux::fstab::unquoted;
+use crate::linux::mountinfo::MountEntry;
 
 /// Tells whether `source`, the first column of fstab, means a volume of the
 /// appliance's group, however it is spelled.
@@ -16,6 +17,12 @@ pub fn is_own_volume(appliance: &Appliance, source: &str) -> bool {
     device_mapper::is_in_group(source, group)
         || mapped_path(appliance, source)
             .is_some_and(|path| device_mapper::is_in_group(&path, group))
+}
+
+/// Tells whether `mount` is of the mapped device called `name`, by the kernel's word.
+pub fn is_mapped(appliance: &Appliance, mount: &MountEntry, name: &str) -> bool {
+    let path = format!("/sys/dev/block/{}/dm/name", mount.device_number);
+    fs::read_to_string(appliance.at(path)).is_ok_and(|found| found.trim() == name)
 }
 
 /// Returns `/dev/mapper/NAME` of the mapped device that `source` leads to.

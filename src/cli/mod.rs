@@ -9,8 +9,10 @@ mod completions;
 mod confirm;
 mod discard;
 mod drill;
+mod grow;
 mod info;
 mod man;
+mod migrate;
 mod output;
 mod repair;
 mod report;
@@ -153,6 +155,8 @@ enum Work {
     Report(report::Args),
     Rollback(rollback::Args),
     Repair(repair::Args),
+    Migrate(migrate::Args),
+    Grow(grow::Args),
     Sync(sync::Args),
     #[command(hide = true)]
     Boot(boot::Args),
@@ -231,6 +235,8 @@ impl Work {
             Work::Report(args) => report::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
+            Work::Migrate(args) => migrate::run(&session, args),
+            Work::Grow(args) => grow::run(&session, &args),
             Work::Sync(args) => sync::run(&session, &args),
             Work::Boot(args) => boot::run(&session, &args),
         }

@@ -1,8 +1,12 @@
 //! Volumes and file systems of the appliance's disk.
 
 pub mod blkid;
+pub mod enlarge;
 pub mod features;
+pub mod gpt;
 pub mod lvm;
 pub mod mkfs;
 pub mod space;
 pub mod surface;
+pub mod swap;
+pub mod volumes;

@@ -14,7 +14,7 @@ use crate::tree::resolve;
 use crate::version;
 
 /// Our units, and the unit that wants each of them.
-const UNITS: [(&str, &str, &str); 5] = [
+const UNITS: [(&str, &str, &str); 6] = [
     (
         "va-upgrade-boot.service",
         "multi-user.target.wants",
@@ -40,6 +40,11 @@ const UNITS: [(&str, &str, &str); 5] = [
         "sysinit.target.wants",
         include_str!("../../packaging/va-upgrade-owners.service"),
     ),
+    (
+        "va-upgrade-grow.service",
+        "multi-user.target.wants",
+        include_str!("../../packaging/va-upgrade-grow.service"),
+    ),
 ];
 
 /// Tells our program of kernels that packages bring or take.
@@ -55,6 +60,16 @@ const HOOK_PLACES: [&str; 5] = [
     "/etc/kernel/postrm.d/zz-va-upgrade",
     "/etc/initramfs/post-update.d/va-upgrade",
 ];
+
+/// Returns every place where [`install`] and [`install_units`] put something.
+pub fn places() -> Vec<PathBuf> {
+    let units = UNITS.iter().flat_map(|(name, wanted_by, _)| {
+        let wants = Path::new("/etc/systemd/system").join(wanted_by);
+        [unit_path(name), wants.join(name)]
+    });
+    let hooks = HOOK_PLACES.iter().map(PathBuf::from);
+    units.chain(hooks).chain([PathBuf::from(PROGRAM)]).collect()
+}
 
 /// Puts our program, its units and its hook where the tree at `root` has no
 /// program or an older one. A newer one keeps its own.

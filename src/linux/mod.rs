@@ -4,6 +4,7 @@
 pub mod device_mapper;
 pub mod fstab;
 pub mod initramfs;
+pub mod meminfo;
 pub mod mountinfo;
 pub mod octal;
 pub mod os_release;

@@ -440,8 +440,8 @@ impl System for Machine {
             .context("not mounted")?;
         let (source, target) = state.mounts.remove(place);
         drop(state);
-        let volume = source.starts_with("/dev/VA");
-        if volume {
+        let groups = ["/dev/VA", "/dev/vg0", "/dev/mapper"];
+        if groups.iter().any(|group| source.starts_with(group)) {
             fs::rename(&target, self.device_dir(&source))?;
             fs::create_dir(&target)?;
         }

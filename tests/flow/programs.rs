@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use va_upgrade::system::{Cmd, Exited};
 
 use crate::machine::{BOOT_UUID, Machine, core_img};
-use crate::network;
+use crate::{network, volumes};
 
 /// Does what `cmd` does, as far as a flow can tell; one that it was not told of is
 /// an error.
@@ -21,6 +21,9 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
         .into_owned();
     let answer = |name: &str| machine.answered(name);
     let text = cmd.to_string();
+    if let Some(output) = volumes::run(machine, cmd)? {
+        return Ok(output);
+    }
     Ok(match program.as_str() {
         "blkid" if text.contains("TYPE") => "ext4\n".into(),
         "blkid" => format!("{BOOT_UUID}\n"),

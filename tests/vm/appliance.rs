@@ -71,9 +71,20 @@ impl Appliance {
 
     /// The same on other hardware, for which the appliance has to start anew.
     pub fn old_on(name: &str, hardware: Hardware) -> Result<Appliance> {
+        Appliance::old_anew(name, hardware, 0)
+    }
+
+    /// The same on a disk that was enlarged by so many GiB since it was installed.
+    pub fn old_enlarged(name: &str, more_gib: u64) -> Result<Appliance> {
+        Appliance::old_anew(name, Hardware::default(), more_gib)
+    }
+
+    fn old_anew(name: &str, hardware: Hardware, more_gib: u64) -> Result<Appliance> {
         let dir = disk_dir()?;
         let disk = dir.path().join("disk.qcow2");
         overlay(&images::old_appliance()?, "raw", &disk)?;
+        let resize = Cmd::new("qemu-img").args(["resize", "-q"]).arg(&disk);
+        host().run(&resize.arg(format!("+{more_gib}G")))?;
         let guest = Guest::new(name, disk, payload()?, hardware)?;
         let mut appliance = Appliance { guest, _disk: dir };
         appliance.power_on()?;

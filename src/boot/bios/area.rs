@@ -63,7 +63,7 @@ pub fn find_partition(disk: &Path) -> Result<Sectors> {
 pub struct BootArea {
     disk: PathBuf,
     file: File,
-    partition: Sectors,
+    pub(super) partition: Sectors,
 }
 
 impl BootArea {
@@ -342,7 +342,7 @@ impl BootArea {
         gaps
     }
 
-    fn read(&self, lba: u64, len: usize) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, lba: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         self.file
             .read_exact_at(&mut bytes, lba * SECTOR_BYTES as u64)

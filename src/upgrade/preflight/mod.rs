@@ -15,6 +15,9 @@ mod volumes;
 
 use std::path::PathBuf;
 
+pub use self::system::check_programs;
+pub use self::volumes::slot_bytes;
+
 use self::checked::{Checked, refuse};
 use crate::appliance::Appliance;
 use crate::appliance::hypervisor::Hypervisor;
@@ -64,6 +67,20 @@ pub struct Offer<'a> {
     pub allow_downgrade: bool,
 }
 
+/// Whether the volume that is written is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inactive {
+    /// It is.
+    Volume,
+    /// It is made later.
+    ToBeMade,
+}
+
+/// Runs every check that needs no second slot.
+pub fn check_without_slot(appliance: &Appliance, machine: &Machine, offer: Offer) -> Report {
+    run(appliance, machine, Some(offer), Inactive::ToBeMade).0
+}
+
 /// Runs every check on the machine, and on a bundle when there is one.
 ///
 /// Returns the report, and what was found when nothing was in the way.
@@ -71,6 +88,15 @@ pub fn check(
     appliance: &Appliance,
     machine: &Machine,
     offer: Option<Offer>,
+) -> (Report, Option<Facts>) {
+    run(appliance, machine, offer, Inactive::Volume)
+}
+
+fn run(
+    appliance: &Appliance,
+    machine: &Machine,
+    offer: Option<Offer>,
+    inactive: Inactive,
 ) -> (Report, Option<Facts>) {
     let mut report = Report::new(&appliance.config.checks);
     if !appliance.config.checks.is_empty() {
@@ -96,8 +122,14 @@ pub fn check(
     }
     report.add("sync rules", system::check_rules(appliance));
     report.add("selinux", system::check_selinux(appliance));
-    let volume = report.add("volumes", volumes::check_volumes(appliance, target));
-    report.add("inactive slot", volumes::check_unused(appliance, target));
+    let volume = match inactive {
+        Inactive::ToBeMade => None,
+        Inactive::Volume => {
+            let found = report.add("volumes", volumes::check_volumes(appliance, target));
+            report.add("inactive slot", volumes::check_unused(appliance, target));
+            found
+        }
+    };
     let fs_type = report.add("file system", volumes::check_fs_type(machine));
     let disk = report.add("boot disk", boot::check_disk(appliance));
     if disk.is_some() {
@@ -120,6 +152,10 @@ pub fn check(
     if let (Some(manifest), Some(volume)) = (manifest, &volume) {
         let slot_space = volumes::check_slot_space(appliance, target, volume, manifest);
         report.add("slot space", slot_space);
+    }
+    if let Some(manifest) = manifest
+        && (volume.is_some() || inactive == Inactive::ToBeMade)
+    {
         let boot_space = boot::check_boot_space(appliance, machine, manifest);
         report.add("boot space", boot_space);
     }

@@ -9,6 +9,7 @@ use nix::libc;
 
 use super::checked::{Checked, refuse};
 use crate::appliance::Appliance;
+use crate::linux::meminfo::available_bytes;
 use crate::report::Finding;
 
 /// What unpacking, GRUB's tools and the rest of an upgrade take, generously.
@@ -38,14 +39,6 @@ pub fn check_memory(appliance: &Appliance) -> Checked<()> {
         );
     }
     Ok(((), format!("{} MiB are free", free >> 20)))
-}
-
-/// Reads the line `MemAvailable` of `/proc/meminfo` (proc(5)).
-fn available_bytes(meminfo: &str) -> Option<u64> {
-    let mut lines = meminfo.lines();
-    let value = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }
 
 /// Looks whether a package manager is changing the running system.
@@ -112,14 +105,6 @@ fn in_words(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_free_is_read_where_the_kernel_tells() {
-        let text = "MemTotal:        8167848 kB\nMemFree:  1 kB\nMemAvailable:    3000 kB\n";
-        assert_eq!(available_bytes(text), Some(3000 << 10));
-        assert_eq!(available_bytes("MemTotal: 1 kB\nMemFree: 1 kB\n"), None);
-        assert_eq!(available_bytes("MemAvailable: many\n"), None);
-    }
 
     #[test]
     fn a_clock_that_is_behind_says_by_how_much() {

@@ -61,10 +61,18 @@ pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     if let Ok(fs_type) = FsType::from_name(&machine.root_fs_type) {
         wanted.push(fs_type.program());
     }
+    check_programs(appliance, &wanted)
+}
+
+/// Looks for programs of the running system.
+///
+/// # Errors
+/// Class `Refused` when one is missing.
+pub fn check_programs(appliance: &Appliance, wanted: &[&str]) -> Checked<()> {
     let script = "for tool; do command -v \"$tool\" >/dev/null || echo \"$tool\"; done";
     let missing = appliance
         .sys
-        .run(&Cmd::new("sh").args(["-c", script, "sh"]).args(&wanted))?;
+        .run(&Cmd::new("sh").args(["-c", script, "sh"]).args(wanted))?;
     if !missing.trim().is_empty() {
         let names: Vec<&str> = missing.split_whitespace().collect();
         return refuse(

@@ -85,6 +85,13 @@ pub fn check_fs_type(machine: &Machine) -> Checked<FsType> {
     Ok((fs_type, fs_type.name().to_owned()))
 }
 
+/// Returns what a slot takes for the system in a bundle.
+pub fn slot_bytes(manifest: &Manifest) -> u64 {
+    // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
+    let tree = &manifest.tree;
+    tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20)
+}
+
 /// Compares the target's size with what the bundle unpacks to.
 pub fn check_slot_space(
     appliance: &Appliance,
@@ -92,9 +99,7 @@ pub fn check_slot_space(
     volume: &LogicalVolume,
     manifest: &Manifest,
 ) -> Checked<()> {
-    // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
-    let tree = &manifest.tree;
-    let need = tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20);
+    let need = slot_bytes(manifest);
     if volume.size_bytes < need {
         return refuse(
             format!(
