@@ -357,8 +357,7 @@ mod tests {
         for (name, _, text) in UNITS {
             assert_eq!(newer_than_systemd_219(text), [""; 0], "{name}");
         }
-        let newer =
-            "[Unit]\nFailureAction=reboot\n# A=b\n[Service]\nType=exec\nDynamicUser=yes\n";
+        let newer = "[Unit]\nFailureAction=reboot\n# A=b\n[Service]\nType=exec\nDynamicUser=yes\n";
         assert_eq!(
             newer_than_systemd_219(newer),
             [

@@ -21,6 +21,7 @@ mod lab;
 mod machine;
 mod power_cut;
 mod refuse;
+mod rhel;
 mod rollback;
 mod selinux;
 mod trial;
