@@ -344,7 +344,8 @@ struct Release {
     version: &'static str,
     cpu_level: &'static str,
     source: fn() -> Result<PathBuf>,
-    codec: &'static str,
+    /// How `build` is to pack it.
+    packing: &'static [&'static str],
 }
 
 const RELEASES: [Release; 2] = [
@@ -352,13 +353,13 @@ const RELEASES: [Release; 2] = [
         version: RELEASE,
         cpu_level: "x86-64-v1",
         source: images::release_ova,
-        codec: "xz",
+        packing: &[],
     },
     Release {
         version: NEXT_RELEASE,
         cpu_level: "x86-64-v2",
         source: images::next_release_tree,
-        codec: "xz",
+        packing: &[],
     },
 ];
 
@@ -369,13 +370,13 @@ const RHEL_RELEASES: [Release; 2] = [
         version: RELEASE,
         cpu_level: "x86-64-v2",
         source: images::rhel_release,
-        codec: "xz",
+        packing: &["--codec=zstd", "--fast"],
     },
     Release {
         version: NEXT_RELEASE,
         cpu_level: "x86-64-v2",
         source: images::rhel_release,
-        codec: "zstd",
+        packing: &["--fast"],
     },
 ];
 
@@ -448,7 +449,7 @@ fn build_bundles(dir: &Path, releases: &[Release]) -> Result<()> {
             .arg(&description)
             .arg("--key")
             .arg(at("key.pem"))
-            .args(["--codec", release.codec])
+            .args(release.packing)
             .limit(Duration::from_secs(40 * 60));
         host().run(&build)?;
     }
