@@ -174,11 +174,15 @@ pub fn make(path: &Path, contents: &Contents) -> Result<()> {
     install_grub(sys, tree.path(), &disk.device, contents)?;
     if family == Family::Rhel {
         let tree_image = mounted(&image.device, "image", "root/image")?;
-        rhel::label(sys, tree.path(), &["/", "/boot", "/data", "/image"])?;
+        rhel::label(sys, tree.path(), &["/boot", "/data", "/image"])?;
         tree_image.unmount()?;
     }
     tree_data.unmount()?;
     tree_boot.unmount()?;
+    if family == Family::Rhel {
+        // The mount points too, now that nothing is on them.
+        rhel::label(sys, tree.path(), &["/"])?;
+    }
     tree.unmount()
 }
 
