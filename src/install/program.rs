@@ -298,4 +298,98 @@ mod tests {
             assert!(!is_up_to_date(garbage, "0.0.1"), "{garbage}");
         }
     }
+
+    /// What systemd 219 knows, CentOS 7's: systemd.unit(5), systemd.service(5),
+    /// systemd.exec(5) and systemd.kill(5) of that version. It passes over what it does
+    /// not know, and a unit would be another one there.
+    const KNOWN_TO_SYSTEMD_219: [(&str, &str); 3] = [
+        (
+            "[Unit]",
+            "Description Documentation SourcePath Requires RequiresOverridable Requisite Wants \
+             BindsTo PartOf Conflicts Before After OnFailure PropagatesReloadTo \
+             ReloadPropagatedFrom JoinsNamespaceOf RequiresMountsFor OnFailureJobMode \
+             IgnoreOnIsolate IgnoreOnSnapshot StopWhenUnneeded RefuseManualStart \
+             RefuseManualStop AllowIsolate DefaultDependencies JobTimeoutSec JobTimeoutAction \
+             JobTimeoutRebootArgument ConditionArchitecture ConditionVirtualization \
+             ConditionHost ConditionKernelCommandLine ConditionSecurity ConditionCapability \
+             ConditionACPower ConditionNeedsUpdate ConditionFirstBoot ConditionPathExists \
+             ConditionPathExistsGlob ConditionPathIsDirectory ConditionPathIsSymbolicLink \
+             ConditionPathIsMountPoint ConditionPathIsReadWrite ConditionDirectoryNotEmpty \
+             ConditionFileNotEmpty ConditionFileIsExecutable",
+        ),
+        (
+            "[Service]",
+            "Type RemainAfterExit GuessMainPID PIDFile BusName ExecStart ExecStartPre \
+             ExecStartPost ExecReload ExecStop ExecStopPost RestartSec TimeoutStartSec \
+             TimeoutStopSec TimeoutSec WatchdogSec Restart SuccessExitStatus \
+             RestartPreventExitStatus RestartForceExitStatus PermissionsStartOnly \
+             RootDirectoryStartOnly NonBlocking NotifyAccess Sockets StartLimitInterval \
+             StartLimitBurst StartLimitAction FailureAction RebootArgument WorkingDirectory \
+             RootDirectory User Group SupplementaryGroups Nice OOMScoreAdjust UMask \
+             Environment EnvironmentFile StandardInput StandardOutput StandardError TTYPath \
+             SyslogIdentifier SyslogFacility SyslogLevel LimitNOFILE LimitMEMLOCK PrivateTmp \
+             ReadWriteDirectories ReadOnlyDirectories InaccessibleDirectories KillMode \
+             KillSignal SendSIGHUP SendSIGKILL",
+        ),
+        (
+            "[Install]",
+            "Alias WantedBy RequiredBy Also DefaultInstance",
+        ),
+    ];
+
+    /// Of directives whose values became more, those that there were.
+    const VALUES_KNOWN_TO_SYSTEMD_219: [(&str, &str); 3] = [
+        ("Type", "simple forking oneshot dbus notify idle"),
+        (
+            "FailureAction",
+            "none reboot reboot-force reboot-immediate poweroff poweroff-force poweroff-immediate",
+        ),
+        (
+            "Restart",
+            "no on-success on-failure on-abnormal on-watchdog on-abort always",
+        ),
+    ];
+
+    /// Returns what of a unit's text systemd 219 does not know.
+    fn newer_than_systemd_219(text: &str) -> Vec<String> {
+        let has = |words: &str, word: &str| words.split_whitespace().any(|known| known == word);
+        let mut section = "";
+        let mut newer = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if line.starts_with('[') {
+                section = line;
+                continue;
+            }
+            let Some((name, value)) = line.split_once('=').filter(|_| !line.starts_with('#'))
+            else {
+                continue;
+            };
+            let known = KNOWN_TO_SYSTEMD_219.iter().find(|known| known.0 == section);
+            let values = VALUES_KNOWN_TO_SYSTEMD_219
+                .iter()
+                .find(|known| known.0 == name);
+            let is_known = known.is_some_and(|(_, names)| has(names, name))
+                && values.is_none_or(|(_, values)| has(values, value));
+            if !is_known {
+                newer.push(format!("{section} {line}"));
+            }
+        }
+        newer
+    }
+
+    #[test]
+    fn no_unit_has_a_directive_that_systemd_219_does_not_know() {
+        for (name, _, text) in UNITS {
+            assert_eq!(newer_than_systemd_219(text), [""; 0], "{name}");
+        }
+        let newer = "[Unit]\nFailureAction=reboot\n# A=b\n[Service]\nType=exec\nDynamicUser=yes\n";
+        assert_eq!(
+            newer_than_systemd_219(newer),
+            [
+                "[Unit] FailureAction=reboot",
+                "[Service] Type=exec",
+                "[Service] DynamicUser=yes"
+            ]
+        );
+    }
 }

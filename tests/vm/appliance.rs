@@ -123,6 +123,26 @@ impl Appliance {
         Ok(appliance)
     }
 
+    /// Returns a running old appliance of the RHEL family's shape, which enforces
+    /// SELinux, with bundles of the first so many of [`RHEL_RELEASES`].
+    pub fn of_rhels_shape(name: &str) -> Result<Appliance> {
+        static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let payload = once(&MADE, || {
+            let files = disk_dir()?;
+            let count = if runs_all() { 2 } else { 1 };
+            build_bundles(files.path(), &RHEL_RELEASES[..count])?;
+            make_payload(files.path(), "rhel-payload.raw")
+        })?;
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(&images::old_rhel_appliance()?, "raw", &disk)?;
+        let guest = Guest::new(name, disk, payload, Hardware::default())?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        appliance.install_program()?;
+        Ok(appliance)
+    }
+
     /// Moves the disk into another machine, which starts from it.
     pub fn moved_to(mut self, name: &str, hardware: Hardware) -> Result<Appliance> {
         self.ok("sync")?;
@@ -335,6 +355,8 @@ struct Release {
     version: &'static str,
     cpu_level: &'static str,
     source: fn() -> Result<PathBuf>,
+    /// How `build` is to pack it.
+    packing: &'static [&'static str],
 }
 
 const RELEASES: [Release; 2] = [
@@ -342,13 +364,37 @@ const RELEASES: [Release; 2] = [
         version: RELEASE,
         cpu_level: "x86-64-v1",
         source: images::release_ova,
+        packing: &[],
     },
     Release {
         version: NEXT_RELEASE,
         cpu_level: "x86-64-v2",
         source: images::next_release_tree,
+        packing: &[],
     },
 ];
+
+/// The same for appliances of the RHEL family's shape; they differ in their numbers
+/// and in how they are packed.
+const RHEL_RELEASES: [Release; 2] = [
+    Release {
+        version: RELEASE,
+        cpu_level: "x86-64-v2",
+        source: images::rhel_release,
+        packing: &["--codec=zstd", "--fast"],
+    },
+    Release {
+        version: NEXT_RELEASE,
+        cpu_level: "x86-64-v2",
+        source: images::rhel_release,
+        packing: &["--fast"],
+    },
+];
+
+/// Tells whether the tests that take long run as well.
+pub fn runs_all() -> bool {
+    env::var_os("VA_UPGRADE_ALL").is_some()
+}
 
 static PAYLOAD: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
@@ -414,6 +460,7 @@ fn build_bundles(dir: &Path, releases: &[Release]) -> Result<()> {
             .arg(&description)
             .arg("--key")
             .arg(at("key.pem"))
+            .args(release.packing)
             .limit(Duration::from_secs(40 * 60));
         host().run(&build)?;
     }

@@ -22,6 +22,7 @@ mod machine;
 mod migrate;
 mod power_cut;
 mod refuse;
+mod rhel;
 mod rollback;
 mod selinux;
 mod trial;

@@ -8,6 +8,7 @@ pub mod dracut;
 pub mod guest;
 pub mod images;
 pub mod qemu;
+pub mod rhel;
 pub mod rootfs;
 pub mod tell;
 
