@@ -20,7 +20,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::aside::{Aside, Content, Like};
+use super::aside::{Aside, Content};
+use super::like::Like;
 use super::people;
 use super::plan::{Action, Item, Plan, as_text, as_texts};
 use super::rules::{OnConflict, Rule, Rules, Way};

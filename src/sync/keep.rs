@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::aside::{Content, Like, make_file};
+use super::aside::{Content, make_file};
 use super::carry::Carried;
+use super::like::Like;
 use super::plan::{Action, Plan, as_texts};
 use super::source::Source;
 use crate::accounts::IdMap;

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod rules;
 
 mod aside;
+mod like;
 mod people;
 mod source;
 
