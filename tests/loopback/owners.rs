@@ -7,6 +7,7 @@ use std::path::Path;
 use va_upgrade::accounts::{IdMap, Ids};
 use va_upgrade::sync::owners::{Owned, Pass, Privileges};
 use va_upgrade::sync::rules::DataRule;
+use va_upgrade::system::{Host, System};
 use va_upgrade::tree::acl;
 
 fn rules(text: &str) -> Vec<DataRule> {
@@ -146,7 +147,7 @@ fn what_the_running_system_has_made_is_its_own_already() {
     fs::create_dir(at("app")).unwrap();
     put(&at("app/before"), 1000, 0, 0o600);
     std::thread::sleep(std::time::Duration::from_millis(50));
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = Host::new(false).now().duration_since(std::time::UNIX_EPOCH);
     let now = u64::try_from(now.unwrap().as_nanos()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));
     put(&at("app/since"), 1001, 0, 0o600);
