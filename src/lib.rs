@@ -4,6 +4,7 @@
 //!
 //! - an upgrade: [`upgrade::apply`], after [`upgrade::preflight`]; then, in the
 //!   new system, [`upgrade::trial`]; by hand [`upgrade::rollback`]
+//! - the move of a system with one root to two slots: [`migrate`]
 //! - a bundle: [`build`]; what changed between two: [`compare`]
 //! - the command line: [`cli`], one file a verb
 //!
@@ -11,6 +12,7 @@
 //!
 //! ```text
 //! cli
+//! migrate                                     the move to two slots
 //! build  compare  upgrade                     flows: numbered steps
 //! install                                     steps that several flows share
 //! appliance                                   this machine
@@ -52,6 +54,7 @@ pub mod failure;
 pub mod install;
 pub mod linux;
 pub mod merge;
+pub mod migrate;
 pub mod packages;
 pub mod paths;
 pub mod progress;

@@ -58,3 +58,9 @@ pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
 
 /// Where on the data volume the reports of trials are, each in a directory of its own.
 pub const TRIALS_DIR: &str = "va-upgrade/trials";
+
+/// Where the migration environment mounts a file system of the old system.
+pub const OLD_MOUNT: &str = "/run/va-upgrade/old";
+
+/// Where the migration environment keeps what it needs of the old disk, in memory.
+pub const MEMORY_MOUNT: &str = "/run/va-upgrade/memory";
