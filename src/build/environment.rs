@@ -52,6 +52,9 @@ const MODULES_DIR: &str = "/usr/lib/dracut/modules.d";
 /// Where the initramfs is made, in the overlay.
 const MADE: &str = "/va-migrate.img";
 
+/// Where that puts its files meanwhile: in the overlay, whatever the image mounts.
+const WORK_DIR: &str = "/va-migrate-work";
+
 /// How long making it may take; under emulation it takes a long time.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -247,6 +250,8 @@ impl Family {
 
     /// Puts our program and our hook into the tree.
     fn install(self, tree: &Path, release: &str) -> Result<()> {
+        let work = resolve::place(tree, Path::new(WORK_DIR))?;
+        fs::create_dir(&work).with_context(|| format!("making {}", work.display()))?;
         let own = Path::new("/proc/self/exe");
         let program = fs::read(own).with_context(|| format!("reading {}", own.display()))?;
         write(tree, "/usr/sbin/va-upgrade", &program, 0o755)?;
@@ -290,7 +295,14 @@ impl Family {
                 .arg(release),
             Family::Dracut => Cmd::new("dracut")
                 .args(["--force", "--no-hostonly", "--gzip", "--reproducible"])
-                .args(["--no-early-microcode", "--add", "va-migrate", "--omit"])
+                .args([
+                    "--no-early-microcode",
+                    "--tmpdir",
+                    WORK_DIR,
+                    "--add",
+                    "va-migrate",
+                    "--omit",
+                ])
                 // Its own init is a script that runs our hook whatever else is missing.
                 .arg("systemd systemd-initrd dracut-systemd network ifcfg nfs iscsi plymouth")
                 .args(["--kver", release])
@@ -303,7 +315,7 @@ impl Family {
         };
         cmd.env("VA_DRIVERS", DRIVERS)
             .env("VA_TOOLS", TOOLS)
-            .env("TMPDIR", "/var/tmp")
+            .env("TMPDIR", WORK_DIR)
             .limit(LIMIT)
             .interruptible()
     }

@@ -1,6 +1,7 @@
 //! What the old system asks of the migration environment: one record, written when
 //! the move is prepared and read before anything is done.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,15 @@ pub enum Mode {
     Migrate,
     /// All but that is done, then the old system starts again.
     Rehearse,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Migrate => "the move to two slots",
+            Mode::Rehearse => "a rehearsal of the move to two slots",
+        })
+    }
 }
 
 /// The order.

@@ -1,6 +1,7 @@
 //! What became of an order: written by the environment to the old disk, read by the
 //! old system.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -90,21 +91,19 @@ impl Outcome {
         };
         read().with_context(|| format!("reading {}", path.display()))
     }
+}
 
-    /// Says in a sentence what became of the order.
-    pub fn in_words(&self) -> String {
-        let what = match self.mode {
-            Mode::Migrate => "the move to two slots",
-            Mode::Rehearse => "the rehearsal of the move to two slots",
-        };
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = self.mode;
         match &self.failure {
-            Some(Failure { code, step, reason }) => {
-                format!(
-                    "{what} ended in step {step} ({code}), before it changed the disk: {reason}"
-                )
-            }
-            None => format!(
-                "{what} came to its end; it took {} of {} MiB of memory",
+            Some(Failure { code, step, reason }) => write!(
+                f,
+                "{mode} ended in step {step} ({code}), before it changed the disk: {reason}"
+            ),
+            None => write!(
+                f,
+                "{mode} came to its end; it took {} of {} MiB of memory",
                 self.memory.peak_bytes.div_ceil(1 << 20),
                 self.memory.machine_bytes >> 20
             ),

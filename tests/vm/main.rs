@@ -19,6 +19,7 @@ mod initramfs;
 mod kernel;
 mod lab;
 mod machine;
+mod migrate_in_ram;
 mod power_cut;
 mod refuse;
 mod rollback;

@@ -65,6 +65,15 @@ pub fn disarm(grub: &Path) -> Result<bool> {
     Ok(was_there)
 }
 
+/// Tells whether the start that belongs to our directory `dir` is still to come: neither
+/// GRUB nor the environment has noted it.
+pub fn is_armed(dir: &Path) -> bool {
+    let block = fs::read(dir.join(ENV)).unwrap_or_default();
+    let armed = (VARIABLE.to_owned(), ARMED.to_owned());
+    let is_to_come = grubenv::parse(&block).is_ok_and(|found| found.contains(&armed));
+    is_to_come && !dir.join(STARTED).exists()
+}
+
 /// Notes in our directory `dir` that the environment has started for its order.
 ///
 /// # Errors

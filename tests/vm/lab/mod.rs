@@ -9,6 +9,7 @@ pub mod guest;
 pub mod images;
 pub mod qemu;
 pub mod rootfs;
+pub mod single_disk;
 pub mod tell;
 
 use va_upgrade::system::Host;

@@ -1,0 +1,112 @@
+//! The migration environment, started once by the GRUB of an early appliance.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use va_upgrade::system::{Cmd, System};
+
+use crate::appliance::{NEXT_RELEASE, disk_dir, make_payload, program};
+use crate::lab::guest::{Guest, overlay};
+use crate::lab::qemu::Hardware;
+use crate::lab::tell::step;
+use crate::lab::{host, images, single_disk};
+
+/// Everything that a rehearsal may not change: what the firmware starts, the whole of
+/// `/boot`, and the system.
+const FINGERPRINT: &str = "sync; dd if=/dev/vda bs=1M count=1 status=none | sha256sum
+    find /boot -type f ! -path '*/va-migrate/*' -printf '%p %m %U:%G %s %T@\\n' | sort
+    find /boot /usr /etc /root -xdev -type f ! -path '*/va-migrate/*' ! -name 'new.vab.*' \
+        -exec sha256sum {} + | sort -k2";
+
+const REPORT: &str = "/root/new.vab.migration.json";
+
+/// Packs a release with an environment, and what an appliance needs to take it.
+fn payload() -> Result<std::path::PathBuf> {
+    let dir = disk_dir()?;
+    let at = |name: &str| dir.path().join(name);
+    let program = program()?;
+    fs::copy(&program, at("va-upgrade"))?;
+    let key = Cmd::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]);
+    host().run(&key.arg(at("key.pem")))?;
+    let public = Cmd::new("openssl").args(["pkey", "-pubout", "-in"]);
+    host().run(&public.arg(at("key.pem")).arg("-out").arg(at("lab.pem")))?;
+    let text = format!("product: lab-appliance\nversion: {NEXT_RELEASE}\ncpu_level: x86-64-v2\n");
+    fs::write(at("release.yaml"), text)?;
+    let build = Cmd::new(&program)
+        .arg("build")
+        .arg(images::next_release_tree()?)
+        .args(["--environment", "--codec", "zstd", "--fast", "-o"])
+        .arg(at("new.vab"))
+        .arg("--release")
+        .arg(at("release.yaml"))
+        .arg("--key")
+        .arg(at("key.pem"))
+        .limit(Duration::from_secs(40 * 60));
+    step("building a bundle with a migration environment", || {
+        host().run(&build)
+    })?;
+    make_payload(dir.path(), "migration-payload.raw")
+}
+
+/// Returns a running early appliance that has the program, the key and the bundle.
+fn early(name: &str, disk: &std::path::Path) -> Result<Guest> {
+    overlay(&single_disk::early_appliance()?, "raw", disk)?;
+    let mut guest = Guest::new(name, disk.to_owned(), &payload()?, Hardware::default())?;
+    guest.power_on()?;
+    guest.ok("set -e; mount -o ro /dev/disk/by-id/virtio-payload /mnt
+        install -m 755 /mnt/va-upgrade /usr/sbin/va-upgrade
+        mkdir -p /etc/va-upgrade/trusted.d; cp /mnt/lab.pem /etc/va-upgrade/trusted.d/
+        cp /mnt/new.vab /root/new.vab; umount /mnt; sync")?;
+    Ok(guest)
+}
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> Result<()> {
+    let dir = disk_dir()?;
+    let mut guest = early("rehearsal", &dir.path().join("disk.qcow2"))?;
+    let before = guest.ok(FINGERPRINT)?;
+    let boots = guest.firmware_boots();
+
+    let said = guest.ok("va-upgrade boot --prepare-rehearsal /root/new.vab")?;
+    assert!(
+        said.contains("rehearses the move to 9.4.2 on /dev/vda"),
+        "{said}"
+    );
+    guest.ok("va-upgrade boot --cancel-migration && test ! -e /boot/grub/va-migrate")?;
+    assert_eq!(guest.ok(FINGERPRINT)?, before, "cancelling");
+
+    guest.ok("va-upgrade boot --prepare-rehearsal /root/new.vab")?;
+    guest.reboot()?;
+    assert_eq!(guest.firmware_boots(), boots + 2, "{}", guest.console());
+    let starts = guest.command_lines();
+    let migrations = starts.iter().filter(|line| line.contains("va.migrate="));
+    assert_eq!(migrations.count(), 1, "{starts:?}");
+
+    let text = guest.ok(&format!("cat {REPORT}"))?;
+    let report: Value = serde_json::from_str(&text).context("parsing the report")?;
+    assert_eq!(report["failure"], json!(null), "{text}");
+    assert_eq!(report["mode"], "rehearse");
+    assert_eq!(report["steps"].as_array().map(Vec::len), Some(8), "{text}");
+    let number = |name: &str| report["memory"][name].as_u64().unwrap_or_default();
+    let size: u64 = guest.ok("stat -c %s /root/new.vab")?.parse()?;
+    assert!(number("peak_bytes") > size, "{text}");
+    crate::lab::tell::say(&format!(
+        "{} MiB of {} MiB in use at most, for a bundle of {} MiB; steps: {}",
+        number("peak_bytes") >> 20,
+        number("machine_bytes") >> 20,
+        size >> 20,
+        report["steps"]
+    ));
+    assert_eq!(guest.ok(FINGERPRINT)?, before);
+
+    // It was started once, and is not again.
+    guest.reboot()?;
+    assert_eq!(guest.firmware_boots(), boots + 3);
+    guest.ok("va-upgrade boot --cancel-migration")?;
+    guest.ok(&format!("test ! -e {REPORT} -a ! -e /boot/grub/va-migrate"))?;
+    assert_eq!(guest.ok(FINGERPRINT)?, before);
+    Ok(())
+}
