@@ -19,6 +19,6 @@ install() {
   inst_simple /usr/sbin/va-upgrade
   inst_multiple -o /etc/mke2fs.conf
   # shellcheck disable=SC2154
-  inst_hook cmdline 05 "$moddir/root.sh"
+  inst_hook cmdline 99 "$moddir/root.sh"
   inst_hook pre-mount 01 "$moddir/start.sh"
 }

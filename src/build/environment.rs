@@ -38,7 +38,7 @@ const DRIVERS: &str = "virtio_pci virtio_mmio virtio_blk virtio_scsi vmw_pvscsi 
 
 /// The tools that the program runs there.
 const TOOLS: &str = "lvm blkid blockdev mke2fs mkfs.ext4 mkfs.xfs e2fsck xfs_repair wipefs partx \
-                     sgdisk sfdisk chroot mount umount stat sync udevadm fsfreeze sh";
+                     sgdisk sfdisk chroot mount umount stat sync udevadm fsfreeze";
 
 /// What initramfs-tools is told besides; the image's own settings are for its own disk.
 const SETTINGS: &str = "MODULES=list\nBUSYBOX=auto\nCOMPRESS=gzip\nKEYMAP=n\nRESUME=none\n";
@@ -48,6 +48,13 @@ const SETTINGS_DIR: &str = "/etc/va-migrate-initramfs";
 
 /// Where dracut finds its modules.
 const MODULES_DIR: &str = "/usr/lib/dracut/modules.d";
+
+/// Modules of dracut that are left out: other inits, other roots, what could take hold of
+/// the disk, and drivers that our own list makes superfluous.
+const OMITTED: &str = "systemd systemd-initrd dracut-systemd network network-legacy \
+                       network-manager ifcfg nfs iscsi fcoe fcoe-uefi nbd nvmf cifs plymouth \
+                       multipath mdraid dmraid crypt btrfs resume i18n drm kernel-modules \
+                       kernel-modules-extra kernel-network-modules overlay-root virtiofs";
 
 /// Where the initramfs is made, in the overlay.
 const MADE: &str = "/va-migrate.img";
@@ -304,7 +311,7 @@ impl Family {
                     "--omit",
                 ])
                 // Its own init is a script that runs our hook whatever else is missing.
-                .arg("systemd systemd-initrd dracut-systemd network ifcfg nfs iscsi plymouth")
+                .arg(OMITTED)
                 .args(["--kver", release])
                 .arg(MADE),
         };

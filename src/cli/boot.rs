@@ -1,13 +1,15 @@
 //! `boot`: what the boot services run.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::output::print;
 use super::{Session, threads};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
+use crate::failure::{Class, Classify};
 use crate::install::label;
 use crate::migrate::order::Mode;
 use crate::migrate::{environment, in_ram};
@@ -143,8 +145,11 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
 /// Has the next start rehearse a migration.
 fn prepare_rehearsal(session: &Session, bundle: &Path) -> Result<()> {
     let nothing = |_: &Appliance, to: &Path| files::write_atomic(to, b"", 0o600);
+    let bundle = fs::canonicalize(bundle)
+        .with_context(|| format!("looking up {}", bundle.display()))
+        .class(Class::Refused)?;
     let options = in_ram::Options {
-        bundle,
+        bundle: &bundle,
         mode: Mode::Rehearse,
         threads: threads(None)?,
         collect: &nothing,

@@ -110,7 +110,12 @@ fn report(appliance: &Appliance, journey: &Journey, failure: Option<Failure>) ->
     };
     let uuid = &order.bundle.file_system;
     with_file_system(appliance, uuid, Access::Write, |root| {
-        outcome.save(&old_disk::inside(root, &order.log.path))
+        let path = old_disk::inside(root, &order.log.path);
+        // Of a second start the first one's reason is the one to know.
+        match path.exists() {
+            true => Ok(()),
+            false => outcome.save(&path),
+        }
     })
 }
 

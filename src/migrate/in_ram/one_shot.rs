@@ -2,9 +2,10 @@
 //! put into its configuration, and taken out of it again. Works on GRUB's directory
 //! wherever that is mounted, so the environment takes it out by the same code.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -91,20 +92,47 @@ pub fn note_start(dir: &Path) -> Result<()> {
     files::sync_dir(dir)
 }
 
-/// Replaces the file at `path` whole; its mode and time stay, so that nothing tells a
-/// file that was restored from one that was never changed.
+/// Replaces the file at `path` whole. Its owner, mode, attributes and time stay, so that
+/// nothing tells a file that was restored from one that was never changed.
 fn replace(path: &Path, text: &[u8]) -> Result<()> {
-    let old = fs::symlink_metadata(path).ok();
-    let mode = old
-        .as_ref()
-        .map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
-    files::write_atomic(path, text, mode)?;
-    if let Some(time) = old.and_then(|meta| meta.modified().ok()) {
-        let kept = File::options().write(true).open(path);
-        kept.and_then(|file| file.set_modified(time))
-            .with_context(|| format!("keeping the time of {}", path.display()))?;
+    let Ok(old) = fs::symlink_metadata(path) else {
+        return files::write_atomic(path, text, 0o600);
+    };
+    // A system without a policy gives a new file no label.
+    let attributes = Attributes::read(path);
+    files::write_atomic(path, text, old.permissions().mode() & 0o7777)?;
+    let keep = || -> Result<()> {
+        chown(path, Some(old.uid()), Some(old.gid()))?;
+        attributes?.give(path)?;
+        let file = File::options().write(true).open(path)?;
+        Ok(file.set_modified(old.modified()?)?)
+    };
+    keep().with_context(|| format!("keeping owner and attributes of {}", path.display()))
+}
+
+/// The extended attributes of a file.
+struct Attributes(Vec<(OsString, Vec<u8>)>);
+
+impl Attributes {
+    fn read(path: &Path) -> Result<Attributes> {
+        let mut found = Vec::new();
+        for name in xattr::list(path)? {
+            if let Some(value) = xattr::get(path, &name)? {
+                found.push((name, value));
+            }
+        }
+        Ok(Attributes(found))
     }
-    Ok(())
+
+    /// Gives them to the file at `path`, where it has not the same.
+    fn give(&self, path: &Path) -> Result<()> {
+        for (name, value) in &self.0 {
+            if xattr::get(path, name)?.as_deref() != Some(value) {
+                xattr::set(path, name, value)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a file that may be absent; a link is refused, since it would be replaced.

@@ -42,7 +42,7 @@ pub type Collect<'a> = dyn Fn(&Appliance, &Path) -> Result<()> + 'a;
 
 /// What to prepare.
 pub struct Options<'a> {
-    /// The bundle, a file on the machine's disk.
+    /// The bundle, a file on the machine's disk, by its absolute path.
     pub bundle: &'a Path,
     /// What the environment is to do.
     pub mode: Mode,
