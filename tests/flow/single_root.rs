@@ -141,11 +141,9 @@ impl SingleRoot {
     /// of the entry.
     pub fn start_environment(&self) {
         let custom = self.read("/boot/grub/custom.cfg");
-        let line = custom
-            .lines()
-            .find(|line| line.contains("vmlinuz "))
-            .unwrap();
-        let words = line.split_once("vmlinuz ").unwrap().1;
+        let mut lines = custom.lines();
+        let words = lines.find_map(|line| line.split_once("if linux $prefix/va-migrate/vmlinuz "));
+        let words = words.unwrap().1;
         self.write("/proc/cmdline", words.trim_end_matches("; then"));
         self.write(
             "/proc/self/mountinfo",
