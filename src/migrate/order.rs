@@ -148,6 +148,8 @@ fn is_inside(path: &Path) -> bool {
 
 #[cfg(test)]
 pub mod tests {
+    //! An order as it may be, for these tests and others.
+
     use super::*;
     use crate::migrate::disk::Table;
 

@@ -9,7 +9,7 @@ use va_upgrade::migrate::in_ram::{self, Last};
 use va_upgrade::migrate::order::Mode;
 use va_upgrade::migrate::outcome::Outcome;
 
-use crate::single_root::SingleRoot;
+use crate::single_root::{SingleRoot, Spoil};
 
 /// A machine whose GRUB has just started the environment.
 fn started(mode: Mode) -> (SingleRoot, BTreeMap<PathBuf, Vec<u8>>) {
@@ -87,7 +87,7 @@ fn an_order_is_never_followed_twice() {
 
 #[test]
 fn whatever_fails_the_old_system_starts_again_and_knows_why() {
-    let faults: [(fn(&SingleRoot), &str); 9] = [
+    let faults: [(Spoil, &str); 9] = [
         (|it| fs::write(it.at("/dev/sda"), [0; 1024]).unwrap(), "M02"),
         (
             |it| it.write("/proc/meminfo", "MemTotal: 1 kB\nMemAvailable: 90000 kB\n"),

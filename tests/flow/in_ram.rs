@@ -6,7 +6,7 @@ use va_upgrade::failure::{Class, class_of};
 use va_upgrade::migrate::in_ram;
 use va_upgrade::migrate::order::{Mode, Order};
 
-use crate::single_root::{SETTINGS, SingleRoot, UUID};
+use crate::single_root::{SETTINGS, SingleRoot, Spoil, UUID};
 
 const DIR: &str = "/boot/grub/va-migrate";
 
@@ -25,7 +25,10 @@ fn everything_that_the_environment_needs_is_where_grub_and_it_find_it() {
     assert_eq!(machine.read("/root/new.vab.settings"), SETTINGS);
     assert_eq!(machine.read(&format!("{DIR}/vmlinuz")), "new kernel");
     let initramfs = machine.read(&format!("{DIR}/initramfs.img"));
-    assert!(initramfs.starts_with("environment\0070701"), "{initramfs}");
+    assert!(
+        initramfs.starts_with("environment\x00070701"),
+        "{initramfs}"
+    );
     assert!(initramfs.contains("etc/va-upgrade/trusted.d/key.pem"));
     assert!(initramfs.contains("product: acme"));
     assert!(
@@ -83,7 +86,7 @@ fn a_failure_at_any_call_leaves_every_file_as_it_was() {
 
 #[test]
 fn what_cannot_end_well_is_refused_and_nothing_is_written() {
-    let refusals: [(fn(&SingleRoot), &str); 9] = [
+    let refusals: [(Spoil, &str); 9] = [
         (|it| it.write("/sys/firmware/efi/x", ""), "UEFI"),
         (
             |it| it.write("/proc/meminfo", "MemTotal: 200000 kB\n"),

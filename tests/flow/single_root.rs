@@ -25,6 +25,9 @@ pub const UUID: &str = "5c6b7d0e-1a2b-4c3d-8e4f-0123456789ab";
 pub const BUNDLE: &str = "/root/new.vab";
 pub const SETTINGS: &str = "what the customer has set";
 
+/// What a test does to a machine.
+pub type Spoil = fn(&SingleRoot);
+
 pub struct SingleRoot {
     root: PathBuf,
     _scratch: tempfile::TempDir,

@@ -310,8 +310,8 @@ fn compare(order: &Order, bundle: &Path, settings: &Path) -> Result<()> {
 /// Returns where the order is: the UUID of a file system and a directory in it.
 fn place_of_order(cmdline: &str) -> Result<(String, PathBuf)> {
     let words = cmdline.split_whitespace();
-    let value = words.filter_map(|word| word.strip_prefix(WORD)).last();
-    let place = value.and_then(|value| value.split_once(':'));
+    let mut values = words.filter_map(|word| word.strip_prefix(WORD));
+    let place = values.next_back().and_then(|value| value.split_once(':'));
     let (uuid, dir) = place.context("the kernel was not told where the order is")?;
     Ok((uuid.to_owned(), PathBuf::from(dir)))
 }
