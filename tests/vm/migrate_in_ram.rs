@@ -57,9 +57,10 @@ fn payload() -> Result<PathBuf> {
     make_payload(dir.path(), "migration-payload.raw")
 }
 
-/// Returns a running early appliance that has the program, the key and the bundle.
-fn early(name: &str, disk: &Path) -> Result<Guest> {
-    overlay(&single_disk::early_appliance()?, "raw", disk)?;
+/// Returns a running machine with the disk `base` that has the program, the key and the
+/// bundle.
+fn started(name: &str, base: &Path, disk: &Path) -> Result<Guest> {
+    overlay(base, "raw", disk)?;
     let mut guest = Guest::new(name, disk.to_owned(), &payload()?, Hardware::default())?;
     guest.power_on()?;
     guest.ok("set -e; mount -o ro /dev/disk/by-id/virtio-payload /mnt
@@ -73,7 +74,8 @@ fn early(name: &str, disk: &Path) -> Result<Guest> {
 #[ignore = "starts virtual machines"]
 fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> Result<()> {
     let dir = disk_dir()?;
-    let mut guest = early("rehearsal", &dir.path().join("disk.qcow2"))?;
+    let base = single_disk::early_appliance()?;
+    let mut guest = started("rehearsal", &base, &dir.path().join("disk.qcow2"))?;
     let before = guest.ok(FINGERPRINT)?;
     let boots = guest.firmware_boots();
 
@@ -115,6 +117,27 @@ fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> R
     guest.ok("va-upgrade boot --cancel-migration")?;
     guest.ok(&format!("test ! -e {REPORT} -a ! -e /boot/grub/va-migrate"))?;
     assert_eq!(guest.ok(FINGERPRINT)?, before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn a_system_on_lvm_with_a_menu_made_by_hand_is_given_up_and_starts_again() -> Result<()> {
+    let dir = disk_dir()?;
+    let base = images::old_appliance()?;
+    let mut guest = started("lvm-rehearsal", &base, &dir.path().join("disk.qcow2"))?;
+    let boot_files = "sync; dd if=/dev/vda bs=1M count=3 status=none | sha256sum
+        cd /boot; find . -type f ! -path './grub/va-migrate/*' -printf '%p %m %U:%G %s %T@\\n' | sort
+        find . -type f ! -path './grub/va-migrate/*' -exec sha256sum {} + | sort -k2";
+    let before = guest.ok(boot_files)?;
+    guest.ok("va-upgrade boot --prepare-rehearsal /root/new.vab")?;
+    // This menu reads no other file.
+    guest.ok("grep -q va-migrate /boot/grub/grub.cfg && test ! -e /boot/grub/custom.cfg")?;
+    guest.reboot()?;
+    let text = guest.ok(&format!("cat {REPORT}"))?;
+    let report: Value = serde_json::from_str(&text).context("parsing the report")?;
+    assert_eq!(report["failure"], json!(null), "{text}");
+    assert_eq!(guest.ok(boot_files)?, before);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use self::old_disk::{Access, with_file_system};
 use self::ready::Journey;
@@ -48,29 +48,37 @@ const READING_TIME: Duration = Duration::from_secs(10);
 /// When the machine cannot be restarted.
 pub fn run(appliance: &Appliance) -> Result<()> {
     let sysrq = Sysrq::open(appliance.sys);
-    thread::scope(|scope| {
-        let (sender, word) = mpsc::channel();
-        let last = || last_resort(appliance, &sysrq, word);
-        let started = thread::Builder::new().spawn_scoped(scope, last);
-        if let Err(error) = started {
-            let text = format!("nothing ends what hangs: starting a thread: {error}");
-            appliance.progress.note(&text);
-        }
-        follow(appliance);
-        // Nobody listens where the thread could not be started.
-        let _ = sender.send(());
-    });
+    let journey = Journey::new(appliance);
+    let ready = watched(appliance, &sysrq, || journey.go());
+    // Nothing restarts the machine from here on, unless it says so.
+    let end = ready.and_then(|ready| finish(&journey, &ready));
+    watched(appliance, &sysrq, || tell(appliance, &journey, end.err()));
     appliance.progress.finish();
     // Everything is unmounted, or never was; what hangs in the kernel stays behind.
     let restarted = sysrq.sync().and_then(|()| sysrq.restart());
     restarted.context("restarting the machine")
 }
 
-/// Follows the order, and tells the old system what became of it.
-fn follow(appliance: &Appliance) {
-    let journey = Journey::new(appliance);
-    let end = journey.go().and_then(|ready| finish(&journey, &ready));
-    let failure = end.err().map(|error| Failure {
+/// Does `work`; what hangs in it ends in a restart.
+fn watched<T>(appliance: &Appliance, sysrq: &Sysrq, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (sender, word) = mpsc::channel();
+        let last = || last_resort(appliance, sysrq, word);
+        let started = thread::Builder::new().spawn_scoped(scope, last);
+        if let Err(error) = started {
+            let text = format!("nothing ends what hangs: starting a thread: {error}");
+            appliance.progress.note(&text);
+        }
+        let outcome = work();
+        // Nobody listens where the thread could not be started.
+        let _ = sender.send(());
+        outcome
+    })
+}
+
+/// Tells the console and the old system what became of the order.
+fn tell(appliance: &Appliance, journey: &Journey, error: Option<Error>) {
+    let failure = error.map(|error| Failure {
         code: journey.step().code().to_owned(),
         step: journey.step().name().to_owned(),
         reason: format!("{error:#}"),
@@ -80,7 +88,7 @@ fn follow(appliance: &Appliance) {
         None => journey.say("all is ready; this was a rehearsal"),
     }
     journey.say("the old system starts again; nothing of it was changed");
-    if let Err(error) = report(appliance, &journey, failure) {
+    if let Err(error) = report(appliance, journey, failure) {
         journey.say(&format!("the old system does not know: {error:#}"));
     }
     appliance.sys.wait(READING_TIME);
