@@ -72,3 +72,8 @@ pub const MIGRATION_DIR: &str = "/var/lib/va-upgrade/migration";
 
 /// Is there once free disk space has been taken by itself; goes to every new slot.
 pub const GROWN_FILE: &str = "/etc/va-upgrade/grown";
+/// Where the migration environment mounts a file system of the old system.
+pub const OLD_MOUNT: &str = "/run/va-upgrade/old";
+
+/// Where the migration environment keeps what it needs of the old disk, in memory.
+pub const MEMORY_MOUNT: &str = "/run/va-upgrade/memory";
