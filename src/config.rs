@@ -1,5 +1,8 @@
 //! The appliance's settings.
 
+mod layout;
+mod size;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,9 @@ use crate::linux::device_mapper;
 use crate::paths::CONFIG_FILE;
 use crate::report::Policy;
 use crate::slot::Slot;
+
+pub use layout::{Layout, Share};
+pub use size::Size;
 
 /// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub struct Config {
     pub confirm_by: ConfirmBy,
     /// Minutes a person has to confirm a healthy trial, 1 to 10080.
     pub confirm_minutes: u64,
+    /// How a disk is divided that is made anew; `None` where the release says it.
+    pub layout: Option<Layout>,
 }
 
 /// Who confirms a trial once it is healthy.
@@ -91,6 +99,7 @@ impl Default for Config {
             checks: BTreeMap::new(),
             confirm_by: ConfirmBy::Service,
             confirm_minutes: 30,
+            layout: None,
         }
     }
 }
@@ -157,6 +166,9 @@ impl Config {
                     && name.chars().all(legal),
                 "{name:?} is not a name LVM allows"
             );
+        }
+        if let Some(layout) = &config.layout {
+            layout.check().context("layout")?;
         }
         ensure!(root != back, "both slots are the volume {root:?}");
         Ok(config)

@@ -17,7 +17,6 @@ mod report;
 mod result;
 mod rollback;
 mod sign;
-mod size;
 mod status;
 mod sync;
 mod trust;

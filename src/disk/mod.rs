@@ -2,6 +2,9 @@
 
 pub mod blkid;
 pub mod features;
+pub mod group;
+pub mod log_area;
 pub mod lvm;
 pub mod mkfs;
 pub mod space;
+pub mod table;

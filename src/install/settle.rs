@@ -36,8 +36,10 @@ pub struct Identity<'a> {
     pub boot_fs_type: &'a str,
     /// The product and version that were unpacked.
     pub release: &'a ReleaseRecord,
-    /// The version that runs.
+    /// The version that it takes the place of.
     pub from: &'a str,
+    /// The network cards, by the names they are to keep.
+    pub cards: &'a Interfaces,
 }
 
 /// Gives the tree at `root` its identity; what is the appliance's own comes
@@ -59,7 +61,7 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     files::write_atomic(&place, release.as_bytes(), 0o644)?;
     program::install(appliance, root)?;
     program::install_units(root)?;
-    for note in cards::pin(&Interfaces::look(appliance)?, root)? {
+    for note in cards::pin(identity.cards, root)? {
         appliance.progress.note(&note);
     }
     debconf::name_no_disk(root)

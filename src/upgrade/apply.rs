@@ -28,6 +28,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::kernel_update;
 use super::preflight::{self, Facts, Offer};
 use crate::appliance::Appliance;
+use crate::appliance::cards::Interfaces;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::appliance::pristine;
@@ -355,6 +356,7 @@ impl<'a> Job<'a> {
             boot_fs_type: &self.machine.boot.fs_type,
             release: &release,
             from: &from,
+            cards: &Interfaces::look(appliance)?,
         };
         settle::settle(appliance, &appliance.at("/"), root, &identity)?;
         label::label(appliance, root)?;

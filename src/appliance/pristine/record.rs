@@ -19,7 +19,7 @@ use crate::tree::resolve;
 /// The bundle's list of files, within [`PRISTINE_DIR`].
 const LIST: &str = "files.jsonl.xz";
 /// The copy of the image's `/etc`, likewise.
-const ETC: &str = "etc";
+pub(super) const ETC: &str = "etc";
 /// The largest file whose content is of use in a comparison of texts.
 const MAX_CONTENT_BYTES: u64 = 1 << 20;
 

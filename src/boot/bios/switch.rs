@@ -84,10 +84,18 @@ impl<'a> Switch<'a> {
     /// # Errors
     /// When any tool, write or comparison fails.
     pub fn run(&self, plan: &Plan) -> Result<()> {
+        self.place(plan)?.start_in(&self.area)
+    }
+
+    /// Installs without the switch: steps 2 to 4.
+    ///
+    /// # Errors
+    /// When any tool, write or comparison fails.
+    pub fn place(&self, plan: &Plan) -> Result<Placed> {
         let dir_name = plan.bootable.grub.dir_name;
         let platform = self.new_dir.join(dir_name).join("i386-pc");
         self.install(plan, &platform)?;
-        start(self.sys, &self.area, &self.new_dir, &platform)
+        place(self.sys, &self.area, &self.new_dir, &platform)
     }
 
     /// Lets the target's tools make modules, core and menu, and looks at them.
@@ -114,7 +122,9 @@ impl<'a> Switch<'a> {
         files::write_atomic(&menu_path, text.as_bytes(), 0o644)?;
         let entries = Slot::ALL.map(|slot| Path::new(BOOT_DIR).join(slot.name()).join("entry.cfg"));
         let menu = inside.join(grub.dir_name).join("grub.cfg");
-        for script in [menu].iter().chain(&entries) {
+        // A disk that was made anew has a system in one slot only.
+        let entries = entries.iter().filter(|entry| self.sys.at(entry).exists());
+        for script in [menu].iter().chain(entries) {
             chroot
                 .run(Cmd::new(&grub.script_check).arg(script))
                 .with_context(|| format!("checking {}", script.display()))?;
@@ -148,17 +158,45 @@ impl<'a> Switch<'a> {
     }
 }
 
+/// A core that is on the disk and that nothing starts yet.
+pub struct Placed {
+    boot_img: Vec<u8>,
+    start_lba: u64,
+}
+
+impl Placed {
+    /// Has the first sector of `disk` start the core: one write, read back.
+    ///
+    /// # Errors
+    /// When the sector cannot be written or does not read back.
+    pub fn start(&self, sys: &dyn System, disk: &Path) -> Result<()> {
+        self.start_in(&BootArea::change(&sys.at(disk))?)
+    }
+
+    fn start_in(&self, area: &BootArea) -> Result<()> {
+        area.switch(&self.boot_img, self.start_lba)
+            .context("switching the boot sector")
+    }
+}
+
 /// Writes the core in `platform` beside the one in use, notes it in `dir`, and has
 /// LBA 0 start it.
 pub(super) fn start(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<()> {
+    place(sys, area, dir, platform)?.start_in(area)
+}
+
+/// Writes the core in `platform` beside the one in use and notes it in `dir`.
+fn place(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<Placed> {
     let core = read(&platform.join("core.img"))?;
     let boot_img = read(&platform.join("boot.img"))?;
     let place = area.write_core(&core).context("writing GRUB's core")?;
     let written = area.core_at(place)?;
     files::write_atomic(&dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
     journal::flush(sys, &sys.at(BOOT))?;
-    area.switch(&boot_img, place.start_lba)
-        .context("switching the boot sector")
+    Ok(Placed {
+        boot_img,
+        start_lba: place.start_lba,
+    })
 }
 
 /// Compares the modules `grub-install` copied with those of the target.

@@ -10,6 +10,7 @@ pub mod dir_ends;
 pub mod extract;
 pub mod only;
 pub mod place;
+pub mod plain;
 pub mod strand;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,6 +8,7 @@ use crate::appliance::machine::{self, Machine, slot_volume};
 use crate::bundle::Manifest;
 use crate::disk::lvm::{self, LogicalVolume};
 use crate::disk::mkfs::FsType;
+use crate::disk::space;
 use crate::linux::device_mapper;
 use crate::refuse;
 use crate::slot::Slot;
@@ -74,9 +75,8 @@ pub fn check_slot_space(
     volume: &LogicalVolume,
     manifest: &Manifest,
 ) -> Checked<()> {
-    // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
     let tree = &manifest.tree;
-    let need = tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20);
+    let need = space::needed_bytes(tree.data_bytes, tree.inodes);
     if volume.size_bytes < need {
         refuse!(
             "{} has {} MiB, version {} needs {} MiB; enlarge the volume with lvextend",
