@@ -52,6 +52,7 @@ pub mod failure;
 pub mod install;
 pub mod linux;
 pub mod merge;
+pub mod migrate;
 pub mod packages;
 pub mod paths;
 pub mod progress;

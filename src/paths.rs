@@ -30,6 +30,22 @@ pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
 /// The fingerprint of what was carried over to a slot, inside it.
 pub const CARRIED_FILE: &str = "/usr/lib/va-upgrade/carried";
 
+/// Where the archive of a migration has what is told of the old system.
+pub const MIGRATION_DIR: &str = "/usr/lib/va-upgrade/migration";
+
+/// Is in a system that was written to a disk made anew, until its first start is
+/// found healthy.
+pub const FIRST_START_FILE: &str = "/usr/lib/va-upgrade/first-start.yaml";
+
+/// What agetty(8) shows before a login, besides the system's own, until the next start.
+pub const ISSUE_FILE: &str = "/run/issue.d/va-upgrade.issue";
+
+/// What pam_motd(8) shows after one, likewise.
+pub const MOTD_FILE: &str = "/run/motd.d/va-upgrade";
+
+/// The console of the machine.
+pub const CONSOLE: &str = "/dev/console";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 
@@ -58,3 +74,6 @@ pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
 
 /// Where on the data volume the reports of trials are, each in a directory of its own.
 pub const TRIALS_DIR: &str = "va-upgrade/trials";
+
+/// Where on the data volume the logs of migrations are.
+pub const MIGRATIONS_DIR: &str = "va-upgrade/migrations";

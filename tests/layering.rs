@@ -8,9 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the top; what stands on one does not know its neighbours.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     &["main"],
     &["cli"],
+    &["migrate"],
     &["build", "compare", "upgrade"],
     &["install"],
     &["sync"],

@@ -9,6 +9,7 @@ use super::output::print;
 use crate::appliance::machine::Machine;
 use crate::install::label;
 use crate::progress::Progress;
+use crate::upgrade::first_start::{self, Verdict};
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
 use crate::upgrade::{deadline, drill, last_word, name_cards};
@@ -99,7 +100,12 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         }
     };
     session.ui.finish();
-    print(&format!("{text}\n"))
+    print(&format!("{text}\n"))?;
+    match first_start::run(&session.appliance())? {
+        None => Ok(()),
+        Some(Verdict::Healthy(version)) => print(&format!("version {version} is healthy\n")),
+        Some(Verdict::Unhealthy(why)) => print(&format!("not healthy: {why}\n")),
+    }
 }
 
 /// Has an installed kernel tried, beside the one that the running slot starts.

@@ -66,8 +66,7 @@ impl NewGroup<'_> {
     /// # Errors
     /// When `vgchange` fails.
     pub fn activate(&self) -> Result<()> {
-        let vgchange = self.lvm("vgchange").args(["-ay", self.name]);
-        self.sys.run(&vgchange).map(drop)
+        self.change("-ay")
     }
 
     /// Takes the devices of the volumes away; nothing to do is fine.
@@ -75,11 +74,22 @@ impl NewGroup<'_> {
     /// # Errors
     /// When `vgchange` fails, as where one is in use.
     pub fn deactivate(&self) -> Result<()> {
-        let vgchange = self.lvm("vgchange").args(["-an", self.name]);
-        self.sys.run(&vgchange).map(drop)
+        self.change("-an")
     }
 
-    fn check(&self, volumes: &[NewVolume]) -> Result<()> {
+    fn change(&self, activation: &str) -> Result<()> {
+        let config = format!("--config={}", settings(&self.device, ""));
+        let vgchange = Cmd::new("vgchange").arg(config);
+        self.sys
+            .run(&vgchange.args([activation, self.name]))
+            .map(drop)
+    }
+
+    /// Looks whether `volumes` are there, each of its size.
+    ///
+    /// # Errors
+    /// When they are not, or `lvs` fails.
+    pub fn check(&self, volumes: &[NewVolume]) -> Result<()> {
         let found = lvm::list_by(self.sys, self.lvm("lvs"), self.name)?;
         for volume in volumes {
             let made = found.iter().find(|made| made.name == volume.name);
@@ -97,16 +107,18 @@ impl NewGroup<'_> {
     }
 
     fn lvm(&self, program: &str) -> Cmd {
-        Cmd::new(program).arg(format!("--config={}", settings(&self.device)))
+        // Metadata alone: no device is made or asked for.
+        let config = settings(&self.device, " activation=0");
+        Cmd::new(program).arg(format!("--config={config}"))
     }
 }
 
 /// Returns lvm.conf(5) settings by which only `device` is looked at. Versions before
 /// 2.03.12 know no devices file and pass over the word.
-fn settings(device: &Path) -> String {
+fn settings(device: &Path, global: &str) -> String {
     let filter = format!("[\"a|^{}$|\",\"r|.*|\"]", device.display());
     format!(
         "devices{{use_devicesfile=0 filter={filter} global_filter={filter}}} \
-         global{{system_id_source=\"none\" use_lvmlockd=0}}"
+         global{{system_id_source=\"none\" use_lvmlockd=0{global}}}"
     )
 }

@@ -30,10 +30,7 @@ pub fn list(sys: &dyn System, vg: &str) -> Result<Vec<LogicalVolume>> {
 /// Lists likewise by the beginning of a call of `lvs`.
 pub(super) fn list_by(sys: &dyn System, lvs: Cmd, vg: &str) -> Result<Vec<LogicalVolume>> {
     let columns = "--options=lv_name,lv_size,segtype";
-    let cmd = lvs
-        .args(report(columns))
-        .arg("--segments")
-        .arg(vg);
+    let cmd = lvs.args(report(columns)).arg("--segments").arg(vg);
     let mut volumes: Vec<LogicalVolume> = Vec::new();
     for line in sys
         .run(&cmd)?

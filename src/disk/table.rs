@@ -54,13 +54,20 @@ pub struct Partition {
 /// The part of the first sector that holds boot code.
 const CODE_BYTES: usize = 440;
 
+/// Jumps over the 87 bytes that boot sectors leave to the parameters of a file system:
+/// whoever writes boot code later keeps what is there.
+const JUMP: [u8; 2] = [0xeb, 0x58];
+
+/// Where it jumps to.
+const PRINTER_AT: usize = 90;
+
 /// Prints what follows it, up to a zero, through the firmware and halts; loaded at
-/// 0x7c00.
+/// 0x7c00 + 90.
 const PRINTER: [u8; 25] = [
     0x31, 0xc0, // xor ax, ax
     0x8e, 0xd8, // mov ds, ax
     0xfc, // cld
-    0xbe, 0x19, 0x7c, // mov si, 0x7c00 + 25
+    0xbe, 0x73, 0x7c, // mov si, 0x7c00 + 90 + 25
     0xac, // next: lodsb
     0x84, 0xc0, // test al, al
     0x74, 0x09, // jz halt
@@ -110,14 +117,27 @@ fn first_sector(size_bytes: u64, notice: &str) -> [u8; SECTOR_BYTES as usize] {
     let sectors = size_bytes / SECTOR_BYTES - 1;
     let mut record = ProtectiveMBR::with_lb_size(u32::try_from(sectors).unwrap_or(u32::MAX));
     let mut code = [0; CODE_BYTES];
-    code[..PRINTER.len()].copy_from_slice(&PRINTER);
+    code[..JUMP.len()].copy_from_slice(&JUMP);
+    let text_at = PRINTER_AT + PRINTER.len();
+    code[PRINTER_AT..text_at].copy_from_slice(&PRINTER);
     // One zero stays at the end.
-    let room = &mut code[PRINTER.len()..CODE_BYTES - 1];
+    let room = &mut code[text_at..CODE_BYTES - 1];
     for (place, byte) in room.iter_mut().zip(notice.bytes()) {
         *place = byte;
     }
     record.set_bootcode(code);
     record.to_bytes()
+}
+
+/// Looks whether both copies of the table on `disk` have these partitions.
+///
+/// # Errors
+/// When they have not, or cannot be read.
+pub fn verify(disk: &Path, partitions: &[Partition]) -> Result<()> {
+    let file = File::open(disk);
+    file.map_err(Into::into)
+        .and_then(|file| check(&file, partitions))
+        .with_context(|| format!("reading the partition table of {}", disk.display()))
 }
 
 fn check(file: &File, partitions: &[Partition]) -> Result<()> {
@@ -166,7 +186,8 @@ mod tests {
         write(file.path(), SIZE, &partitions, "not yet").unwrap();
         write(file.path(), SIZE, &partitions[..2], "not yet").unwrap();
         let bytes = std::fs::read(file.path()).unwrap();
-        assert_eq!(&bytes[25..33], b"not yet\0");
+        assert_eq!(&bytes[PRINTER_AT + 25..][..8], b"not yet\0");
+        assert_eq!(bytes[3..PRINTER_AT], [0; 87]);
         assert_eq!(bytes[510..512], [0x55, 0xaa]);
         assert_eq!(&bytes[512..520], b"EFI PART");
         assert_eq!(&bytes[bytes.len() - 512..][..8], b"EFI PART");

@@ -9,6 +9,7 @@
 //! - [`changes`]: what is another than before the upgrade
 //! - [`evidence`]: keeps that, and a failed trial's journal, on the data volume
 //! - [`trial_over`]: leaves word that this boot is no trial any more
+//! - [`first_start`]: the first start of a disk made anew, which has no other system
 //! - [`last_word`]: carries over what was changed after `apply`, early in a trial
 //! - [`name_cards`]: gives network cards their names, early in a start
 //! - [`deadline`]: restarts a trial that nothing ends in time
@@ -26,6 +27,7 @@ pub mod changes;
 pub mod deadline;
 pub mod drill;
 pub mod evidence;
+pub mod first_start;
 pub mod health;
 pub mod kernel_drift;
 pub mod kernel_update;

@@ -19,6 +19,7 @@ use anyhow::{Context, Result, ensure};
 use super::area::{BootArea, Saved};
 use super::backup::Backup;
 use super::installed::{CORE_FILE, dirs_in_use, new_dir};
+use super::sector::Sectors;
 use crate::boot::bootable::Bootable;
 use crate::boot::{journal, menu};
 use crate::paths::{BOOT, BOOT_DIR};
@@ -161,7 +162,9 @@ impl<'a> Switch<'a> {
 /// A core that is on the disk and that nothing starts yet.
 pub struct Placed {
     boot_img: Vec<u8>,
-    start_lba: u64,
+    place: Sectors,
+    /// What tells the core from any other.
+    word: String,
 }
 
 impl Placed {
@@ -173,8 +176,22 @@ impl Placed {
         self.start_in(&BootArea::change(&sys.at(disk))?)
     }
 
+    /// Looks whether the core on `disk` is what was written.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub fn verify(&self, sys: &dyn System, disk: &Path) -> Result<()> {
+        let found = BootArea::look(&sys.at(disk))?.core_at(self.place)?;
+        ensure!(
+            found == self.word,
+            "GRUB's core on {} is not what was written",
+            disk.display()
+        );
+        Ok(())
+    }
+
     fn start_in(&self, area: &BootArea) -> Result<()> {
-        area.switch(&self.boot_img, self.start_lba)
+        area.switch(&self.boot_img, self.place.start_lba)
             .context("switching the boot sector")
     }
 }
@@ -190,12 +207,13 @@ fn place(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Resu
     let core = read(&platform.join("core.img"))?;
     let boot_img = read(&platform.join("boot.img"))?;
     let place = area.write_core(&core).context("writing GRUB's core")?;
-    let written = area.core_at(place)?;
-    files::write_atomic(&dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
+    let word = area.core_at(place)?;
+    files::write_atomic(&dir.join(CORE_FILE), word.as_bytes(), 0o644)?;
     journal::flush(sys, &sys.at(BOOT))?;
     Ok(Placed {
         boot_img,
-        start_lba: place.start_lba,
+        place,
+        word,
     })
 }
 
