@@ -445,7 +445,7 @@ impl System for Machine {
             .context("not mounted")?;
         let (source, target) = state.mounts.remove(place);
         drop(state);
-        let volume = source.starts_with("/dev/VA");
+        let volume = source.starts_with("/dev/VA") || source.starts_with("/dev/vda2");
         if volume {
             fs::rename(&target, self.device_dir(&source))?;
             fs::create_dir(&target)?;

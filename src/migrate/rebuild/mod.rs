@@ -289,9 +289,11 @@ impl Job<'_> {
             return Ok(());
         };
         self.reporter.close_log();
-        let restored = self.edges.restore().and_then(|()| self.target.reread());
-        match restored {
+        match self.edges.restore() {
             Ok(()) => {
+                // The machine restarts anyway; until then, what the kernel knows of
+                // the disk is as old as it may be.
+                let _ = self.target.reread();
                 let text = format!("failed; the disk is as it was before: {error:#}");
                 self.reporter.say(step, &text);
                 Err(with_class(Class::Undone, error))
