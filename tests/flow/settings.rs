@@ -32,6 +32,7 @@ pub fn old_system() -> Machine {
     let key = machine.at("/etc/ssh/ssh_host_key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(&key, Some(1234), Some(5678)).unwrap();
+    xattr::set(&key, "trusted.label", b"its own").unwrap();
     machine.write("/root/.ssh/authorized_keys", "ssh-ed25519 AAAA\n");
     machine.write("/opt/app/own.conf", "colour: blue\n");
     symlink("own.conf", machine.at("/opt/app/link")).unwrap();
@@ -60,6 +61,8 @@ fn what_is_the_customers_comes_back_with_owner_mode_and_links() {
     let key = opened.join("etc/ssh/ssh_host_key").metadata().unwrap();
     assert_eq!((key.uid(), key.gid()), (1234, 5678));
     assert_eq!(key.permissions().mode() & 0o7777, 0o600);
+    let label = xattr::get(opened.join("etc/ssh/ssh_host_key"), "trusted.label");
+    assert_eq!(label.unwrap().unwrap(), b"its own");
     let text = |path: &str| fs::read_to_string(opened.join(path)).unwrap();
     assert_eq!(text("root/.ssh/authorized_keys"), "ssh-ed25519 AAAA\n");
     assert_eq!(text("opt/app/link"), "colour: blue\n");

@@ -9,6 +9,7 @@ mod cards;
 mod device;
 mod disk;
 mod opener;
+mod rebuild;
 mod source_damage;
 mod source_formats;
 mod source_guest;

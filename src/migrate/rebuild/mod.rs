@@ -23,7 +23,7 @@ mod reporter;
 mod step;
 mod system;
 mod target;
-mod twin;
+pub mod twin;
 
 use std::cell::Cell;
 use std::fs::{self, File};

@@ -326,8 +326,7 @@ impl<'a> Build<'a> {
     pub fn start(&self) -> Result<()> {
         let placed = self.placed.borrow();
         let placed = placed.as_ref().context("GRUB is not installed")?;
-        placed.start(self.appliance.sys, &self.payload.disk)?;
-        self.target().drop_cache(&self.payload.disk)
+        placed.start(self.appliance.sys, &self.payload.disk)
     }
 
     fn boot_uuid(&self) -> Result<String> {
