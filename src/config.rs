@@ -1,7 +1,6 @@
 //! The appliance's settings.
 
-mod layout;
-mod size;
+pub mod amount;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,14 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use self::amount::Amount;
 use crate::failure::{Class, Classify};
 use crate::linux::device_mapper;
 use crate::paths::CONFIG_FILE;
 use crate::report::Policy;
 use crate::slot::Slot;
-
-pub use layout::{Layout, Share};
-pub use size::Size;
 
 /// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -45,8 +42,34 @@ pub struct Config {
     pub confirm_by: ConfirmBy,
     /// Minutes a person has to confirm a healthy trial, 1 to 10080.
     pub confirm_minutes: u64,
-    /// How a disk is divided that is made anew; `None` where the release says it.
-    pub layout: Option<Layout>,
+    /// How large the volumes are that `migrate` makes.
+    pub layout: Layout,
+}
+
+/// The sizes of what `migrate` makes; a volume of no size is not made. Shares are of
+/// what the volume group has.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Layout {
+    /// The partition `/boot`, in bytes.
+    pub boot: Amount,
+    /// Each of the two slots, where the disk is made anew; more where a release needs it.
+    pub slots: Amount,
+    /// Data shared by both systems.
+    pub data: Amount,
+    /// Container images.
+    pub image: Amount,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout {
+            boot: Amount::Bytes(1 << 30),
+            slots: Amount::Percent(25),
+            data: Amount::Bytes(512 << 20),
+            image: Amount::Bytes(0),
+        }
+    }
 }
 
 /// Who confirms a trial once it is healthy.
@@ -99,7 +122,7 @@ impl Default for Config {
             checks: BTreeMap::new(),
             confirm_by: ConfirmBy::Service,
             confirm_minutes: 30,
-            layout: None,
+            layout: Layout::default(),
         }
     }
 }
@@ -167,9 +190,6 @@ impl Config {
                 "{name:?} is not a name LVM allows"
             );
         }
-        if let Some(layout) = &config.layout {
-            layout.check().context("layout")?;
-        }
         ensure!(root != back, "both slots are the volume {root:?}");
         Ok(config)
     }
@@ -219,6 +239,8 @@ mod tests {
             ("confirm_by: nobody", "nobody"),
             ("confirm_minutes: 0", "confirm_minutes"),
             ("volumes: {root: x, back: x}", "both slots"),
+            ("layout: {slots: 0%}", "0%"),
+            ("layout: {swap: 1G}", "swap"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -11,6 +11,7 @@
 //!
 //! ```text
 //! cli
+//! migrate                                     a flow that ends in two slots
 //! build  compare  upgrade                     flows: numbered steps
 //! install                                     steps that several flows share
 //! appliance                                   this machine

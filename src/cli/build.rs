@@ -7,10 +7,10 @@ use clap::{ArgGroup, ValueEnum};
 
 use super::output::print;
 use super::result::BuildResult;
+use super::size::Size;
 use super::{Session, threads, title};
 use crate::build::{self as build_flow, BuildOptions, Built};
 use crate::bundle::{Codec, PackMode, PackPlan};
-use crate::config::Size;
 use crate::failure::{Class, Classify};
 use crate::progress::{Note, Progress, Recorder};
 use crate::{signals, source};

@@ -17,6 +17,7 @@ mod report;
 mod result;
 mod rollback;
 mod sign;
+mod size;
 mod status;
 mod sync;
 mod trust;

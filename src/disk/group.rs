@@ -1,6 +1,7 @@
 //! A volume group made anew on one device.
 //!
-//! Only that device is looked at, whatever else holds a group of that name, and the
+//! The commands are called by way of lvm(8), which has all of them in it: an initramfs
+//! need not have their names. Only that device is looked at, whatever else holds a group of that name, and the
 //! group is nobody's alone (lvmsystemid(7)).
 
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ impl NewGroup<'_> {
 
     fn change(&self, activation: &str) -> Result<()> {
         let config = format!("--config={}", settings(&self.device, ""));
-        let vgchange = Cmd::new("vgchange").arg(config);
+        let vgchange = Cmd::new("lvm").args(["vgchange", &config]);
         self.sys
             .run(&vgchange.args([activation, self.name]))
             .map(drop)
@@ -109,7 +110,9 @@ impl NewGroup<'_> {
     fn lvm(&self, program: &str) -> Cmd {
         // Metadata alone: no device is made or asked for.
         let config = settings(&self.device, " activation=0");
-        Cmd::new(program).arg(format!("--config={config}"))
+        Cmd::new("lvm")
+            .arg(program)
+            .arg(format!("--config={config}"))
     }
 }
 

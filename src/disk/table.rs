@@ -15,6 +15,10 @@ use gpt::partition_types::{BIOS, LINUX_FS, LINUX_LVM, Type};
 /// The sector that GRUB's boot code counts in.
 pub const SECTOR_BYTES: u64 = 512;
 
+/// What the second copy of the table takes at the end of a disk: 128 entries of 128
+/// bytes and a header.
+const TAIL_BYTES: u64 = 33 * SECTOR_BYTES;
+
 /// What a partition is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -94,6 +98,13 @@ pub fn write(disk: &Path, size_bytes: u64, partitions: &[Partition], notice: &st
             .logical_block_size(LogicalBlockSize::Lb512)
             .create_from_device(file.try_clone()?, None)?;
         for partition in partitions {
+            // The crate looks for a free stretch of that length, not from there on.
+            let end = partition.start_bytes + partition.size_bytes;
+            ensure!(
+                end + TAIL_BYTES <= size_bytes,
+                "partition {} ends beyond the disk of {size_bytes} bytes",
+                partition.number
+            );
             table.add_partition_at(
                 partition.name,
                 partition.number,

@@ -125,18 +125,18 @@ fn a_failure_for_good_before_the_first_wipe_leaves_the_disk_byte_for_byte() {
 fn a_failure_for_good_after_it_stops_with_a_code_and_never_restarts() {
     let lab = Lab::new();
     for (words, well, code) in [
-        ("vgchange -an", 0, "M12"),
+        ("lvm vgchange -an", 0, "M22"),
         // The twin's went well.
-        ("pvcreate", 1, "M13"),
-        ("lvcreate", 6, "M13"),
-        ("mkfs.ext4 -q", 0, "M14"),
-        ("mount /dev/VA/root", 0, "M15"),
-        ("--flushbufs /dev/VA/root", 0, "M16"),
-        ("mount /dev/VA/data", 0, "M17"),
-        ("mount /dev/vda2", 0, "M18"),
-        ("grub-install", 0, "M19"),
+        ("pvcreate", 1, "M23"),
+        ("lvcreate", 4, "M23"),
+        ("mkfs.ext4 -q", 0, "M24"),
+        ("mount /dev/VA/root", 0, "M25"),
+        ("--flushbufs /dev/VA/root", 0, "M26"),
+        ("mount /dev/VA/data", 0, "M27"),
+        ("mount /dev/vda2", 0, "M28"),
+        ("grub-install", 0, "M29"),
         // Wiping flushes it once.
-        ("--flushbufs /dev/vda2", 1, "M21"),
+        ("--flushbufs /dev/vda2", 1, "M31"),
     ] {
         let ram = lab.start();
         let error = run_broken(&ram, words, well);

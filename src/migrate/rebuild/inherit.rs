@@ -39,8 +39,8 @@ pub struct Volume<'a> {
     pub name: &'a str,
     /// Its file system.
     pub fs_type: &'a str,
-    /// Where it is mounted where the release does not say; `None` is nowhere.
-    pub default_point: Option<&'a str>,
+    /// Where it is mounted where the release does not say.
+    pub default_point: &'a str,
 }
 
 /// Returns the old system's fstab without the lines `lost`, and with a line for each
@@ -59,7 +59,8 @@ pub fn fstab(of_old: &str, lost: &BTreeSet<String>, of_image: &str, volumes: &[V
         if let Some(mut line) = named {
             line.fs_type = volume.fs_type.to_owned();
             text += &line.render();
-        } else if let Some(point) = volume.default_point {
+        } else {
+            let point = volume.default_point;
             let device = device_mapper::path(volume.group, volume.name);
             let is_taken = |line: &fstab::Line| line.mount_point.as_os_str() == point;
             // Of two lines for one place, the later one covers the other.
@@ -108,7 +109,7 @@ nas:/x /mnt/nas nfs _netdev 0 0
             of_old,
             &lost,
             of_image,
-            &[volume("data", Some("/data")), volume("image", None)],
+            &[volume("data", "/data"), volume("image", "/image")],
         )
     }
 
@@ -117,7 +118,10 @@ nas:/x /mnt/nas nfs _netdev 0 0
         let kept = "UUID=1 / ext4 defaults 0 1\nnas:/x /mnt/nas nfs _netdev 0 0\n";
         assert_eq!(
             composed(OLD, ""),
-            format!("{kept}/dev/mapper/VA-data /data xfs defaults 0 2\n")
+            format!(
+                "{kept}/dev/mapper/VA-data /data xfs defaults 0 2\n\
+                 /dev/mapper/VA-image /image xfs defaults 0 2\n"
+            )
         );
         let of_image =
             "/dev/VA/data /srv ext4 noatime 0 2\n/dev/mapper/VA-image /img ext4 ro 0 2\n";
@@ -132,6 +136,7 @@ nas:/x /mnt/nas nfs _netdev 0 0
     #[test]
     fn a_place_that_the_customer_uses_is_not_taken() {
         let old = "nas:/d /data nfs _netdev 0 0\n";
-        assert_eq!(composed(old, ""), old);
+        let image = "/dev/mapper/VA-image /image xfs defaults 0 2\n";
+        assert_eq!(composed(old, ""), format!("{old}{image}"));
     }
 }

@@ -60,23 +60,19 @@ pub const ATTEMPTS: u32 = 3;
 /// Between two attempts: a device that is still held, or storage that stalls.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// What the tools of the migration's own system are, by the names they are called by.
-pub const TOOLS: [&str; 15] = [
+/// What is called of the system that it runs in, and `mkfs.xfs` for volumes of XFS.
+pub const TOOLS: [&str; 11] = [
     "blkid",
     "blockdev",
     "chroot",
     "cp",
     "fsfreeze",
     "losetup",
-    "lvcreate",
-    "lvs",
+    "lvm",
     "mkfs.ext4",
-    "pvcreate",
     "sh",
     "sync",
     "udevadm",
-    "vgchange",
-    "vgcreate",
 ];
 
 /// What lies in RAM.
@@ -120,11 +116,12 @@ pub fn run(appliance: &Appliance, payload: &Payload) -> Result<()> {
 /// Class `Refused`, with the numbers, when the disk is too small.
 pub fn divide(appliance: &Appliance, bundle: Bundle, disk: Disk, work: &Path) -> Result<Plan> {
     let needs = needs(bundle.manifest());
-    let layout = match &appliance.config.layout {
-        Some(layout) => layout.clone(),
-        None => layout_of_release(bundle, work)?.unwrap_or_default(),
+    let config = appliance.config;
+    let layout = match config.layout == Layout::default() {
+        true => layout_of_release(bundle, work)?.unwrap_or_default(),
+        false => config.layout.clone(),
     };
-    plan::plan(disk, &layout, &appliance.config.volumes, needs)
+    plan::plan(disk, &layout, &config.volumes, needs)
 }
 
 /// Measures the disk at `path`, a path of the machine.
@@ -179,7 +176,7 @@ fn layout_of_release(bundle: Bundle, work: &Path) -> Result<Option<Layout>> {
     let text = fs::read_to_string(dir.join(path)).context("reading the release's settings")?;
     let config = Config::parse(&text).context("reading the release's settings")?;
     files::remove_tree(&dir)?;
-    Ok(config.layout)
+    Ok(Some(config.layout))
 }
 
 /// What stands before anything is changed.
@@ -254,10 +251,11 @@ fn prepare<'a>(
     };
     prepare().map_err(|error| {
         reporter.say(at.get(), &format!("failed, nothing was changed: {error:#}"));
-        match class_of(&error) {
-            Class::BadBundle => error,
-            _ => with_class(Class::Refused, error),
-        }
+        let class = match class_of(&error) {
+            Class::BadBundle => Class::BadBundle,
+            _ => Class::Refused,
+        };
+        with_class(class, error.context(at.get().to_string()))
     })
 }
 
@@ -296,7 +294,7 @@ impl Job<'_> {
                 let _ = self.target.reread();
                 let text = format!("failed; the disk is as it was before: {error:#}");
                 self.reporter.say(step, &text);
-                Err(with_class(Class::Undone, error))
+                Err(with_class(Class::Undone, error.context(step.to_string())))
             }
             Err(undo_error) => {
                 let error = error.context(format!(

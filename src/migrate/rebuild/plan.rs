@@ -7,9 +7,10 @@
 //!
 //! Partitions begin and end at whole MiB.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use crate::config::{Layout, Share, Volumes};
+use crate::config::amount::Amount;
+use crate::config::{Layout, Volumes};
 use crate::disk::group::{EXTENT_BYTES, NewVolume, START_BYTES};
 use crate::disk::table::{Partition, Purpose, SECTOR_BYTES};
 use crate::refuse;
@@ -19,8 +20,8 @@ const MIB: u64 = 1 << 20;
 /// Room for two cores of GRUB beside each other.
 const BIOS_BOOT_BYTES: u64 = 2 * MIB;
 
-/// How many rounds of sharing it takes at most: in each but the last a volume is full.
-const ROUNDS: usize = 5;
+/// What was not carried over, the history and the logs are there.
+const LEAST_DATA_BYTES: u64 = 64 * MIB;
 
 /// A disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Plan {
     pub disk: Disk,
     /// bios_grub, `/boot` and LVM's.
     pub partitions: [Partition; 3],
-    /// `root`, `back`, `data` and `image`, in this order on the disk.
+    /// `root`, `back`, `data` and, unless it has no size, `image`, in this order.
     pub volumes: Vec<NewVolume>,
     /// The extents that nobody takes.
     pub free_extents: u64,
@@ -84,37 +85,35 @@ pub fn plan(disk: Disk, layout: &Layout, names: &Volumes, needs: Needs) -> Resul
             disk.logical_sector_bytes
         );
     }
-    let boot_bytes = layout.boot.0.max(needs.boot_bytes).next_multiple_of(MIB);
+    let boot_bytes = boot_bytes(layout, disk, needs);
     let lvm_start = MIB + BIOS_BOOT_BYTES + boot_bytes;
     // The last MiB is the table's.
     let lvm_end = disk.size_bytes.saturating_sub(MIB) / MIB * MIB;
     let extents = lvm_end.saturating_sub(lvm_start + START_BYTES) / EXTENT_BYTES;
 
-    let slot = Share {
-        min: crate::config::Size(layout.slots.min.0.max(needs.slot_bytes)),
-        ..layout.slots.clone()
-    };
-    let shares = [&slot, &slot, &layout.data, &layout.image];
-    let mins = shares.map(|share| share.min.0.div_ceil(EXTENT_BYTES));
-    let least: u64 = mins.iter().sum();
-    if extents < least {
-        let need = lvm_start + START_BYTES + least * EXTENT_BYTES + MIB;
+    let least_slot = needs.slot_bytes.max(1).div_ceil(EXTENT_BYTES);
+    let slot = wanted(layout.slots, extents).max(least_slot);
+    let data = wanted(layout.data, extents).max(LEAST_DATA_BYTES / EXTENT_BYTES);
+    let image = wanted(layout.image, extents);
+    let total = 2 * slot + data + image;
+    if extents < total {
+        let need = lvm_start + START_BYTES + total * EXTENT_BYTES + MIB;
+        let mib = |extents: u64| extents * EXTENT_BYTES / MIB;
         refuse!(
             "the disk has {} MiB, and the layout needs {} MiB: /boot {} MiB, each of the two \
-             slots {} MiB, {} {} MiB, {} {} MiB; enlarge the disk, or set smaller sizes as \
-             layout in config.yaml",
+             slots {} MiB, of which the release takes {} MiB, {} {} MiB, {} {} MiB; enlarge the \
+             disk, or set smaller sizes as layout in config.yaml",
             disk.size_bytes / MIB,
             need.div_ceil(MIB),
             boot_bytes / MIB,
-            mins[0] * EXTENT_BYTES / MIB,
+            mib(slot),
+            mib(least_slot),
             names.data,
-            mins[2] * EXTENT_BYTES / MIB,
+            mib(data),
             names.image,
-            mins[3] * EXTENT_BYTES / MIB,
+            mib(image),
         );
     }
-    let sizes = share_out(extents, shares, mins);
-    ensure!(sizes[0] == sizes[1], "the two slots differ: {sizes:?}");
     let partition = |number, name, purpose, start_bytes, size_bytes| Partition {
         number,
         name,
@@ -130,46 +129,43 @@ pub fn plan(disk: Disk, layout: &Layout, names: &Volumes, needs: Needs) -> Resul
             partition(2, "boot", Purpose::FileSystem, boot_start, boot_bytes),
             partition(3, "lvm", Purpose::Lvm, lvm_start, lvm_end - lvm_start),
         ],
-        volumes: [&names.root, &names.back, &names.data, &names.image]
-            .into_iter()
-            .zip(sizes)
-            .map(|(name, extents)| NewVolume {
-                name: name.clone(),
-                extents,
-            })
-            .collect(),
-        free_extents: extents - sizes.iter().sum::<u64>(),
+        volumes: [
+            (&names.root, slot),
+            (&names.back, slot),
+            (&names.data, data),
+            (&names.image, image),
+        ]
+        .into_iter()
+        .filter(|(_, extents)| *extents > 0)
+        .map(|(name, extents)| NewVolume {
+            name: name.clone(),
+            extents,
+        })
+        .collect(),
+        free_extents: extents - total,
     })
 }
 
-/// Shares out `extents`, of which there are enough for all `mins`.
-fn share_out(extents: u64, shares: [&Share; 4], mins: [u64; 4]) -> [u64; 4] {
-    let mut sizes = mins;
-    for _ in 0..ROUNDS {
-        let left = extents - sizes.iter().sum::<u64>();
-        let room = |at: usize, size: u64| {
-            let max = shares[at].max.map_or(u64::MAX, |max| max.0 / EXTENT_BYTES);
-            max.saturating_sub(size)
-        };
-        let takers: Vec<usize> = (0..sizes.len())
-            .filter(|at| shares[*at].share > 0 && room(*at, sizes[*at]) > 0)
-            .collect();
-        let parts: u64 = takers.iter().map(|at| u64::from(shares[*at].share)).sum();
-        if parts == 0 || left < parts {
-            break;
-        }
-        for at in takers {
-            let part = left / parts * u64::from(shares[at].share);
-            sizes[at] += part.min(room(at, sizes[at]));
-        }
+/// Returns the size of `/boot`; a share is one of the disk.
+fn boot_bytes(layout: &Layout, disk: Disk, needs: Needs) -> u64 {
+    let wanted = match layout.boot {
+        Amount::Bytes(bytes) => bytes,
+        share => share.units(disk.size_bytes / MIB, MIB) * MIB,
+    };
+    wanted.max(needs.boot_bytes).next_multiple_of(MIB)
+}
+
+/// Returns how many of `extents` an amount is; more than there are where it says so.
+fn wanted(amount: Amount, extents: u64) -> u64 {
+    match amount {
+        Amount::Bytes(bytes) => bytes.div_ceil(EXTENT_BYTES),
+        share => share.units(extents, EXTENT_BYTES),
     }
-    sizes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Size;
     use crate::failure::{Class, class_of};
 
     fn planned(size_bytes: u64, layout: &Layout, needs: Needs) -> Result<Plan> {
@@ -180,84 +176,76 @@ mod tests {
         plan(disk, layout, &Volumes::default(), needs)
     }
 
-    fn sizes(plan: &Plan) -> Vec<(String, u64)> {
-        let mib = |volume: &NewVolume| (volume.name.clone(), volume.extents * EXTENT_BYTES / MIB);
-        plan.volumes.iter().map(mib).collect()
+    fn sizes(plan: &Plan) -> Vec<(&str, u64)> {
+        let mib = |volume: &NewVolume| volume.extents * EXTENT_BYTES / MIB;
+        let volumes = plan.volumes.iter();
+        volumes
+            .map(|volume| (&volume.name[..], mib(volume)))
+            .collect()
+    }
+
+    fn needs(slot_mib: u64, boot_mib: u64) -> Needs {
+        Needs {
+            slot_bytes: slot_mib * MIB,
+            boot_bytes: boot_mib * MIB,
+        }
     }
 
     #[test]
     fn a_disk_of_40_gib_is_divided_by_the_default_layout() {
-        let plan = planned(40 << 30, &Layout::default(), Needs::default()).unwrap();
+        let plan = planned(40 << 30, &Layout::default(), needs(3000, 200)).unwrap();
         let [grub, boot, lvm] = &plan.partitions;
         assert_eq!((grub.start_bytes, grub.size_bytes), (MIB, 2 * MIB));
         assert_eq!((boot.start_bytes, boot.size_bytes), (3 * MIB, 1 << 30));
         assert_eq!(lvm.start_bytes, (1 << 30) + 3 * MIB);
         assert_eq!(lvm.start_bytes + lvm.size_bytes, (40 << 30) - MIB);
-        let shown: Vec<(String, u64)> = sizes(&plan);
         assert_eq!(
-            shown,
-            [
-                ("root".into(), 10_748),
-                ("back".into(), 10_748),
-                ("data".into(), 12_692),
-                ("image".into(), 5476)
-            ]
+            sizes(&plan),
+            [("root", 9980), ("back", 9980), ("data", 512)]
         );
-        assert!(plan.free_extents < 100, "{}", plan.free_extents);
+        assert_eq!(plan.free_extents * EXTENT_BYTES / MIB, 19_456);
     }
 
     #[test]
-    fn a_full_volume_leaves_its_part_to_the_others_and_the_rest_is_free() {
-        let share = |min, max: Option<u64>, share| Share {
-            min: Size(min << 30),
-            max: max.map(|gib| Size(gib << 30)),
-            share,
+    fn a_release_that_needs_more_gets_more_and_so_does_data_that_is_none() {
+        let layout = Layout {
+            boot: Amount::Percent(1),
+            slots: Amount::Percent(1),
+            data: Amount::Bytes(0),
+            image: Amount::Percent(10),
         };
-        let mut layout = Layout {
-            boot: Size(1 << 30),
-            slots: share(4, Some(8), 50),
-            data: share(1, None, 1),
-            image: share(1, Some(1), 50),
-        };
-        let plan = planned(100 << 30, &layout, Needs::default()).unwrap();
-        let shown = sizes(&plan);
-        assert_eq!((shown[0].1, shown[3].1), (8 << 10, 1 << 10));
-        assert_eq!(plan.free_extents, 0);
-        layout.data.max = Some(Size(2 << 30));
-        let plan = planned(100 << 30, &layout, Needs::default()).unwrap();
-        assert_eq!(sizes(&plan)[2].1, 2 << 10);
-        assert!(plan.free_extents * EXTENT_BYTES > 70 << 30);
+        let plan = planned(20 << 30, &layout, needs(3001, 300)).unwrap();
+        assert_eq!(plan.partitions[1].size_bytes, 300 * MIB);
+        assert_eq!(
+            sizes(&plan),
+            [
+                ("root", 3004),
+                ("back", 3004),
+                ("data", 64),
+                ("image", 2016)
+            ]
+        );
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_numbers() {
         let layout = Layout::default();
-        let needs = |gib: u64| Needs {
-            slot_bytes: gib << 30,
-            boot_bytes: 0,
-        };
-        // 1 GiB, twice 2 GiB, 768 MiB, and 5 MiB of tables, GRUB and LVM's own.
-        let least = (5 << 30) + (768 + 5) * MIB;
-        assert_eq!(planned(least, &layout, needs(0)).unwrap().free_extents, 0);
+        // /boot, two slots, data, and 5 MiB of tables, GRUB and LVM's own.
+        let least = (1024 + 2 * 3000 + 512 + 5) * MIB;
+        let plan = planned(least, &layout, needs(3000, 0)).unwrap();
+        assert_eq!(plan.free_extents, 0);
         for (size, needs, words) in [
             (
                 least - 1,
-                needs(0),
-                ["the disk has 5892 MiB", "needs 5893 MiB"],
+                needs(3000, 0),
+                ["the disk has 7540 MiB", "needs 7541 MiB"],
             ),
             (
                 least,
-                needs(3),
-                ["each of the two slots 3072 MiB", "needs 7941 MiB"],
+                needs(3001, 0),
+                ["the release takes 3004 MiB", "needs 7549 MiB"],
             ),
-            (
-                0,
-                Needs {
-                    boot_bytes: 2 << 30,
-                    ..needs(0)
-                },
-                ["has 0 MiB", "/boot 2048 MiB"],
-            ),
+            (0, needs(0, 2048), ["has 0 MiB", "/boot 2048 MiB"]),
         ] {
             let error = planned(size, &layout, needs).unwrap_err();
             assert_eq!(class_of(&error), Class::Refused);
@@ -268,15 +256,20 @@ mod tests {
             size_bytes: 40 << 30,
             logical_sector_bytes: 4096,
         };
-        let error = plan(disk, &layout, &Volumes::default(), needs(0)).unwrap_err();
-        assert!(format!("{error:#}").contains("sectors of 4096 bytes"));
+        let error = plan_of(disk, &layout);
+        assert!(error.contains("sectors of 4096 bytes"), "{error}");
+    }
+
+    fn plan_of(disk: Disk, layout: &Layout) -> String {
+        let error = plan(disk, layout, &Volumes::default(), needs(0, 0)).unwrap_err();
+        format!("{error:#}")
     }
 
     #[test]
     fn every_size_of_disk_is_used_without_overlap() {
         let layout = Layout::default();
-        for mib in (5893..60_000).step_by(977) {
-            let plan = planned(mib * MIB + 511, &layout, Needs::default()).unwrap();
+        for mib in (3000..60_000).step_by(977) {
+            let plan = planned(mib * MIB + 511, &layout, needs(400, 0)).unwrap();
             let [grub, boot, lvm] = &plan.partitions;
             assert_eq!(grub.start_bytes + grub.size_bytes, boot.start_bytes);
             assert_eq!(boot.start_bytes + boot.size_bytes, lvm.start_bytes);

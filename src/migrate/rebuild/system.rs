@@ -40,6 +40,9 @@ const DATA_MOUNT: &str = "/run/va-upgrade/data";
 /// Where the data volume is mounted in the new system, unless its fstab says.
 const DATA_POINT: &str = "/data";
 
+/// Likewise, the volume of container images.
+const IMAGE_POINT: &str = "/image";
+
 /// The slot that is written.
 const SLOT: Slot = Slot::Root;
 
@@ -121,6 +124,9 @@ impl<'a> Build<'a> {
         sys.run(&mkfs::command(sys, FsType::Ext4, &device, boot, FILES)?)?;
         for name in [&volumes.data, &volumes.image] {
             let size = target.plan.volume_bytes(name);
+            if size == 0 {
+                continue;
+            }
             let device = target.volume(name);
             let fs_type = self.prepared.fs_type;
             sys.run(&mkfs::command(sys, fs_type, &device, size, FILES)?)?;
@@ -358,10 +364,10 @@ impl<'a> Build<'a> {
             fs_type: self.prepared.fs_type.name(),
             default_point,
         };
-        let volumes = [
-            volume(&config.volumes.data, Some(DATA_POINT)),
-            volume(&config.volumes.image, None),
-        ];
+        let mut volumes = vec![volume(&config.volumes.data, DATA_POINT)];
+        if self.target().plan.volume_bytes(&config.volumes.image) > 0 {
+            volumes.push(volume(&config.volumes.image, IMAGE_POINT));
+        }
         let text = inherit::fstab(&of_old, &self.prepared.facts.lost, &of_image, &volumes);
         files::write_atomic(&path, text.as_bytes(), 0o644)
     }

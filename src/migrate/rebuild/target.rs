@@ -105,7 +105,9 @@ impl<'a> Target<'a> {
     /// When one cannot be written.
     pub fn wipe_partitions(&self) -> Result<()> {
         // A group of before, at the same place, may have been activated by itself.
-        self.appliance.sys.run(&Cmd::new("vgchange").arg("-an"))?;
+        self.appliance
+            .sys
+            .run(&Cmd::new("lvm").args(["vgchange", "-an"]))?;
         for partition in &self.plan.partitions {
             let device = partition_of(&self.disk, partition.number);
             self.wipe(&device, partition.size_bytes)?;

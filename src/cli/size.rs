@@ -1,30 +1,12 @@
-//! Amounts of bytes as people write them.
+//! Amounts of memory as people write them.
 
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Deserializer, de};
 
 /// So many bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Bytes(u64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Bytes(bytes) => Ok(Size(bytes)),
-            Written::Text(text) => text
-                .parse()
-                .map_err(|error| de::Error::custom(format!("{text:?}: {error:#}"))),
-        }
-    }
-}
 
 impl FromStr for Size {
     type Err = anyhow::Error;
