@@ -25,6 +25,9 @@ pub struct FirstStart {
     pub to: String,
     /// The run of the migration in the disk's log area.
     pub run: u64,
+    /// Why nothing of the customer's came over, where nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
 }
 
 impl FirstStart {
@@ -35,6 +38,7 @@ impl FirstStart {
             from: from.to_owned(),
             to: to.to_owned(),
             run,
+            lacks: None,
         }
     }
 

@@ -24,6 +24,16 @@ use crate::sync::rules;
 use crate::system::{Cmd, files};
 use crate::tree::resolve;
 
+/// What comes over of the customer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrying {
+    /// What the rules say.
+    ByRules,
+    /// Nothing but our own settings: the rules could not be followed, and there is no
+    /// other system that could run instead.
+    Nothing,
+}
+
 /// What the tree becomes part of.
 pub struct Identity<'a> {
     /// The slot.
@@ -40,6 +50,8 @@ pub struct Identity<'a> {
     pub from: &'a str,
     /// The network cards, by the names they are to keep.
     pub cards: &'a Interfaces,
+    /// What comes over.
+    pub carrying: Carrying,
 }
 
 /// Gives the tree at `root` its identity; what is the appliance's own comes
@@ -50,10 +62,12 @@ pub struct Identity<'a> {
 pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
     settle_kernel_args(appliance, root, identity)?;
     write_fstab(appliance, from, root, identity)?;
-    let about = customer::about(identity.from, &identity.release.version);
-    let mount_points = customer::mount_points(appliance)?;
-    customer::carry(appliance, from, &mount_points, root, &about, &|| Ok(()))
-        .context("carrying over what is the customer's")?;
+    if identity.carrying == Carrying::ByRules {
+        let about = customer::about(identity.from, &identity.release.version);
+        let mount_points = customer::mount_points(appliance)?;
+        customer::carry(appliance, from, &mount_points, root, &about, &|| Ok(()))
+            .context("carrying over what is the customer's")?;
+    }
     carry_settings(appliance, from, root)?;
     let release =
         serde_yaml::to_string(identity.release).context("rendering the release record")?;

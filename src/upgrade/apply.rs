@@ -43,7 +43,7 @@ use crate::disk::lvm;
 use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
-use crate::install::settle::Identity;
+use crate::install::settle::{Carrying, Identity};
 use crate::install::{self, fill, fit, label, program, settle};
 use crate::paths::{BOOT_DIR, REVOKED_FILE, TARGET_MOUNT, TRUSTED_DIR};
 use crate::progress::Step;
@@ -357,6 +357,7 @@ impl<'a> Job<'a> {
             release: &release,
             from: &from,
             cards: &Interfaces::look(appliance)?,
+            carrying: Carrying::ByRules,
         };
         settle::settle(appliance, &appliance.at("/"), root, &identity)?;
         label::label(appliance, root)?;

@@ -9,7 +9,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::health::{self, Baseline, Tried};
 use super::trial::record;
@@ -19,7 +19,7 @@ use crate::appliance::history;
 use crate::appliance::machine::{self, Machine};
 use crate::boot::files as boot_files;
 use crate::disk::log_area;
-use crate::paths::{CONSOLE, ISSUE_FILE, MIGRATIONS_DIR, MOTD_FILE};
+use crate::paths::{CONSOLE, FIRST_START_FILE, ISSUE_FILE, MIGRATIONS_DIR, MOTD_FILE};
 use crate::progress::Step;
 use crate::system::files;
 
@@ -54,7 +54,15 @@ pub fn run(appliance: &Appliance) -> Result<Option<Verdict>> {
         dir: boot_files::dir(appliance.sys, machine.booted),
         tried: Tried::System,
     };
-    Ok(Some(match health::check(appliance, &before) {
+    let healthy = match &first.lacks {
+        None => health::check(appliance, &before),
+        Some(why) => Err(anyhow!(
+            "nothing of the customer's came over ({why}); it is in {MIGRATIONS_DIR}/{}.settings.tar \
+             on the data volume. When it is put right, remove {FIRST_START_FILE}",
+            first.run
+        )),
+    };
+    Ok(Some(match healthy {
         Ok(()) => {
             FirstStart::take_away(appliance)?;
             for path in [ISSUE_FILE, MOTD_FILE] {

@@ -69,6 +69,21 @@ fn an_unhealthy_one_is_told_of_everywhere_and_is_neither_restarted_nor_given_up(
 }
 
 #[test]
+fn one_that_has_nothing_of_the_customers_says_so_until_a_person_acts() {
+    let machine = migrated();
+    let mut first = FirstStart::new("7.9.0", "9.4.1", 42);
+    first.lacks = Some("rule sshd refused".into());
+    first.leave(&machine.at("/")).unwrap();
+    let Some(Verdict::Unhealthy(why)) = run(&machine) else {
+        panic!("it is taken for healthy");
+    };
+    assert!(why.contains("rule sshd refused"), "{why}");
+    assert!(why.contains("42.settings.tar"), "{why}");
+    fs::remove_file(machine.at("/usr/lib/va-upgrade/first-start.yaml")).unwrap();
+    assert_eq!(run(&machine), None);
+}
+
+#[test]
 fn any_other_system_is_left_alone() {
     let machine = Machine::fresh();
     assert_eq!(run(&machine), None);

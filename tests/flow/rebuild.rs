@@ -131,7 +131,8 @@ impl InRam {
         self.machine
             .with_appliance(|appliance| {
                 let disk = rebuild::measure(appliance, Path::new("/dev/vda"))?;
-                rebuild::divide(appliance, bundle, disk, &self.payload.work)
+                let settings = self.payload.settings.metadata()?.len();
+                rebuild::divide(appliance, bundle, settings, disk, &self.payload.work)
             })
             .unwrap()
     }
@@ -215,6 +216,10 @@ fn the_new_system_has_all_of_the_customers_and_the_disk_starts_it() {
     assert!(first.contains("from: '11'\nto: 9.4.1\n"), "{first}");
     let kept = machine.read("/data/va-upgrade/sync/1/unknown/opt/app/own.conf");
     assert_eq!(kept, "colour: blue\n");
+    let run = run_of(machine);
+    let archive = format!("/devices/VA-data/va-upgrade/migrations/{run}.settings.tar");
+    let kept = fs::read(machine.at(&archive)).unwrap();
+    assert_eq!(kept, fs::read(&ram.payload.settings).unwrap());
     for name in ["network.yaml", "cards.yaml", "before.yaml"] {
         let path = format!("/devices/VA-vda2/va/root/{name}");
         assert!(machine.at(&path).exists(), "{name}");
@@ -225,6 +230,70 @@ fn the_new_system_has_all_of_the_customers_and_the_disk_starts_it() {
     assert_eq!(log.last().unwrap(), "M32 start: done");
     assert!(!ram.payload.work.join("twin").exists());
 }
+
+/// The number of the run in the log area.
+fn run_of(machine: &Machine) -> u64 {
+    log_area::read(&machine.at("/dev/vda")).unwrap()[0].run
+}
+
+#[test]
+fn a_customer_whose_files_no_system_takes_gets_a_system_that_starts_all_the_same() {
+    let lab = Lab::new();
+    let ram = lab.start();
+    // The new system's own check refuses what the customer has, at every attempt.
+    let machine = &ram.machine;
+    machine.answer("sshd", "AAAA");
+    let of_old = old_system();
+    of_old.write("/etc/ssh/sshd_config", "Banner AAAA\n");
+    collect(&of_old, &ram.payload.settings).unwrap();
+    ram.run().unwrap();
+    assert!(ram.starts());
+    let first = machine.read("/devices/VA-root/usr/lib/va-upgrade/first-start.yaml");
+    assert!(first.contains("lacks: "), "{first}");
+    assert!(first.contains("Bad configuration option: AAAA"), "{first}");
+    let log = ram.log();
+    assert!(log.iter().any(|line| line.contains("going on without")));
+    let archive = format!(
+        "/devices/VA-data/va-upgrade/migrations/{}.settings.tar",
+        run_of(machine)
+    );
+    let kept = fs::read(machine.at(&archive)).unwrap();
+    assert_eq!(kept, fs::read(&ram.payload.settings).unwrap());
+}
+
+#[test]
+fn what_the_storage_spoils_before_the_last_write_is_found_and_written_again() {
+    type Spoil = fn(&Machine);
+    let spoils: [(&str, Spoil); 3] = [
+        ("--flushbufs /dev/VA/root", |machine| {
+            machine.write("/devices/VA-root/etc/hostname", "spoilt");
+        }),
+        ("--flushbufs /dev/vda2", |machine| {
+            machine.write("/devices/VA-vda2/va/root/entry.cfg", "spoilt");
+        }),
+        ("--flushbufs /dev/vda", |machine| {
+            let disk = fs::File::options().write(true).open(machine.at("/dev/vda"));
+            disk.unwrap().write_all_at(&[1; 1 << 20], 1 << 20).unwrap();
+        }),
+    ];
+    for (words, spoil) in spoils {
+        let lab = Lab::new();
+        let ram = lab.start();
+        NEXT.lock().unwrap().replace((words, spoil));
+        ram.machine.meanwhile("grub-install", |machine| {
+            let (words, spoil) = NEXT.lock().unwrap().take().unwrap();
+            machine.meanwhile(words, spoil);
+        });
+        ram.run().unwrap();
+        ram.require_new_system();
+        let log = ram.log();
+        let is_found = |line: &String| line.starts_with("M31 ") && line.contains("1 of 3 failed");
+        assert!(log.iter().any(is_found), "{words}: {log:?}");
+    }
+}
+
+/// What happens to a machine once GRUB is installed.
+static NEXT: std::sync::Mutex<Option<(&str, fn(&Machine))>> = std::sync::Mutex::new(None);
 
 #[test]
 fn what_is_not_as_it_was_is_found_before_the_disk_is_touched() {

@@ -133,6 +133,7 @@ fn a_failure_for_good_after_it_stops_with_a_code_and_never_restarts() {
         ("mount /dev/VA/root", 0, "M25"),
         ("--flushbufs /dev/VA/root", 0, "M26"),
         ("mount /dev/VA/data", 0, "M27"),
+        ("cp -a", 0, "M27"),
         ("mount /dev/vda2", 0, "M28"),
         ("grub-install", 0, "M29"),
         // Wiping flushes it once.

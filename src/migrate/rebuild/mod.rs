@@ -40,7 +40,8 @@ pub use self::step::Step;
 use self::system::Build;
 use self::target::Target;
 use super::settings::{self, Facts};
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, cards};
+use crate::boot::entry;
 use crate::bundle::{
     Bundle, Devices, FilesReader, Keyring, Manifest, Rights, Sealed, Trust, UnpackOptions,
     unpack_only,
@@ -49,6 +50,7 @@ use crate::config::{Config, Layout};
 use crate::disk::mkfs::{self, FsType};
 use crate::disk::space;
 use crate::failure::{Class, class_of, with_class};
+use crate::install::settle::Carrying;
 use crate::paths::{CONFIG_FILE, MIGRATION_DIR};
 use crate::progress::Silent;
 use crate::sha::Sha;
@@ -108,14 +110,20 @@ pub fn run(appliance: &Appliance, payload: &Payload) -> Result<()> {
     job.through()
 }
 
-/// Divides `disk` for the release in `bundle`, by the layout of the appliance's
-/// settings or else of the release's; `work` is a directory for what comes and goes.
-/// Changes nothing else.
+/// Divides `disk` for the release in `bundle` and an archive of settings of so many
+/// bytes, by the layout of the appliance's settings or else of the release's; `work` is
+/// a directory for what comes and goes. Changes nothing else.
 ///
 /// # Errors
 /// Class `Refused`, with the numbers, when the disk is too small.
-pub fn divide(appliance: &Appliance, bundle: Bundle, disk: Disk, work: &Path) -> Result<Plan> {
-    let needs = needs(bundle.manifest());
+pub fn divide(
+    appliance: &Appliance,
+    bundle: Bundle,
+    settings_bytes: u64,
+    disk: Disk,
+    work: &Path,
+) -> Result<Plan> {
+    let needs = needs(bundle.manifest(), settings_bytes);
     let config = appliance.config;
     let layout = match config.layout == Layout::default() {
         true => layout_of_release(bundle, work)?.unwrap_or_default(),
@@ -140,14 +148,16 @@ pub fn measure(appliance: &Appliance, path: &Path) -> Result<Disk> {
     })
 }
 
-/// What a slot and `/boot` are to have room for: two systems, and of one of them a
-/// second kernel.
-fn needs(manifest: &Manifest) -> Needs {
+/// What is to have room: in `/boot` two systems, and of one of them a second kernel; on
+/// the data volume the archive, and once more what of it no rule knows.
+fn needs(manifest: &Manifest, settings_bytes: u64) -> Needs {
     const GRUB_BYTES: u64 = 64 << 20;
+    const FILES: u64 = 10_000;
     let kernel = manifest.boot.kernel_bytes + manifest.boot.initramfs_bytes;
     Needs {
         slot_bytes: space::needed_bytes(manifest.tree.data_bytes, manifest.tree.inodes),
         boot_bytes: 3 * kernel + GRUB_BYTES,
+        data_bytes: space::needed_bytes(2 * settings_bytes, FILES),
     }
 }
 
@@ -213,7 +223,7 @@ fn prepare<'a>(
         let sha256 = Sha::of_file(&payload.settings)?;
         let old_root = payload.work.join("settings");
         settings::open(&payload.settings, &sha256, &old_root)?;
-        let facts = Facts::load(&old_root.join(MIGRATION_DIR.trim_start_matches('/')))?;
+        let facts = look_into(&old_root)?;
         reporter.say(
             Step::Prove,
             &format!("version {} is whole", manifest.version),
@@ -221,7 +231,8 @@ fn prepare<'a>(
 
         begin(Step::Plan);
         let disk = measure(appliance, &payload.disk)?;
-        let plan = divide(appliance, bundle, disk, &payload.work)?;
+        let settings_bytes = payload.settings.metadata()?.len();
+        let plan = divide(appliance, bundle, settings_bytes, disk, &payload.work)?;
         let fs_type = file_system(appliance, &facts)?;
         for volume in &plan.volumes {
             let mib = plan.volume_bytes(&volume.name) >> 20;
@@ -257,6 +268,25 @@ fn prepare<'a>(
         };
         with_class(class, error.context(at.get().to_string()))
     })
+}
+
+/// Reads what is told of the old system, and sees that a new one can be made of it:
+/// what is found out later is found out too late.
+fn look_into(old_root: &Path) -> Result<Facts> {
+    let told = old_root.join(MIGRATION_DIR.trim_start_matches('/'));
+    let facts = Facts::load(&told)?;
+    for name in system::BASELINE {
+        let path = told.join(name);
+        let there = path.metadata().map(drop);
+        there.with_context(|| format!("looking for {}", path.display()))?;
+    }
+    files::read_yaml::<cards::Record>(&told.join(cards::FILE))?;
+    let words: Vec<String> = inherit::cmdline(&facts.cmdline)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    entry::check(&words)?;
+    Ok(facts)
 }
 
 /// Chooses the file system of the volumes: that of the old root where it can be made.
@@ -318,7 +348,7 @@ impl Job<'_> {
         let mut failures = vec![0; steps.len()];
         let mut at = 0;
         while let Some(step) = steps.get(at).copied() {
-            let Err(error) = self.step(step) else {
+            let Err(error) = self.step(step, failures[at]) else {
                 self.reporter.say(step, "done");
                 at += 1;
                 continue;
@@ -336,7 +366,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn step(&self, step: Step) -> Result<()> {
+    /// Takes one step, which has failed `failures` times before.
+    fn step(&self, step: Step, failures: u32) -> Result<()> {
         let target = self.target;
         let build = &self.build;
         match step {
@@ -354,7 +385,15 @@ impl Job<'_> {
             Step::Format => build.format(),
             Step::Unpack => build.unpack(),
             Step::ReadBack => build.read_back(),
-            Step::Settle => build.settle(self.run),
+            // A system without what is the customer's can be mended; none cannot.
+            Step::Settle if failures + 1 == ATTEMPTS => {
+                self.reporter.say(
+                    step,
+                    "going on without what is the customer's; it is kept apart",
+                );
+                build.settle(self.run, Carrying::Nothing)
+            }
+            Step::Settle => build.settle(self.run, Carrying::ByRules),
             Step::BootFiles => build.write_boot_files(),
             Step::Grub => build.install_grub(),
             Step::Commit => build.commit(),

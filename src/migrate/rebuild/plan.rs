@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 /// Room for two cores of GRUB beside each other.
 const BIOS_BOOT_BYTES: u64 = 2 * MIB;
 
-/// What was not carried over, the history and the logs are there.
+/// The history and the logs are there.
 const LEAST_DATA_BYTES: u64 = 64 * MIB;
 
 /// A disk.
@@ -39,6 +39,8 @@ pub struct Needs {
     pub slot_bytes: u64,
     /// The least `/boot` has, in bytes.
     pub boot_bytes: u64,
+    /// The least the data volume has, in bytes.
+    pub data_bytes: u64,
 }
 
 /// The partitions and volumes of a disk.
@@ -93,7 +95,11 @@ pub fn plan(disk: Disk, layout: &Layout, names: &Volumes, needs: Needs) -> Resul
 
     let least_slot = needs.slot_bytes.max(1).div_ceil(EXTENT_BYTES);
     let slot = wanted(layout.slots, extents).max(least_slot);
-    let data = wanted(layout.data, extents).max(LEAST_DATA_BYTES / EXTENT_BYTES);
+    let least_data = needs
+        .data_bytes
+        .max(LEAST_DATA_BYTES)
+        .div_ceil(EXTENT_BYTES);
+    let data = wanted(layout.data, extents).max(least_data);
     let image = wanted(layout.image, extents);
     let total = 2 * slot + data + image;
     if extents < total {
@@ -188,6 +194,7 @@ mod tests {
         Needs {
             slot_bytes: slot_mib * MIB,
             boot_bytes: boot_mib * MIB,
+            data_bytes: 0,
         }
     }
 

@@ -1,7 +1,8 @@
 //! The steps that make the new system, in the slot `root` of the new disk.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -23,13 +24,14 @@ use crate::disk::mkfs::{self, FsType};
 use crate::disk::table::{self, Purpose};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
-use crate::install::settle::Identity;
+use crate::install::settle::{Carrying, Identity};
 use crate::install::{self, fill, fit, label, settle};
 use crate::migrate::settings;
-use crate::paths::{BOOT, BOOT_DIR, MIGRATION_DIR, TARGET_MOUNT};
+use crate::paths::{BOOT, BOOT_DIR, MIGRATION_DIR, MIGRATIONS_DIR, TARGET_MOUNT};
 use crate::progress::Silent;
 use crate::sha::Sha;
 use crate::slot::Slot;
+use crate::system::draft::Draft;
 use crate::system::{Mount, Mounted, files};
 use crate::tree::digest::digest_tree;
 use crate::tree::resolve;
@@ -47,7 +49,7 @@ const IMAGE_POINT: &str = "/image";
 const SLOT: Slot = Slot::Root;
 
 /// What is written down of the old system for the health of the new one.
-const BASELINE: [&str; 4] = [network::FILE, cards::FILE, services::FILE, before::FILE];
+pub const BASELINE: [&str; 4] = [network::FILE, cards::FILE, services::FILE, before::FILE];
 
 /// More threads hold more of the bundle in memory at a time.
 const MAX_THREADS: usize = 4;
@@ -66,6 +68,8 @@ pub struct Build<'a> {
     placed: RefCell<Option<Placed>>,
     /// The digest of the finished tree.
     finished: Cell<Option<Sha>>,
+    /// Why the tree could not be settled the last time.
+    unsettled: RefCell<Option<String>>,
 }
 
 impl<'a> Build<'a> {
@@ -81,6 +85,7 @@ impl<'a> Build<'a> {
             prepared,
             placed: RefCell::default(),
             finished: Cell::default(),
+            unsettled: RefCell::default(),
         }
     }
 
@@ -155,11 +160,20 @@ impl<'a> Build<'a> {
         fill::read_back(&self.appliance, &self.slot(), tree, threads())
     }
 
-    /// Makes it this appliance's system: what is the customer's comes over.
+    /// Makes it this appliance's system: what is the customer's comes over, and the
+    /// archive of it goes to the data volume.
     ///
     /// # Errors
     /// When something cannot be carried over.
-    pub fn settle(&self, run: u64) -> Result<()> {
+    pub fn settle(&self, run: u64, carrying: Carrying) -> Result<()> {
+        let settled = self.settle_by(run, carrying);
+        if let Err(error) = &settled {
+            self.unsettled.replace(Some(format!("{error:#}")));
+        }
+        settled
+    }
+
+    fn settle_by(&self, run: u64, carrying: Carrying) -> Result<()> {
         let sys = self.appliance.sys;
         let Prepared {
             manifest,
@@ -174,6 +188,7 @@ impl<'a> Build<'a> {
         let fs_type = self.prepared.fs_type.name();
         let point = self.appliance.at(DATA_MOUNT);
         let data = Mounted::new(sys, &Mount::device(&data_device, &point, fs_type, "rw"))?;
+        self.keep_archive(data.path(), run)?;
         let mounted = self.slot().mount(sys, Access::ReadWrite)?;
         let root = mounted.path();
         pristine::keep(sys, root, list.as_deref())?;
@@ -198,9 +213,14 @@ impl<'a> Build<'a> {
             release: &release,
             from: &facts.release.version,
             cards: &Interfaces::recorded(record),
+            carrying,
         };
         settle::settle(&self.appliance, old_root, root, &identity)?;
-        FirstStart::new(&facts.release.version, &manifest.version, run).leave(root)?;
+        let mut first = FirstStart::new(&facts.release.version, &manifest.version, run);
+        if carrying == Carrying::Nothing {
+            first.lacks = self.unsettled.borrow().clone();
+        }
+        first.leave(root)?;
         label::label(&self.appliance, root)?;
         mounted.unmount()?;
         data.unmount()
@@ -345,6 +365,28 @@ impl<'a> Build<'a> {
     fn told(&self) -> PathBuf {
         let dir = MIGRATION_DIR.trim_start_matches('/');
         self.prepared.old_root.join(dir)
+    }
+
+    /// Copies the archive of settings to the data volume mounted at `data`: of some of
+    /// what is in it, no other copy will be left.
+    fn keep_archive(&self, data: &Path, run: u64) -> Result<()> {
+        let dir = data.join(MIGRATIONS_DIR);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        let to = dir.join(format!("{run}.settings.tar"));
+        let from = File::open(&self.payload.settings).context("opening the settings")?;
+        let size = from.metadata()?.len();
+        let mut draft = Draft::create(&to)?;
+        files::copy_bytes(&from, 0, draft.file(), size)?;
+        draft
+            .file()
+            .set_permissions(Permissions::from_mode(0o600))?;
+        draft.commit()?;
+        ensure!(
+            Sha::of_file(&to)? == self.prepared.sha256,
+            "{} is not what was copied",
+            to.display()
+        );
+        Ok(())
     }
 
     /// Gives the old system the fstab that it would have on the new disk, from which

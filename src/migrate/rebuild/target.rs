@@ -186,6 +186,8 @@ impl<'a> Target<'a> {
             if devices.iter().find(is_missing).is_none() {
                 return Ok(());
             }
+            // Where udev has no rules for LVM, it makes the links itself.
+            let _ = sys.run(&Cmd::new("lvm").arg("vgmknodes"));
             sys.wait(Duration::from_secs(1));
         }
         let missing = devices
