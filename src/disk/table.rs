@@ -124,7 +124,7 @@ pub fn write(disk: &Path, size_bytes: u64, partitions: &[Partition], notice: &st
     write().with_context(|| format!("writing a partition table to {}", disk.display()))
 }
 
-fn first_sector(size_bytes: u64, notice: &str) -> [u8; SECTOR_BYTES as usize] {
+fn first_sector(size_bytes: u64, notice: &str) -> [u8; 512] {
     let sectors = size_bytes / SECTOR_BYTES - 1;
     let mut record = ProtectiveMBR::with_lb_size(u32::try_from(sectors).unwrap_or(u32::MAX));
     let mut code = [0; CODE_BYTES];

@@ -4,17 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
+use super::inherit;
+use super::payload::{Payload, open, threads};
+use super::prepare::{BASELINE, Prepared};
 use super::target::Target;
-use super::{Payload, Prepared, inherit, open};
 use crate::appliance::Appliance;
 use crate::appliance::cards::{self, Interfaces};
 use crate::appliance::first_start::FirstStart;
+use crate::appliance::pristine;
 use crate::appliance::release::ReleaseRecord;
-use crate::appliance::{before, network, pristine, services};
 use crate::boot::bios::switch::{Placed, Plan, Switch};
 use crate::boot::bootable::{self, Bootable};
 use crate::boot::state::State;
@@ -47,17 +48,6 @@ const IMAGE_POINT: &str = "/image";
 
 /// The slot that is written.
 const SLOT: Slot = Slot::Root;
-
-/// What is written down of the old system for the health of the new one.
-pub const BASELINE: [&str; 4] = [network::FILE, cards::FILE, services::FILE, before::FILE];
-
-/// More threads hold more of the bundle in memory at a time.
-const MAX_THREADS: usize = 4;
-
-/// Returns how many chunks are decoded at a time.
-pub fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS))
-}
 
 /// The new system on its way.
 pub struct Build<'a> {

@@ -37,10 +37,7 @@ use crate::system::draft::Draft;
 use crate::system::files::{self, ScratchDir};
 
 pub use facts::Facts;
-
-/// The most that is carried, in bytes of files: as much as a kept set of
-/// [`sync`](crate::sync::keep) holds.
-pub const MAX_CONTENT_BYTES: u64 = 512 << 20;
+pub use select::MAX_CONTENT_BYTES;
 
 /// The largest archive that is opened: the files, and a header for each.
 const MAX_ARCHIVE_BYTES: u64 = MAX_CONTENT_BYTES + (256 << 20);

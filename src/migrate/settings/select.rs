@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::MAX_CONTENT_BYTES;
 use crate::appliance::pristine::What;
 use crate::paths::PRISTINE_DIR;
 use crate::refuse;
@@ -14,6 +13,10 @@ use crate::sync::keep::MAX_FILE_BYTES;
 use crate::sync::plan::{Action, Plan};
 use crate::tree::meta::Kind;
 use crate::tree::walk::walk_running;
+
+/// The most that is carried, in bytes of files: as much as a kept set of
+/// [`sync`](crate::sync::keep) holds.
+pub const MAX_CONTENT_BYTES: u64 = 512 << 20;
 
 /// How many of the largest files a refusal names.
 const MAX_NAMED: usize = 5;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FileStat, fstat, fstatat};
 
-use super::MAX_CONTENT_BYTES;
+use super::select::MAX_CONTENT_BYTES;
 use crate::archive::block::{END, padding};
 use crate::archive::proof::check_readable;
 use crate::archive::write::NewMember;
