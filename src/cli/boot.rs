@@ -15,6 +15,7 @@ use crate::migrate::order::Mode;
 use crate::migrate::{environment, in_ram};
 use crate::progress::Progress;
 use crate::system::files;
+use crate::upgrade::first_start::{self, Verdict};
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
 use crate::upgrade::{deadline, drill, last_word, name_cards, owners};
@@ -153,6 +154,11 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     };
     session.ui.finish();
     print_done(&format!("{text}\n"));
+    match first_start::run(&session.appliance())? {
+        None => {}
+        Some(Verdict::Healthy(version)) => print_done(&format!("version {version} is healthy\n")),
+        Some(Verdict::Unhealthy(why)) => print_done(&format!("not healthy: {why}\n")),
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use va_upgrade::appliance::Appliance;
@@ -272,6 +272,10 @@ impl System for SingleRoot {
 
     fn reboot(&self, _how: Restart) -> Result<()> {
         bail!("the environment has no service manager")
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn wait(&self, _time: Duration) {}
