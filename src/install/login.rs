@@ -19,19 +19,24 @@ const LINKS: [&str; 2] = ["/etc/issue.d/va-upgrade.issue", "/etc/motd.d/va-upgra
 /// Read by login shells of either family.
 const SCRIPT: &str = "/etc/profile.d/va-upgrade.sh";
 
+/// Lists where in a system they are.
+pub fn places() -> impl Iterator<Item = &'static Path> {
+    LINKS.iter().chain([&SCRIPT]).map(Path::new)
+}
+
 /// Puts them into the tree at `root` where they are missing.
 ///
 /// # Errors
 /// When one cannot be made.
 pub fn install(root: &Path) -> Result<()> {
-    for path in LINKS.iter().chain([&SCRIPT]) {
-        let place = resolve::place(root, Path::new(path).parent().unwrap_or(root))?;
+    for path in places() {
+        let place = resolve::place(root, path.parent().unwrap_or(root))?;
         fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
-        let place = place.join(Path::new(path).file_name().unwrap_or_default());
+        let place = place.join(path.file_name().unwrap_or_default());
         if place.symlink_metadata().is_ok() {
             continue;
         }
-        match *path == SCRIPT {
+        match path == Path::new(SCRIPT) {
             true => files::write_atomic(
                 &place,
                 include_str!("../../packaging/login.sh").as_bytes(),

@@ -68,7 +68,9 @@ pub fn places() -> Vec<PathBuf> {
         [unit_path(name), wants.join(name)]
     });
     let hooks = HOOK_PLACES.iter().map(PathBuf::from);
-    units.chain(hooks).chain([PathBuf::from(PROGRAM)]).collect()
+    let login = login::places().map(PathBuf::from);
+    let program = PathBuf::from(PROGRAM);
+    units.chain(hooks).chain(login).chain([program]).collect()
 }
 
 /// Puts our program, its units and its hook where the tree at `root` has no
