@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -354,7 +354,7 @@ impl Job<'_> {
     }
 
     fn order(&self, settings: SettingsFile) -> Result<Order> {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH);
+        let created = self.appliance.sys.now().duration_since(UNIX_EPOCH);
         Ok(Order {
             format: Order::FORMAT,
             mode: self.options.mode,

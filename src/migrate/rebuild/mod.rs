@@ -69,10 +69,10 @@ pub const TOOLS: [&str; 11] = [
 /// # Errors
 /// By their class, see the module. Class `Stuck` says what a person must do.
 pub fn run(appliance: &Appliance, payload: &Payload) -> Result<()> {
-    let reporter = Reporter::new(appliance.progress);
+    let reporter = Reporter::new(appliance.sys, appliance.progress);
     let prepared = prepare::prepare(appliance, payload, &reporter)?;
     let job = Job {
-        run: reporter::now(),
+        run: reporter::now(appliance.sys),
         reporter: &reporter,
         target: &prepared.target,
         build: Build::new(appliance, payload, &prepared),

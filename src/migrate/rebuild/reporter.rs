@@ -2,15 +2,17 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::step::Step;
 use crate::disk::log_area::LogArea;
 use crate::progress::Progress;
+use crate::system::System;
 
 /// Tells everybody. What was told before the log area could be opened is written
 /// there then.
 pub struct Reporter<'a> {
+    sys: &'a dyn System,
     progress: &'a dyn Progress,
     /// All lines, with their times.
     lines: RefCell<Vec<(u64, String)>>,
@@ -18,9 +20,10 @@ pub struct Reporter<'a> {
 }
 
 impl<'a> Reporter<'a> {
-    /// Tells `progress`.
-    pub fn new(progress: &'a dyn Progress) -> Reporter<'a> {
+    /// Tells `progress`, with the times of `sys`.
+    pub fn new(sys: &'a dyn System, progress: &'a dyn Progress) -> Reporter<'a> {
         Reporter {
+            sys,
             progress,
             lines: RefCell::default(),
             area: RefCell::default(),
@@ -31,7 +34,7 @@ impl<'a> Reporter<'a> {
     pub fn say(&self, step: Step, text: &str) {
         let line = format!("{step}: {text}");
         self.progress.note(&line);
-        let time = now();
+        let time = now(self.sys);
         self.write(time, &line);
         self.lines.borrow_mut().push((time, line));
     }
@@ -72,7 +75,7 @@ impl<'a> Reporter<'a> {
 }
 
 /// Returns the seconds since 1970.
-pub fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+pub fn now(sys: &dyn System) -> u64 {
+    let now = sys.now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs()
 }
