@@ -70,16 +70,21 @@ pub struct Config {
     pub confirm_by: ConfirmBy,
     /// Minutes a person has to confirm a healthy trial, 1 to 10080.
     pub confirm_minutes: u64,
-    /// How large the volumes are made that `migrate` makes beside the slots.
+    /// How large the volumes are that `migrate` makes.
     pub layout: Layout,
     /// What each volume takes of free disk space when it is asked to, by its name.
     pub grow: BTreeMap<String, Amount>,
 }
 
-/// The sizes of the volumes beside the slots; one of no size is not made.
+/// The sizes of what `migrate` makes; a volume of no size is not made. Shares are of
+/// what the volume group has.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Layout {
+    /// The partition `/boot`, in bytes.
+    pub boot: Amount,
+    /// Each of the two slots, where the disk is made anew; more where a release needs it.
+    pub slots: Amount,
     /// Data shared by both systems.
     pub data: Amount,
     /// Container images.
@@ -89,6 +94,8 @@ pub struct Layout {
 impl Default for Layout {
     fn default() -> Layout {
         Layout {
+            boot: Amount::Bytes(1 << 30),
+            slots: Amount::Percent(25),
             data: Amount::Bytes(512 << 20),
             image: Amount::Bytes(0),
         }
@@ -305,6 +312,8 @@ mod tests {
             ("grow: {data: 5}", "5M"),
             ("grow: {'a/b': 50%}", "a/b"),
             ("layout: {data: 0%}", "0%"),
+            ("layout: {slots: 0%}", "0%"),
+            ("layout: {swap: 1G}", "swap"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -33,6 +33,22 @@ pub const CARRIED_FILE: &str = "/usr/lib/va-upgrade/carried";
 /// Says when a slot that something was carried over to was first started, inside it.
 pub const STARTED_FILE: &str = "/usr/lib/va-upgrade/started";
 
+/// Where the archive of a migration has what is told of the old system.
+pub const MOVED_DIR: &str = "/usr/lib/va-upgrade/migration";
+
+/// Is in a system that was written to a disk made anew, until its first start is
+/// found healthy.
+pub const FIRST_START_FILE: &str = "/usr/lib/va-upgrade/first-start.yaml";
+
+/// What agetty(8) shows before a login, besides the system's own, until the next start.
+pub const ISSUE_FILE: &str = "/run/issue.d/va-upgrade.issue";
+
+/// What pam_motd(8) shows after one, likewise.
+pub const MOTD_FILE: &str = "/run/motd.d/va-upgrade";
+
+/// The console of the machine.
+pub const CONSOLE: &str = "/dev/console";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 
@@ -72,3 +88,11 @@ pub const MIGRATION_DIR: &str = "/var/lib/va-upgrade/migration";
 
 /// Is there once free disk space has been taken by itself; goes to every new slot.
 pub const GROWN_FILE: &str = "/etc/va-upgrade/grown";
+/// Where the migration environment mounts a file system of the old system.
+pub const OLD_MOUNT: &str = "/run/va-upgrade/old";
+
+/// Where the migration environment keeps what it needs of the old disk, in memory.
+pub const MEMORY_MOUNT: &str = "/run/va-upgrade/memory";
+
+/// Where on the data volume the logs of migrations are.
+pub const MIGRATIONS_DIR: &str = "va-upgrade/migrations";

@@ -15,6 +15,8 @@ pub enum Step {
     Join(String),
     /// The files of a tree are listed.
     ListFiles,
+    /// The initramfs of the migration environment is made.
+    MakeEnvironment,
     /// A tree is packed.
     Pack,
     /// The bundle of this name is decoded to be looked at.
@@ -70,6 +72,7 @@ impl Step {
             Step::Convert(_) => "convert",
             Step::Join(_) => "join",
             Step::ListFiles => "list",
+            Step::MakeEnvironment => "environment",
             Step::Pack => "pack",
             Step::Read(_) => "read",
             Step::Verify => "verify",
@@ -103,6 +106,7 @@ impl fmt::Display for Step {
             Step::Convert(disk) => write!(f, "reading {disk}"),
             Step::Join(volume) => write!(f, "joining {volume}"),
             Step::ListFiles => f.write_str("listing files"),
+            Step::MakeEnvironment => f.write_str("making the migration environment"),
             Step::Pack => f.write_str("packing"),
             Step::Read(bundle) => write!(f, "reading {bundle}"),
             Step::Verify => f.write_str("verifying"),

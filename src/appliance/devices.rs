@@ -34,7 +34,7 @@ fn mapped_path(appliance: &Appliance, source: &str) -> Option<String> {
 }
 
 /// Returns where udev has the device that `source` names.
-fn udev_path(source: &str) -> Option<PathBuf> {
+pub(super) fn udev_path(source: &str) -> Option<PathBuf> {
     if source.starts_with("/dev/") {
         return Some(PathBuf::from(source));
     }
@@ -42,6 +42,8 @@ fn udev_path(source: &str) -> Option<PathBuf> {
     let kind = match tag {
         "UUID" => "uuid",
         "LABEL" => "label",
+        "PARTUUID" => "partuuid",
+        "PARTLABEL" => "partlabel",
         _ => return None,
     };
     Some(format!("/dev/disk/by-{kind}/{}", udev_name(unquoted(value))).into())
@@ -79,7 +81,7 @@ mod tests {
                 "/dev/disk/by-id/dm-name-VA-data",
                 Some("/dev/disk/by-id/dm-name-VA-data"),
             ),
-            ("PARTUUID=1", None),
+            ("PARTUUID=1", Some("/dev/disk/by-partuuid/1")),
             ("nas:/export", None),
             ("/data/home", None),
         ] {

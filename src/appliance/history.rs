@@ -21,7 +21,7 @@ use crate::slot::Slot;
 #[derive(Serialize)]
 pub struct Event<'a> {
     /// What was done: `apply`, `activate`, `boot`, `confirm`, `discard`, `drill`, `kernel`,
-    /// `repair`, `rollback`, `trial`.
+    /// `migrate`, `repair`, `rollback`, `trial`.
     pub operation: &'a str,
     /// The slot it was about.
     pub slot: Slot,

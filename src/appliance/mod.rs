@@ -5,6 +5,8 @@ pub mod before;
 pub mod cards;
 mod context;
 pub mod devices;
+pub mod disks;
+pub mod first_start;
 pub mod gateways;
 pub mod hardware;
 pub mod history;

@@ -66,7 +66,7 @@ fn fill(
 ///
 /// GRUB puts double quotes around a word with blanks by itself, and would
 /// escape those that are there already.
-fn quote(arg: &str) -> Result<String> {
+pub fn quote(arg: &str) -> Result<String> {
     ensure!(
         !arg.contains(['\n', '\'']),
         "kernel argument {arg:?} cannot be written in a boot entry"

@@ -1,14 +1,21 @@
 //! `boot`: what the boot services run.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::Session;
 use super::output::print_done;
+use super::{Session, threads};
+use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
+use crate::failure::{Class, Classify};
 use crate::install::label;
+use crate::migrate::order::Mode;
+use crate::migrate::{environment, in_ram};
 use crate::progress::Progress;
+use crate::system::files;
+use crate::upgrade::first_start::{self, Verdict};
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
 use crate::upgrade::{deadline, drill, last_word, name_cards, owners};
@@ -45,6 +52,27 @@ pub struct Args {
     /// the initramfs
     #[arg(long, value_name = "DIR", conflicts_with = "deadline")]
     pub labels: Option<PathBuf>,
+
+    /// Only do what the order on the old disk says, then restart; for the initramfs of the
+    /// migration environment
+    #[arg(long, conflicts_with = "deadline")]
+    pub migrate: bool,
+
+    /// Only have the next start rehearse the move of this system to two slots with the bundle
+    /// FILE.vab; the settings are not collected
+    #[arg(long, value_name = "FILE.vab", conflicts_with = "deadline")]
+    pub prepare_rehearsal: Option<PathBuf>,
+
+    /// Only take back what was prepared
+    #[arg(long, conflicts_with = "deadline")]
+    pub cancel_migration: bool,
+}
+
+impl Args {
+    /// Tells whether this is done with the defaults where the settings are unusable.
+    pub fn needs_no_settings(&self) -> bool {
+        self.deadline || self.migrate || self.labels.is_some()
+    }
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -87,6 +115,20 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         print_done(&format!("{text}\n"));
         return Ok(());
     }
+    if args.migrate {
+        return environment::run(&session.appliance());
+    }
+    if let Some(bundle) = &args.prepare_rehearsal {
+        return prepare_rehearsal(session, bundle);
+    }
+    if args.cancel_migration {
+        let text = match in_ram::cancel(&session.appliance())? {
+            true => "the migration is cancelled",
+            false => "no migration was prepared",
+        };
+        print_done(&format!("{text}\n"));
+        return Ok(());
+    }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),
         Outcome::Confirmed(slot) => format!("slot {slot} is healthy and committed now"),
@@ -112,6 +154,34 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     };
     session.ui.finish();
     print_done(&format!("{text}\n"));
+    match first_start::run(&session.appliance())? {
+        None => {}
+        Some(Verdict::Healthy(version)) => print_done(&format!("version {version} is healthy\n")),
+        Some(Verdict::Unhealthy(why)) => print_done(&format!("not healthy: {why}\n")),
+    }
+    Ok(())
+}
+
+/// Has the next start rehearse a migration.
+fn prepare_rehearsal(session: &Session, bundle: &Path) -> Result<()> {
+    let nothing = |_: &Appliance, to: &Path| files::write_atomic(to, b"", 0o600);
+    let bundle = fs::canonicalize(bundle)
+        .with_context(|| format!("looking up {}", bundle.display()))
+        .class(Class::Refused)?;
+    let options = in_ram::Options {
+        bundle: &bundle,
+        mode: Mode::Rehearse,
+        threads: threads(None)?,
+        collect: &nothing,
+    };
+    let prepared = in_ram::prepare(&session.appliance(), &options)?;
+    session.ui.finish();
+    print_done(&format!(
+        "the next start rehearses the move to {} on {}; it takes {} MiB of memory\n",
+        prepared.version,
+        prepared.disk.display(),
+        prepared.need_bytes.div_ceil(1 << 20)
+    ));
     Ok(())
 }
 

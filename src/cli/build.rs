@@ -73,6 +73,9 @@ pub struct Args {
     /// Set a field of release.yaml, such as version=9.4.1 or meta.commit=1a2b3c
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Make the environment too in which an appliance with one root is moved to two slots
+    #[arg(long)]
+    environment: bool,
     /// Limit times in the tree to SOURCE_DATE_EPOCH
     #[arg(long)]
     clamp: bool,
@@ -131,7 +134,7 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     let plan = args.plan();
     let threads = args.threads(&plan)?;
     // The rest is read without mounts, and so without root rights.
-    match source::needs_mounts(&args.source)? {
+    match source::needs_mounts(&args.source)? || args.environment {
         true => session.start_changing("build")?,
         false => signals::watch()?,
     }
@@ -150,6 +153,7 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         },
         data_volumes: vec![volumes.data.clone(), volumes.image.clone()],
         threads,
+        environment: args.environment,
         settings: args.set,
         clamp: args.clamp,
     };

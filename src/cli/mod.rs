@@ -243,11 +243,11 @@ impl Work {
     }
 
     /// Loads the settings. The watcher of a trial's deadline goes on with the
-    /// defaults where they are unusable: it is the last net. Labels need none.
+    /// defaults where they are unusable: it is the last net. Labels and the migration
+    /// environment need none.
     fn load_config(&self, file: Option<&Path>) -> Result<Config> {
         match Config::load(file) {
-            Err(error) if matches!(self, Work::Boot(args) if args.deadline || args.labels.is_some()) =>
-            {
+            Err(error) if matches!(self, Work::Boot(args) if args.needs_no_settings()) => {
                 stderr::say(&format!("warning: {error:#}; going on with the defaults"));
                 Ok(Config::default())
             }

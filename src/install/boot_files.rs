@@ -37,6 +37,15 @@ pub struct BootPlan<'a> {
 /// When the tree cannot be read, or a file cannot be written or does not read
 /// back.
 pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -> Result<()> {
+    write_alone(appliance, root, plan, lock)?;
+    write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
+}
+
+/// Writes the boot files without that.
+///
+/// # Errors
+/// Like [`write`].
+pub fn write_alone(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -> Result<()> {
     let config = appliance.config;
     let volume = |slot| format!("{}/{}", config.vg, config.volume(slot));
     let kernel = &plan.bootable.kernel;
@@ -61,8 +70,7 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
         deadline_seconds: Some(config.deadline_seconds),
         links: &links,
     };
-    boot_files::write(appliance.sys, plan.slot, &set, lock)?;
-    write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
+    boot_files::write(appliance.sys, plan.slot, &set, lock)
 }
 
 /// Writes into `dir` what the next start is compared with.

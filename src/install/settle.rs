@@ -28,6 +28,16 @@ use crate::tree::resolve;
 /// The most that is read of an fstab, in bytes.
 const MAX_FSTAB_BYTES: u64 = 1 << 20;
 
+/// What comes over of the customer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrying {
+    /// What the rules say.
+    ByRules,
+    /// Nothing but our own settings: the rules could not be followed, and there is no
+    /// other system that could run instead.
+    Nothing,
+}
+
 /// What the tree becomes part of.
 pub struct Identity<'a> {
     /// The slot.
@@ -40,8 +50,12 @@ pub struct Identity<'a> {
     pub boot_fs_type: &'a str,
     /// The product and version that were unpacked.
     pub release: &'a ReleaseRecord,
-    /// The version that runs.
+    /// The version that it takes the place of.
     pub from: &'a str,
+    /// The network cards, by the names they are to keep.
+    pub cards: &'a Interfaces,
+    /// What comes over.
+    pub carrying: Carrying,
 }
 
 /// Gives the tree at `root` its identity; what is the appliance's own comes
@@ -52,10 +66,12 @@ pub struct Identity<'a> {
 pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
     settle_kernel_args(appliance, root, identity)?;
     write_fstab(appliance, from, root, identity)?;
-    let about = customer::about(appliance, identity.from, &identity.release.version);
-    let mount_points = customer::mount_points(appliance)?;
-    customer::carry(appliance, from, &mount_points, root, &about, &|_| Ok(()))
-        .context("carrying over what is the customer's")?;
+    if identity.carrying == Carrying::ByRules {
+        let about = customer::about(appliance, identity.from, &identity.release.version);
+        let mount_points = customer::mount_points(appliance)?;
+        customer::carry(appliance, from, &mount_points, root, &about, &|_| Ok(()))
+            .context("carrying over what is the customer's")?;
+    }
     carry_settings(appliance, from, root)?;
     let release =
         serde_yaml::to_string(identity.release).context("rendering the release record")?;
@@ -63,7 +79,7 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     files::write_atomic(&place, release.as_bytes(), 0o644)?;
     program::install(appliance, root)?;
     program::install_units(root)?;
-    for note in cards::pin(&Interfaces::look(appliance)?, root)? {
+    for note in cards::pin(identity.cards, root)? {
         appliance.progress.note(&note);
     }
     debconf::name_no_disk(root)

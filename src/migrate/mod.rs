@@ -8,10 +8,24 @@
 //! 5. the way itself: [`in_place`].
 //!
 //! Up to step 4 nothing is changed.
+//!
+//! What fits no way in place is to be moved in memory, of which the rehearsal is built:
+//! [`in_ram`] prepares it on the old system, has the old GRUB start the migration
+//! environment once, and takes all of it back; [`environment`] is what runs there. Both
+//! speak through the [`order`]. Nothing calls yet what would follow: [`settings`], what
+//! of the old system comes over, and [`rebuild`], the disk made anew from memory.
 
+pub mod disk;
+pub mod environment;
 pub mod facts;
 pub mod in_place;
+pub mod in_ram;
 pub mod ladder;
+pub mod located;
+pub mod order;
+pub mod outcome;
+pub mod rebuild;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 

@@ -27,7 +27,7 @@ const REPORT: &str = "report.json";
 /// How many sets are kept.
 const MAX_SETS: usize = 10;
 /// The largest file that is kept, in bytes.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The most that is kept of one, in bytes.
 const MAX_SET_BYTES: u64 = 512 << 20;
 

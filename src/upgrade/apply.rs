@@ -31,6 +31,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::preflight::{self, Facts, Offer};
 use super::{banner, foresee, kernel_update};
 use crate::appliance::Appliance;
+use crate::appliance::cards::Interfaces;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::appliance::pristine;
@@ -47,7 +48,7 @@ use crate::disk::surface::{self, Read as BlocksRead};
 use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
-use crate::install::settle::Identity;
+use crate::install::settle::{Carrying, Identity};
 use crate::install::{self, fill, fit, label, program, settle};
 use crate::paths::{BOOT_DIR, REVOKED_FILE, TARGET_MOUNT, TRUSTED_DIR};
 use crate::progress::Step;
@@ -401,6 +402,8 @@ impl<'a> Job<'a> {
             boot_fs_type: &self.machine.boot.fs_type,
             release: &release,
             from: &from,
+            cards: &Interfaces::look(appliance)?,
+            carrying: Carrying::ByRules,
         };
         settle::settle(appliance, &appliance.at("/"), root, &identity)?;
         label::label(appliance, root)?;

@@ -11,6 +11,7 @@
 //! - [`evidence`]: keeps that, and a failed trial's journal, on the data volume
 //! - [`banner`]: what whoever logs in is told of a trial
 //! - [`trial_over`]: leaves word that this boot is no trial any more
+//! - [`first_start`]: the first start of a disk made anew, which has no other system
 //! - [`last_word`]: carries over what was changed after `apply`, early in a trial
 //! - [`owners`]: whose ids the files on the data volume have, and how they get others
 //! - [`name_cards`]: gives network cards their names, early in a start
@@ -30,6 +31,7 @@ pub mod changes;
 pub mod deadline;
 pub mod drill;
 pub mod evidence;
+pub mod first_start;
 pub mod foresee;
 pub mod health;
 pub mod kernel_drift;

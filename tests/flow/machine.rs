@@ -440,7 +440,7 @@ impl System for Machine {
             .context("not mounted")?;
         let (source, target) = state.mounts.remove(place);
         drop(state);
-        let groups = ["/dev/VA", "/dev/vg0", "/dev/mapper"];
+        let groups = ["/dev/VA", "/dev/vg0", "/dev/mapper", "/dev/vda2"];
         if groups.iter().any(|group| source.starts_with(group)) {
             fs::rename(&target, self.device_dir(&source))?;
             fs::create_dir(&target)?;

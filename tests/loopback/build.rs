@@ -71,6 +71,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
     let release = dir.join("release.yaml");
     fs::write(&release, "{product: Gateway, version: '9.4.1'}").unwrap();
     let options = BuildOptions {
+        environment: false,
         source,
         output: dir.join("out.vab"),
         release,

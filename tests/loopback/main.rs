@@ -10,6 +10,7 @@ mod device;
 mod disk;
 mod opener;
 mod owners;
+mod rebuild;
 mod source_damage;
 mod source_formats;
 mod source_guest;

@@ -53,6 +53,7 @@ fn build_from(tree: &Path, dir: &Path) -> PathBuf {
     let release = dir.join("release.yaml");
     fs::write(&release, "{product: Gateway, version: '12'}").unwrap();
     let options = BuildOptions {
+        environment: false,
         source: tree.to_owned(),
         output: dir.join("whole.vab"),
         release,

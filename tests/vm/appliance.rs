@@ -294,7 +294,8 @@ impl Appliance {
     }
 }
 
-fn disk_dir() -> Result<TempDir> {
+/// Returns a directory for disks, which goes with the value.
+pub fn disk_dir() -> Result<TempDir> {
     Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
 }
 
@@ -421,7 +422,8 @@ pub fn use_payload(public_key: &Path, bundle: &Path) -> Result<()> {
     once(&PAYLOAD, pack).map(drop)
 }
 
-fn make_payload(dir: &Path, name: &str) -> Result<PathBuf> {
+/// Makes a disk with a file system that holds what is in `dir`.
+pub fn make_payload(dir: &Path, name: &str) -> Result<PathBuf> {
     let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
     let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);

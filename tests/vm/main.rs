@@ -20,6 +20,7 @@ mod kernel;
 mod lab;
 mod machine;
 mod migrate;
+mod migrate_in_ram;
 mod power_cut;
 mod refuse;
 mod rhel;

@@ -20,7 +20,7 @@ use crate::tree::walk::walk;
 /// The bundle's list of files, within [`PRISTINE_DIR`].
 const LIST: &str = "files.jsonl.xz";
 /// The copy of the image's `/etc`, likewise.
-const ETC: &str = "etc";
+pub(super) const ETC: &str = "etc";
 /// The time of the first change in the tree, likewise.
 const FIRST: &str = "first";
 /// The largest file whose content is of use in a comparison of texts.

@@ -90,15 +90,9 @@ impl<'a> Switch<'a> {
     /// # Errors
     /// When any tool, write or comparison fails.
     pub fn run(&self, plan: &Plan) -> Result<()> {
-        let dir_name = plan.bootable.grub.dir_name;
-        let platform = self.new_dir.join(dir_name).join("i386-pc");
-        self.install(plan, &platform)?;
-        let core = place(self.sys, &self.area, &self.new_dir, &platform)?;
-        let dirs = self
-            .backups
-            .iter()
-            .map(|it| it.describe(self.sys))
-            .collect();
+        let core = self.place(plan)?;
+        let backups = self.backups.iter();
+        let dirs = backups.map(|it| it.describe(self.sys)).collect();
         Before::keep(
             &self.new_dir,
             &self.area,
@@ -108,7 +102,18 @@ impl<'a> Switch<'a> {
             dirs,
         )
         .context("keeping what the boot sector starts")?;
-        core.start(&self.area)
+        core.start_in(&self.area)
+    }
+
+    /// Installs without the switch: steps 2 to 4.
+    ///
+    /// # Errors
+    /// When any tool, write or comparison fails.
+    pub fn place(&self, plan: &Plan) -> Result<Placed> {
+        let dir_name = plan.bootable.grub.dir_name;
+        let platform = self.new_dir.join(dir_name).join("i386-pc");
+        self.install(plan, &platform)?;
+        place(self.sys, &self.area, &self.new_dir, &platform)
     }
 
     /// Lets the target's tools make modules, core and menu, and looks at them.
@@ -135,7 +140,9 @@ impl<'a> Switch<'a> {
         files::write_atomic(&menu_path, text.as_bytes(), 0o644)?;
         let entries = Slot::ALL.map(|slot| Path::new(BOOT_DIR).join(slot.name()).join("entry.cfg"));
         let menu = inside.join(grub.dir_name).join("grub.cfg");
-        for script in [menu].iter().chain(&entries) {
+        // A disk that was made anew has a system in one slot only.
+        let entries = entries.iter().filter(|entry| self.sys.at(entry).exists());
+        for script in [menu].iter().chain(entries) {
             chroot
                 .run(Cmd::new(&grub.script_check).arg(script))
                 .with_context(|| format!("checking {}", script.display()))?;
@@ -169,35 +176,62 @@ impl<'a> Switch<'a> {
     }
 }
 
-/// Writes the core in `platform` beside the one in use, notes it in `dir`, and has
-/// LBA 0 start it.
-pub(super) fn start(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<()> {
-    place(sys, area, dir, platform)?.start(area)
-}
-
-/// A core that lies in the boot area, and that nothing starts yet.
-struct PlacedCore {
+/// A core that is on the disk and that nothing starts yet.
+pub struct Placed {
     boot_img: Vec<u8>,
     place: Sectors,
+    /// What tells the core from any other.
+    word: String,
 }
 
-impl PlacedCore {
-    /// Has LBA 0 start it.
-    fn start(&self, area: &BootArea) -> Result<()> {
+impl Placed {
+    /// Has the first sector of `disk` start the core: one write, read back.
+    ///
+    /// # Errors
+    /// When the sector cannot be written or does not read back.
+    pub fn start(&self, sys: &dyn System, disk: &Path) -> Result<()> {
+        self.start_in(&BootArea::change(&sys.at(disk))?)
+    }
+
+    /// Looks whether the core on `disk` is what was written.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub fn verify(&self, sys: &dyn System, disk: &Path) -> Result<()> {
+        let found = BootArea::look(&sys.at(disk))?.core_at(self.place)?;
+        ensure!(
+            found == self.word,
+            "GRUB's core on {} is not what was written",
+            disk.display()
+        );
+        Ok(())
+    }
+
+    fn start_in(&self, area: &BootArea) -> Result<()> {
         area.switch(&self.boot_img, self.place.start_lba)
             .context("switching the boot sector")
     }
 }
 
+/// Writes the core in `platform` beside the one in use, notes it in `dir`, and has
+/// LBA 0 start it.
+pub(super) fn start(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<()> {
+    place(sys, area, dir, platform)?.start_in(area)
+}
+
 /// Writes the core in `platform` beside the one in use and notes it in `dir`.
-fn place(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<PlacedCore> {
+fn place(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<Placed> {
     let core = read(&platform.join("core.img"))?;
     let boot_img = read(&platform.join("boot.img"))?;
     let place = area.write_core(&core).context("writing GRUB's core")?;
-    let written = area.core_at(place)?;
-    files::write_atomic(&dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
+    let word = area.core_at(place)?;
+    files::write_atomic(&dir.join(CORE_FILE), word.as_bytes(), 0o644)?;
     journal::flush(sys, &sys.at(BOOT))?;
-    Ok(PlacedCore { boot_img, place })
+    Ok(Placed {
+        boot_img,
+        place,
+        word,
+    })
 }
 
 /// Compares the modules `grub-install` copied with those of the target.

@@ -11,6 +11,7 @@ pub mod extract;
 pub mod listed;
 pub mod only;
 pub mod place;
+pub mod plain;
 pub mod shut;
 pub mod strand;
 pub mod wanted;
@@ -253,7 +254,8 @@ pub fn unpack(
 ) -> Result<()> {
     progress.start(Step::Unpack, Some(bundle.manifest().payload.size_bytes));
     let shut = Shut::new(target)?;
-    let place = Place::new(target, options, bundle.manifest(), progress);
+    let payload_bytes = bundle.manifest().payload.size_bytes;
+    let place = Place::new(target, options, payload_bytes, progress);
     let crew = Crew::new(&place);
     let chunks = bundle.chunks().len();
     let feed = bundle.feed();

@@ -46,7 +46,8 @@ pub fn unpack_only(
         .transpose()
         .with_context(|| format!("reading the list of files of {}", bundle.label()))?;
     let shut = Shut::new(target)?;
-    let place = Place::new(target, options, bundle.manifest(), progress);
+    let payload_bytes = bundle.manifest().payload.size_bytes;
+    let place = Place::new(target, options, payload_bytes, progress);
     let feed = bundle.feed_of(order)?;
     let ends = unpack_wanted(&feed, &mut wanted, listed.as_mut(), &place)?;
     listed.map_or(Ok(()), Listed::finish)?;

@@ -9,7 +9,6 @@ use nix::unistd::syncfs;
 use super::dir_ends::DirEnds;
 use super::extract::{Devices, Extractor, Limits, Lost, Rights};
 use super::shut::Shut;
-use crate::bundle::format::manifest::Manifest;
 use crate::progress::Progress;
 
 /// Directories all threads together keep open; the usual limit is 1024 files.
@@ -49,17 +48,17 @@ pub struct Place<'a> {
     pub progress: &'a dyn Progress,
     devices: Devices,
     rights: Rights,
-    /// What the manifest says of the payload's size.
+    /// What is said of the payload's size.
     payload_bytes: u64,
     lost: Lost,
 }
 
 impl<'a> Place<'a> {
-    /// Unpacks to `target` what `manifest` tells of.
+    /// Unpacks to `target` a payload of this size.
     pub fn new(
         target: &'a Path,
         options: &UnpackOptions,
-        manifest: &Manifest,
+        payload_bytes: u64,
         progress: &'a dyn Progress,
     ) -> Place<'a> {
         Place {
@@ -68,7 +67,7 @@ impl<'a> Place<'a> {
             progress,
             devices: options.devices,
             rights: options.rights,
-            payload_bytes: manifest.payload.size_bytes,
+            payload_bytes,
             lost: Lost::default(),
         }
     }

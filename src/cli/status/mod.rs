@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use super::Session;
-use super::output::{Page, Tone, print_json};
+use super::output::{Page, Tone, print, print_json};
 use crate::appliance::machine::Machine;
 use crate::boot::bios::installed::Owner;
 use crate::boot::state::{Phase, Reason, Trial};
+use crate::migrate::in_ram;
 use crate::slot::Slot;
 use crate::upgrade::boot_sector;
 use crate::upgrade::drill;
@@ -23,7 +24,15 @@ pub struct Args {
 /// Runs `status`.
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     let appliance = session.appliance();
-    let machine = Machine::look(&appliance)?;
+    let machine = match Machine::look(&appliance) {
+        Ok(machine) => machine,
+        // A system with one root has no slots; it may be about to get them.
+        Err(error) => match in_ram::last(&appliance)? {
+            Some(last) if args.json => return Err(error.context(last)),
+            Some(last) => return print(&format!("{last}\n")),
+            None => return Err(error),
+        },
+    };
     let status = status(&appliance, &machine)?;
     if args.json {
         return print_json(&status);

@@ -70,13 +70,13 @@ pub struct Contents<'a> {
 }
 
 /// A part of a file as a block device.
-struct Loop<'a> {
+pub(super) struct Loop<'a> {
     sys: &'a dyn System,
-    device: PathBuf,
+    pub(super) device: PathBuf,
 }
 
 impl<'a> Loop<'a> {
-    fn new(sys: &'a dyn System, file: &Path, start: u64, size: u64) -> Result<Loop<'a>> {
+    pub(super) fn new(sys: &'a dyn System, file: &Path, start: u64, size: u64) -> Result<Loop<'a>> {
         let cmd = Cmd::new("losetup")
             .args(["--find", "--show"])
             .arg(format!("--offset={start}"))
@@ -97,18 +97,18 @@ impl Drop for Loop<'_> {
 }
 
 /// The device nodes of a disk's partitions, for kernels that do not read GPT.
-struct Partitions<'a> {
+pub(super) struct Partitions<'a> {
     disk: &'a Loop<'a>,
 }
 
 impl<'a> Partitions<'a> {
-    fn new(disk: &'a Loop<'a>) -> Result<Partitions<'a>> {
+    pub(super) fn new(disk: &'a Loop<'a>) -> Result<Partitions<'a>> {
         disk.sys
             .run(&Cmd::new("partx").arg("--add").arg(&disk.device))?;
         Ok(Partitions { disk })
     }
 
-    fn node(&self, number: u32) -> PathBuf {
+    pub(super) fn node(&self, number: u32) -> PathBuf {
         PathBuf::from(format!("{}p{number}", self.disk.device.display()))
     }
 }
@@ -243,7 +243,7 @@ fn first_extent(table: &str, name: &str) -> Result<u64> {
     first.parse().context("parsing the first extent")
 }
 
-fn make_file_system(
+pub(super) fn make_file_system(
     sys: &dyn System,
     device: &Path,
     name: &str,

@@ -10,6 +10,7 @@ pub mod images;
 pub mod qemu;
 pub mod rhel;
 pub mod rootfs;
+pub mod single_disk;
 pub mod tell;
 
 use va_upgrade::system::Host;
