@@ -113,7 +113,7 @@ fn a_system_with_one_root_is_migrated_in_place_through_a_power_cut() -> Result<(
 #[ignore = "starts virtual machines"]
 fn an_enlarged_disk_is_taken_by_the_running_system() -> Result<()> {
     let mut appliance = Appliance::old_enlarged("grow", 2)?;
-    let sizes = "lsblk -bno SIZE /dev/vda3; df -B1 --output=size / /data | tail -2";
+    let sizes = "lsblk -dbno SIZE /dev/vda3; df -B1 --output=size / /data | tail -2";
     let before = numbers(&appliance.ok(sizes)?)?;
     let config = "product: lab-appliance\nversion: 7.9.0\ngrow: {root: 50%, data: 50%}\n";
     appliance.put("/etc/va-upgrade/config.yaml", config, 0o644)?;
