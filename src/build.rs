@@ -6,12 +6,15 @@
 //! 3. [`bootable::inspect`] finds the kernel, GRUB and the CPU level, and refuses
 //!    a tree that would not boot; [`needed::check`] one that would not boot
 //!    without what release.yaml excludes.
-//! 4. [`bundle::pack`] writes the bundle and puts it in the output's place.
-//! 5. [`source::Opened::close`] unmounts the tree, or removes what was unpacked.
+//! 4. Where it is asked for, [`environment::add`] makes the initramfs of the migration
+//!    environment.
+//! 5. [`bundle::pack`] writes the bundle and puts it in the output's place.
+//! 6. [`source::Opened::close`] unmounts the tree, or removes what was unpacked.
 //!
-//! Changes nothing but the output, and that only in step 4, whole.
+//! Changes nothing but the output, and that only in step 5, whole.
 
 mod denied;
+mod environment;
 mod needed;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +31,7 @@ use crate::bundle::{
 use crate::failure::{Class, Classify};
 use crate::progress::Progress;
 use crate::refuse;
-use crate::source::{self, SourceOptions};
+use crate::source::{self, Reader, SourceOptions};
 use crate::system::System;
 use crate::system::draft::check_output;
 use crate::tree::walk::is_hollow;
@@ -47,6 +50,8 @@ pub struct BuildOptions {
     pub result: Option<PathBuf>,
     /// Which file system is the root, where several could be.
     pub root: Option<String>,
+    /// What looks into the file systems of an image.
+    pub reader: Reader,
     /// Names of logical volumes that are never packed.
     pub data_volumes: Vec<String>,
     /// How the payload is packed.
@@ -55,6 +60,8 @@ pub struct BuildOptions {
     pub threads: usize,
     /// Whether times in the tree are limited to the bundle's.
     pub clamp: bool,
+    /// Whether the bundle gets a migration environment.
+    pub environment: bool,
     /// Fields of release.yaml that are set, by name and value.
     pub settings: Vec<(String, String)>,
 }
@@ -91,6 +98,7 @@ fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Re
     let source_options = SourceOptions {
         root: options.root.clone(),
         data_volumes: options.data_volumes.clone(),
+        reader: options.reader,
         keep_visible: vec![output.clone()],
     };
     let opened = source::open(sys, &options.source, &source_options, progress)?;
@@ -110,6 +118,12 @@ fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Re
             found.cpu_level
         ));
     }
+    if options.environment && opened.tree().is_noted() {
+        refuse!(
+            "--environment runs programs of the image, which is not possible in an archive; build \
+             from the image or from a directory"
+        );
+    }
     let facts = tree_facts(opened.root(), &found)?;
     let created = match epoch {
         Some(seconds) => seconds,
@@ -124,6 +138,16 @@ fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Re
             .clamp
             .then(|| i64::try_from(created).unwrap_or(i64::MAX)),
     };
+    let release_of_kernel = &found.kernel.release;
+    let environment = match options.environment {
+        true => Some(environment::add(
+            sys,
+            opened.root(),
+            release_of_kernel,
+            progress,
+        )?),
+        false => None,
+    };
     let manifest = bundle::pack(
         opened.tree(),
         &release,
@@ -132,6 +156,9 @@ fn make(sys: &dyn System, options: &BuildOptions, progress: &dyn Progress) -> Re
         &output,
         progress,
     )?;
+    if let Some(environment) = environment {
+        environment.close()?;
+    }
     opened.close()?;
     Ok(Built { manifest, signer })
 }

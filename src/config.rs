@@ -1,17 +1,41 @@
 //! The appliance's settings.
 
+pub mod amount;
+
 use std::collections::BTreeMap;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde::Deserialize;
 
+use self::amount::Amount;
 use crate::failure::{Class, Classify};
+use crate::input;
 use crate::linux::device_mapper;
 use crate::paths::CONFIG_FILE;
 use crate::report::Policy;
 use crate::slot::Slot;
+use crate::yaml::{self, Shape};
+
+/// The largest settings file accepted.
+const MAX_BYTES: u64 = 256 << 10;
+
+/// What `report` compares.
+pub const REPORTED: [&str; 12] = [
+    "account",
+    "card",
+    "certificate",
+    "host name",
+    "listener",
+    "mount",
+    "mtu",
+    "name server",
+    "network",
+    "route",
+    "time",
+    "unit",
+];
 
 /// What `/etc/va-upgrade/config.yaml` may say; docs/interface.md tells the defaults.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -35,10 +59,47 @@ pub struct Config {
     pub health_seconds: u64,
     /// What becomes of what a check before an upgrade finds wrong, by its name.
     pub checks: BTreeMap<String, Policy>,
+    /// What becomes of what is worse in a trial than before, by subject of `report`.
+    pub report: BTreeMap<String, Policy>,
+    /// Files with a certificate whose validity `report` looks at, beside those that
+    /// the settings of well-known servers name.
+    pub certificates: Vec<PathBuf>,
+    /// Days before its end from which on a certificate is warned of.
+    pub certificate_days: u64,
     /// Who keeps a trial that is healthy.
     pub confirm_by: ConfirmBy,
     /// Minutes a person has to confirm a healthy trial, 1 to 10080.
     pub confirm_minutes: u64,
+    /// How large the volumes are that `migrate` makes.
+    pub layout: Layout,
+    /// What each volume takes of free disk space when it is asked to, by its name.
+    pub grow: BTreeMap<String, Amount>,
+}
+
+/// The sizes of what `migrate` makes; a volume of no size is not made. Shares are of
+/// what the volume group has.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Layout {
+    /// The partition `/boot`, in bytes.
+    pub boot: Amount,
+    /// Each of the two slots, where the disk is made anew; more where a release needs it.
+    pub slots: Amount,
+    /// Data shared by both systems.
+    pub data: Amount,
+    /// Container images.
+    pub image: Amount,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout {
+            boot: Amount::Bytes(1 << 30),
+            slots: Amount::Percent(25),
+            data: Amount::Bytes(512 << 20),
+            image: Amount::Bytes(0),
+        }
+    }
 }
 
 /// Who confirms a trial once it is healthy.
@@ -89,8 +150,13 @@ impl Default for Config {
             deadline_seconds: 600,
             health_seconds: 60,
             checks: BTreeMap::new(),
+            report: BTreeMap::new(),
+            certificates: Vec::new(),
+            certificate_days: 14,
             confirm_by: ConfirmBy::Service,
             confirm_minutes: 30,
+            layout: Layout::default(),
+            grow: BTreeMap::new(),
         }
     }
 }
@@ -102,10 +168,12 @@ impl Config {
     /// Class [`Class::Usage`] when the file cannot be read or says something unknown.
     pub fn load(file: Option<&Path>) -> Result<Config> {
         let path = file.unwrap_or(Path::new(CONFIG_FILE));
-        let text = match fs::read_to_string(path) {
-            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Config::default());
-            }
+        let is_absent = |error: &Error| {
+            let cause = error.downcast_ref::<io::Error>();
+            cause.is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        let text = match input::read_text(path, MAX_BYTES) {
+            Err(error) if file.is_none() && is_absent(&error) => return Ok(Config::default()),
             other => other
                 .with_context(|| format!("reading {}", path.display()))
                 .class(Class::Usage)?,
@@ -120,8 +188,14 @@ impl Config {
     /// # Errors
     /// When a field is unknown or out of its range.
     pub fn parse(text: &str) -> Result<Config> {
-        let config: Option<Config> = serde_yaml::from_str(text)?;
-        let config = config.unwrap_or_default();
+        let config: Config = match yaml::shape(text)? {
+            Shape::Empty => Config::default(),
+            Shape::Mapping => yaml::parse(text)?,
+            // What was not expected would be quoted, a secret given by mistake.
+            Shape::Sequence | Shape::Scalar => {
+                bail!("it holds no settings; it needs lines such as `tries: 3`")
+            }
+        };
         ensure!(
             (1..=9).contains(&config.tries),
             "tries is {}, not 1 to 9",
@@ -136,6 +210,18 @@ impl Config {
             config.health_seconds >= 1,
             "health_seconds is 0; give a check at least 1 second"
         );
+        for subject in config.report.keys() {
+            ensure!(
+                REPORTED.contains(&&subject[..]),
+                "report names {subject:?}, which is none of {}",
+                REPORTED.join(", ")
+            );
+        }
+        ensure!(
+            config.certificate_days <= 3650,
+            "certificate_days is {}, more than 3650",
+            config.certificate_days
+        );
         ensure!(
             (1..=10_080).contains(&config.confirm_minutes),
             "confirm_minutes is {}, not 1 to 10080",
@@ -147,7 +233,8 @@ impl Config {
             data,
             image,
         } = &config.volumes;
-        for name in [&config.vg, root, back, data, image] {
+        let names = [&config.vg, root, back, data, image];
+        for name in names.into_iter().chain(config.grow.keys()) {
             // lvm(8): names of groups and volumes.
             let legal = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
             ensure!(
@@ -198,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_no_settings_is_refused_and_not_quoted() {
+        for text in [
+            "hunter2",
+            "- hunter2",
+            "-----BEGIN PRIVATE KEY-----\nhunter2",
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(Config::parse("# none\n").unwrap(), Config::default());
+    }
+
+    #[test]
     fn unknown_fields_and_bad_values_are_refused_by_name() {
         for (text, word) in [
             ("vgs: X", "vgs"),
@@ -206,7 +306,14 @@ mod tests {
             ("deadline_seconds: 1", "deadline_seconds"),
             ("confirm_by: nobody", "nobody"),
             ("confirm_minutes: 0", "confirm_minutes"),
+            ("report: {weather: warn}", "weather"),
+            ("certificate_days: 9999", "certificate_days"),
             ("volumes: {root: x, back: x}", "both slots"),
+            ("grow: {data: 5}", "5M"),
+            ("grow: {'a/b': 50%}", "a/b"),
+            ("layout: {data: 0%}", "0%"),
+            ("layout: {slots: 0%}", "0%"),
+            ("layout: {swap: 1G}", "swap"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -88,6 +88,14 @@ pub fn class_of(error: &Error) -> Class {
         .map_or(Class::Unexpected, |failure| failure.class)
 }
 
+/// Returns what `error` was before it was given a class.
+pub fn unclassed(error: &Error) -> &Error {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => unclassed(&failure.error),
+        None => error,
+    }
+}
+
 /// Returns early with an error of class [`Class::Refused`].
 #[macro_export]
 macro_rules! refuse {

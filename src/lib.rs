@@ -4,6 +4,7 @@
 //!
 //! - an upgrade: [`upgrade::apply`], after [`upgrade::preflight`]; then, in the
 //!   new system, [`upgrade::trial`]; by hand [`upgrade::rollback`]
+//! - a system with one root: [`migrate`]; a disk that has grown: [`grow`]
 //! - a bundle: [`build`]; what changed between two: [`compare`]
 //! - the command line: [`cli`], one file a verb
 //!
@@ -11,15 +12,16 @@
 //!
 //! ```text
 //! cli
-//! build  compare  upgrade                     flows: numbered steps
+//! migrate                                     a flow that ends with an upgrade
+//! build  compare  grow  upgrade               flows: numbered steps
 //! install                                     steps that several flows share
 //! appliance                                   this machine
 //! bundle  source  boot  disk  packages        parts
 //! system                                      all that runs programs, mounts, locks
 //! archive  accounts                           tar and pax; users and groups
 //! tree                                        a file tree as such
-//! config  report  progress                    the ground
-//! linux  merge  paths  slot  sha  signals  stderr  cpu  version  failure
+//! config  progress  report  input             the ground
+//! linux  merge  paths  slot  sha  signals  stderr  cpu  version  failure  yaml
 //! ```
 //!
 //! Imports go down only, and parts on one floor do not import each other;
@@ -49,9 +51,12 @@ pub mod config;
 pub mod cpu;
 pub mod disk;
 pub mod failure;
+pub mod grow;
+mod input;
 pub mod install;
 pub mod linux;
 pub mod merge;
+pub mod migrate;
 pub mod packages;
 pub mod paths;
 pub mod progress;
@@ -66,3 +71,4 @@ pub mod system;
 pub mod tree;
 pub mod upgrade;
 pub mod version;
+mod yaml;

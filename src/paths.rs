@@ -30,6 +30,25 @@ pub const PRISTINE_DIR: &str = "/usr/lib/va-upgrade/pristine";
 /// The fingerprint of what was carried over to a slot, inside it.
 pub const CARRIED_FILE: &str = "/usr/lib/va-upgrade/carried";
 
+/// Says when a slot that something was carried over to was first started, inside it.
+pub const STARTED_FILE: &str = "/usr/lib/va-upgrade/started";
+
+/// Where the archive of a migration has what is told of the old system.
+pub const MOVED_DIR: &str = "/usr/lib/va-upgrade/migration";
+
+/// Is in a system that was written to a disk made anew, until its first start is
+/// found healthy.
+pub const FIRST_START_FILE: &str = "/usr/lib/va-upgrade/first-start.yaml";
+
+/// What agetty(8) shows before a login, besides the system's own, until the next start.
+pub const ISSUE_FILE: &str = "/run/issue.d/va-upgrade.issue";
+
+/// What pam_motd(8) shows after one, likewise.
+pub const MOTD_FILE: &str = "/run/motd.d/va-upgrade";
+
+/// The console of the machine.
+pub const CONSOLE: &str = "/dev/console";
+
 /// Where our program is in every system.
 pub const PROGRAM: &str = "/usr/sbin/va-upgrade";
 
@@ -42,6 +61,9 @@ pub const LOCK_FILE: &str = "/run/va-upgrade.lock";
 /// Is there once the trial that the running kernel was started for is over; gone
 /// with the next start, as all of `/run` is.
 pub const TRIAL_OVER_FILE: &str = "/run/va-upgrade.over";
+
+/// Is there while whoever logs in is to be told something.
+pub const BANNER_FILE: &str = "/run/va-upgrade.banner";
 
 /// Says until when the running trial may go on, where it was granted more time
 /// than its deadline: seconds since the kernel started.
@@ -58,3 +80,19 @@ pub const HISTORY_FILE: &str = "va-upgrade/history.jsonl";
 
 /// Where on the data volume the reports of trials are, each in a directory of its own.
 pub const TRIALS_DIR: &str = "va-upgrade/trials";
+
+/// Where on the data volume it stands which system's ids its files have.
+pub const OWNERS_FILE: &str = "va-upgrade/owners.json";
+/// What a migration keeps of the system before it, to go on with or to undo it.
+pub const MIGRATION_DIR: &str = "/var/lib/va-upgrade/migration";
+
+/// Is there once free disk space has been taken by itself; goes to every new slot.
+pub const GROWN_FILE: &str = "/etc/va-upgrade/grown";
+/// Where the migration environment mounts a file system of the old system.
+pub const OLD_MOUNT: &str = "/run/va-upgrade/old";
+
+/// Where the migration environment keeps what it needs of the old disk, in memory.
+pub const MEMORY_MOUNT: &str = "/run/va-upgrade/memory";
+
+/// Where on the data volume the logs of migrations are.
+pub const MIGRATIONS_DIR: &str = "va-upgrade/migrations";

@@ -15,6 +15,8 @@ pub enum Step {
     Join(String),
     /// The files of a tree are listed.
     ListFiles,
+    /// The initramfs of the migration environment is made.
+    MakeEnvironment,
     /// A tree is packed.
     Pack,
     /// The bundle of this name is decoded to be looked at.
@@ -27,6 +29,8 @@ pub enum Step {
     Adopt(Slot),
     /// The slot is declared invalid and what it booted from is removed.
     Invalidate(Slot),
+    /// Every block of the slot is read, before any is written.
+    ReadTest(Slot),
     /// A file system is made in the slot.
     Format(Slot),
     /// What was unpacked is read again and compared.
@@ -45,6 +49,20 @@ pub enum Step {
     CheckSlot(Slot),
     /// The slot's system, which runs, is checked.
     CheckHealth(Slot),
+    /// What is there before a migration is kept.
+    Keep,
+    /// The swap area in the volume of this name is made smaller.
+    ShrinkSwap(String),
+    /// The volume of this name is made.
+    MakeVolume(String),
+    /// The volume of this name, which both systems share, gets a file system.
+    FormatShared(String),
+    /// The settings name the volumes.
+    NameVolumes,
+    /// The partition table takes what the disk has grown by.
+    GrowPartition,
+    /// The volume of this name takes free space.
+    GrowVolume(String),
 }
 
 impl Step {
@@ -54,12 +72,14 @@ impl Step {
             Step::Convert(_) => "convert",
             Step::Join(_) => "join",
             Step::ListFiles => "list",
+            Step::MakeEnvironment => "environment",
             Step::Pack => "pack",
             Step::Read(_) => "read",
             Step::Verify => "verify",
             Step::Unpack => "unpack",
             Step::Adopt(_) => "adopt",
             Step::Invalidate(_) => "invalidate",
+            Step::ReadTest(_) => "read-test",
             Step::Format(_) => "format",
             Step::ReadBack => "read-back",
             Step::Settle => "settle",
@@ -69,6 +89,13 @@ impl Step {
             Step::Undo => "undo",
             Step::CheckSlot(_) => "check-slot",
             Step::CheckHealth(_) => "check-health",
+            Step::Keep => "keep",
+            Step::ShrinkSwap(_) => "swap",
+            Step::MakeVolume(_) => "volume",
+            Step::FormatShared(_) => "data",
+            Step::NameVolumes => "names",
+            Step::GrowPartition => "grow-partition",
+            Step::GrowVolume(_) => "grow-volume",
         }
     }
 }
@@ -79,12 +106,14 @@ impl fmt::Display for Step {
             Step::Convert(disk) => write!(f, "reading {disk}"),
             Step::Join(volume) => write!(f, "joining {volume}"),
             Step::ListFiles => f.write_str("listing files"),
+            Step::MakeEnvironment => f.write_str("making the migration environment"),
             Step::Pack => f.write_str("packing"),
             Step::Read(bundle) => write!(f, "reading {bundle}"),
             Step::Verify => f.write_str("verifying"),
             Step::Unpack => f.write_str("unpacking"),
             Step::Adopt(slot) => write!(f, "adopting slot {slot}"),
             Step::Invalidate(slot) => write!(f, "declaring slot {slot} invalid"),
+            Step::ReadTest(slot) => write!(f, "reading the blocks of slot {slot}"),
             Step::Format(slot) => write!(f, "formatting slot {slot}"),
             Step::ReadBack => f.write_str("reading back"),
             Step::Settle => f.write_str("preparing the new system"),
@@ -94,6 +123,13 @@ impl fmt::Display for Step {
             Step::Undo => f.write_str("undoing"),
             Step::CheckSlot(slot) => write!(f, "checking slot {slot}"),
             Step::CheckHealth(slot) => write!(f, "checking the health of slot {slot}"),
+            Step::Keep => f.write_str("keeping what is there"),
+            Step::ShrinkSwap(name) => write!(f, "making the swap {name} smaller"),
+            Step::MakeVolume(name) => write!(f, "making the volume {name}"),
+            Step::FormatShared(name) => write!(f, "formatting the volume {name}"),
+            Step::NameVolumes => f.write_str("naming the volumes in the settings"),
+            Step::GrowPartition => f.write_str("enlarging the partition"),
+            Step::GrowVolume(name) => write!(f, "enlarging the volume {name}"),
         }
     }
 }

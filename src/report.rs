@@ -1,22 +1,23 @@
 //! The report of checks: what was found, and whether it is in the way.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use anyhow::{Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Class, class_of, with_class};
+use crate::failure::{Class, class_of, unclassed, with_class};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.
-    Pass,
+    Ok,
     /// Worth knowing; not in the way.
     Warn,
     /// In the way.
-    Fail,
+    Refuse,
 }
 
 /// What becomes of what a check finds wrong.
@@ -34,12 +35,70 @@ pub enum Policy {
 impl Policy {
     fn verdict(self) -> Verdict {
         match self {
-            Policy::Observe => Verdict::Pass,
+            Policy::Observe => Verdict::Ok,
             Policy::Warn => Verdict::Warn,
-            Policy::Enforce => Verdict::Fail,
+            Policy::Enforce => Verdict::Refuse,
         }
     }
 }
+
+/// What a check has to say; as an error, what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What is there.
+    pub found: String,
+    /// What should be.
+    pub needed: Option<String>,
+    /// What to do.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    /// Makes one of what was found, what is needed and what to do.
+    pub fn new(
+        found: impl Into<String>,
+        needed: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            found: found.into(),
+            needed: Some(needed.into()),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    fn of(error: &Error) -> Finding {
+        match unclassed(error).downcast_ref::<Finding>() {
+            Some(finding) => finding.clone(),
+            None => Finding::from(format!("{error:#}")),
+        }
+    }
+}
+
+impl From<String> for Finding {
+    fn from(found: String) -> Finding {
+        Finding {
+            found,
+            needed: None,
+            remedy: None,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.found)?;
+        if let Some(needed) = &self.needed {
+            write!(f, "; needed: {needed}")?;
+        }
+        if let Some(remedy) = &self.remedy {
+            write!(f, "; {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Finding {}
 
 /// One check.
 #[derive(Debug, Serialize)]
@@ -48,10 +107,18 @@ pub struct Check {
     pub name: &'static str,
     /// How it ended.
     pub verdict: Verdict,
-    /// What was found, and for a failure the way out.
-    pub message: String,
+    /// What it has to say.
+    #[serde(flatten)]
+    pub finding: Finding,
     #[serde(skip)]
     class: Option<Class>,
+}
+
+impl Check {
+    /// Returns all that it has to say in one sentence.
+    pub fn message(&self) -> String {
+        self.finding.to_string()
+    }
 }
 
 /// The report of all checks; its JSON form is what `check --json` prints.
@@ -70,7 +137,7 @@ pub struct Report {
 impl Default for Report {
     fn default() -> Report {
         Report {
-            format: 1,
+            format: 2,
             ok: true,
             checks: Vec::new(),
             policies: BTreeMap::new(),
@@ -94,8 +161,8 @@ impl Report {
             ok: false,
             checks: vec![Check {
                 name,
-                verdict: Verdict::Fail,
-                message: format!("{error:#}"),
+                verdict: Verdict::Refuse,
+                finding: Finding::of(error),
                 class: Some(class_of(error)),
             }],
             ..Report::default()
@@ -106,7 +173,7 @@ impl Report {
     pub fn add<T>(&mut self, name: &'static str, outcome: Result<(T, String)>) -> Option<T> {
         match outcome {
             Ok((value, message)) => {
-                self.push(name, Verdict::Pass, message, None);
+                self.push(name, Verdict::Ok, message.into(), None);
                 Some(value)
             }
             Err(error) => {
@@ -116,32 +183,32 @@ impl Report {
                 };
                 // Nobody can choose to take a bundle that is not genuine.
                 let policy = self.policies.get(name).filter(|_| class == Class::Refused);
-                let verdict = policy.map_or(Verdict::Fail, |policy| policy.verdict());
-                self.push(name, verdict, format!("{error:#}"), Some(class));
+                let verdict = policy.map_or(Verdict::Refuse, |policy| policy.verdict());
+                self.push(name, verdict, Finding::of(&error), Some(class));
                 None
             }
         }
     }
 
     /// Notes something that is not in the way, unless its policy says so.
-    pub fn warn(&mut self, name: &'static str, message: String) {
+    pub fn warn(&mut self, name: &'static str, finding: impl Into<Finding>) {
         let policy = self.policies.get(name);
         let verdict = policy.map_or(Verdict::Warn, |policy| policy.verdict());
-        self.push(name, verdict, message, Some(Class::Refused));
+        self.push(name, verdict, finding.into(), Some(Class::Refused));
     }
 
     fn push(
         &mut self,
         name: &'static str,
         verdict: Verdict,
-        message: String,
+        finding: Finding,
         class: Option<Class>,
     ) {
-        self.ok &= verdict != Verdict::Fail;
+        self.ok &= verdict != Verdict::Refuse;
         self.checks.push(Check {
             name,
             verdict,
-            message,
+            finding,
             class,
         });
     }
@@ -154,12 +221,12 @@ impl Report {
         let failed: Vec<&Check> = self
             .checks
             .iter()
-            .filter(|c| c.verdict == Verdict::Fail)
+            .filter(|c| c.verdict == Verdict::Refuse)
             .collect();
         let Some(class) = failed.first().and_then(|check| check.class) else {
             return Ok(());
         };
-        let messages: Vec<&str> = failed.iter().map(|check| check.message.as_str()).collect();
+        let messages: Vec<String> = failed.iter().map(|check| check.message()).collect();
         Err(with_class(class, anyhow!("{}", messages.join("; "))))
     }
 }
@@ -175,21 +242,36 @@ mod tests {
         let fault = || -> Result<((), String)> { bail!("16 MiB are free") };
         let outcome = fault().map_err(|error| with_class(class, error));
         report.add("memory", outcome);
-        report.warn("memory", "16 MiB are free".into());
+        report.warn("memory", "16 MiB are free".to_owned());
         report.add("memory", Ok(((), "8 GiB are free".into())));
         assert_eq!(report.ok, report.require().is_ok());
         report.checks.iter().map(|check| check.verdict).collect()
     }
 
     #[test]
+    fn what_is_wrong_is_told_in_parts_whatever_class_it_has() {
+        let finding = Finding::new("16 MiB are free", "128 MiB", "stop a service");
+        for class in [Class::Refused, Class::BadBundle] {
+            let mut report = Report::default();
+            let error = with_class(class, finding.clone().into());
+            report.add::<()>("memory", Err(error));
+            assert_eq!(report.checks[0].finding, finding);
+            let error = report.require().unwrap_err();
+            assert_eq!(class_of(&error), class);
+            let text = "16 MiB are free; needed: 128 MiB; stop a service";
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
     fn a_policy_says_what_becomes_of_a_fault_but_not_of_a_false_bundle() {
-        use Verdict::{Fail, Pass, Warn};
+        use Verdict::{Ok, Refuse, Warn};
         for (policy, class, wanted) in [
-            (None, Class::Refused, [Fail, Warn, Pass]),
-            (Some(Policy::Observe), Class::Refused, [Pass, Pass, Pass]),
-            (Some(Policy::Warn), Class::Refused, [Warn, Warn, Pass]),
-            (Some(Policy::Enforce), Class::Refused, [Fail, Fail, Pass]),
-            (Some(Policy::Observe), Class::BadBundle, [Fail, Pass, Pass]),
+            (None, Class::Refused, [Refuse, Warn, Ok]),
+            (Some(Policy::Observe), Class::Refused, [Ok, Ok, Ok]),
+            (Some(Policy::Warn), Class::Refused, [Warn, Warn, Ok]),
+            (Some(Policy::Enforce), Class::Refused, [Refuse, Refuse, Ok]),
+            (Some(Policy::Observe), Class::BadBundle, [Refuse, Ok, Ok]),
         ] {
             assert_eq!(verdicts(policy, class), wanted, "{policy:?}");
         }

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the top; what stands on one does not know its neighbours.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     &["main"],
     &["cli"],
-    &["build", "compare", "upgrade"],
+    &["migrate"],
+    &["build", "compare", "grow", "upgrade"],
     &["install"],
     &["sync"],
     &["appliance"],
@@ -20,9 +21,10 @@ const FLOORS: [&[&str]; 13] = [
     &["archive", "accounts"],
     &["tree"],
     &["config", "progress"],
-    &["report"],
+    &["report", "input"],
     &[
         "linux", "merge", "paths", "slot", "sha", "signals", "stderr", "cpu", "version", "failure",
+        "yaml",
     ],
 ];
 

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -90,12 +89,11 @@ impl Before {
     /// # Errors
     /// When the mount table or the release record cannot be read.
     pub fn look(appliance: &Appliance) -> Result<Before> {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let name = fs::read_to_string(appliance.at("/proc/sys/kernel/hostname"));
         let mounts = machine::mounts(appliance)?;
         let mounts = mounts.iter().filter(|mount| is_lasting(mount));
         Ok(Before {
-            time: time.unwrap_or_default().as_secs(),
+            time: appliance.sys.seconds_since_1970(),
             version: ReleaseRecord::of_running(appliance)?.version,
             host_name: name.unwrap_or_default().trim().to_owned(),
             listeners: listeners(appliance),

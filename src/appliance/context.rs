@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::boot::journal;
 use crate::boot::state::State;
 use crate::config::Config;
+use crate::failure::{Class, class_of};
 use crate::paths::{BOOT, BOOT_DIR, LOCK_FILE};
 use crate::progress::Progress;
 use crate::system::{Lock, System};
@@ -37,11 +38,19 @@ impl Appliance<'_> {
         Lock::take(&self.at(LOCK_FILE))
     }
 
-    /// Takes the lock, waiting up to `patience` for it.
+    /// Takes the lock, waiting up to `patience` for it; says so before it waits.
     ///
     /// # Errors
     /// Class `Locked` when another process still holds it then.
     pub fn wait_for_lock(&self, patience: Duration) -> Result<Lock> {
+        match self.lock() {
+            Err(error) if class_of(&error) == Class::Locked => {}
+            outcome => return outcome,
+        }
+        self.progress.note(&format!(
+            "another va-upgrade is at work; waiting up to {} seconds for its end",
+            patience.as_secs()
+        ));
         Lock::wait(self.sys, &self.at(LOCK_FILE), patience)
     }
 

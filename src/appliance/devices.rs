@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::context::Appliance;
 use crate::linux::device_mapper;
 use crate::linux::fstab::unquoted;
+use crate::linux::mountinfo::MountEntry;
 
 /// Tells whether `source`, the first column of fstab, means a volume of the
 /// appliance's group, however it is spelled.
@@ -18,6 +19,12 @@ pub fn is_own_volume(appliance: &Appliance, source: &str) -> bool {
             .is_some_and(|path| device_mapper::is_in_group(&path, group))
 }
 
+/// Tells whether `mount` is of the mapped device called `name`, by the kernel's word.
+pub fn is_mapped(appliance: &Appliance, mount: &MountEntry, name: &str) -> bool {
+    let path = format!("/sys/dev/block/{}/dm/name", mount.device_number);
+    fs::read_to_string(appliance.at(path)).is_ok_and(|found| found.trim() == name)
+}
+
 /// Returns `/dev/mapper/NAME` of the mapped device that `source` leads to.
 fn mapped_path(appliance: &Appliance, source: &str) -> Option<String> {
     let device = fs::canonicalize(appliance.at(udev_path(source)?)).ok()?;
@@ -27,7 +34,7 @@ fn mapped_path(appliance: &Appliance, source: &str) -> Option<String> {
 }
 
 /// Returns where udev has the device that `source` names.
-fn udev_path(source: &str) -> Option<PathBuf> {
+pub(super) fn udev_path(source: &str) -> Option<PathBuf> {
     if source.starts_with("/dev/") {
         return Some(PathBuf::from(source));
     }
@@ -35,6 +42,8 @@ fn udev_path(source: &str) -> Option<PathBuf> {
     let kind = match tag {
         "UUID" => "uuid",
         "LABEL" => "label",
+        "PARTUUID" => "partuuid",
+        "PARTLABEL" => "partlabel",
         _ => return None,
     };
     Some(format!("/dev/disk/by-{kind}/{}", udev_name(unquoted(value))).into())
@@ -72,7 +81,7 @@ mod tests {
                 "/dev/disk/by-id/dm-name-VA-data",
                 Some("/dev/disk/by-id/dm-name-VA-data"),
             ),
-            ("PARTUUID=1", None),
+            ("PARTUUID=1", Some("/dev/disk/by-partuuid/1")),
             ("nas:/export", None),
             ("/data/home", None),
         ] {

@@ -6,7 +6,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -22,7 +21,7 @@ use crate::slot::Slot;
 #[derive(Serialize)]
 pub struct Event<'a> {
     /// What was done: `apply`, `activate`, `boot`, `confirm`, `discard`, `drill`, `kernel`,
-    /// `repair`, `rollback`, `trial`.
+    /// `migrate`, `repair`, `rollback`, `trial`.
     pub operation: &'a str,
     /// The slot it was about.
     pub slot: Slot,
@@ -56,10 +55,7 @@ fn append(appliance: &Appliance, event: &Event) -> Result<()> {
     };
     let path = dir.join(HISTORY_FILE);
     fs::create_dir_all(path.parent().context("no parent directory")?)?;
-    let time = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let time = appliance.sys.seconds_since_1970();
     let mut line = serde_json::to_string(&Line { time, event })?;
     line.push('\n');
     let mut file = OpenOptions::new()

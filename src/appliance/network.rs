@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::cards::Interfaces;
 use super::context::Appliance;
 use super::gateways::{self, Gateway};
+use super::routes;
 use crate::system::Cmd;
 
 /// The record's name in a slot's directory on `/boot`.
@@ -43,6 +44,10 @@ pub struct Network {
     /// The name servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub name_servers: Vec<String>,
+    /// The routes that somebody configured, but on cards with a lease, whose server may
+    /// name some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
     /// The permanent address of each card that uses another one, by that: earlier
     /// records name cards by it.
     #[serde(skip)]
@@ -59,6 +64,8 @@ pub struct Lacks {
     pub missing: Vec<String>,
     /// What another machine of a cluster may have now.
     pub moved: Vec<String>,
+    /// What is not as it was configured, with its subject in a report.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 impl Network {
@@ -97,6 +104,7 @@ impl Network {
             list.sort();
             list.dedup();
         }
+        network.note_routes(appliance, &interfaces)?;
         let found = gateways::look(appliance)?;
         for gateway in &found {
             network.sort_in(gateway);
@@ -109,6 +117,24 @@ impl Network {
             list.push(gateway);
         }
         Ok(network)
+    }
+
+    fn note_routes(&mut self, appliance: &Appliance, interfaces: &Interfaces) -> Result<()> {
+        const MOST: usize = 200;
+        for route in routes::look(appliance)? {
+            let cards = interfaces.cards_under(&route.interface);
+            let is_leased = |mac: &str| {
+                let mut addresses = self.cards.get(mac).into_iter().flatten();
+                addresses.any(|address| address.starts_with(LEASED))
+            };
+            if !cards.is_empty() && !cards.iter().any(|card| is_leased(&card.mac)) {
+                self.routes.push(route.text);
+            }
+        }
+        self.routes.sort();
+        self.routes.dedup();
+        self.routes.truncate(MOST);
+        Ok(())
     }
 
     fn sort_in(&mut self, gateway: &Gateway) {
@@ -152,6 +178,13 @@ impl Network {
         }
         let gateways = self.gateways.iter().filter_map(|it| self.fault_of(it, now));
         lacks.missing.extend(gateways);
+        let routes = self.routes.iter().filter(|it| !now.routes.contains(it));
+        let routes = routes.map(|it| ("route", format!("route {it}")));
+        lacks.settings.extend(routes);
+        if now.name_servers.is_empty() && !self.name_servers.is_empty() {
+            let text = format!("any name server, such as {}", self.name_servers.join(", "));
+            lacks.settings.push(("name server", text));
+        }
         lacks
     }
 
@@ -374,6 +407,22 @@ mod tests {
         assert_eq!(missing(&before, &now), ["gateway fe80::1"]);
         now.announced = vec!["fe80::1".into()];
         assert_eq!(missing(&before, &now), [""; 0]);
+    }
+
+    #[test]
+    fn a_route_and_all_name_servers_that_are_gone_are_told_apart_from_what_is_missing() {
+        let mut before = network(&["10.0.0.5/24"], "10.0.0.1");
+        before.routes = vec!["10.1.0.0/16 via 10.0.0.1".into()];
+        before.name_servers = vec!["10.0.0.2".into(), "10.0.0.3".into()];
+        let mut now = before.clone();
+        now.name_servers = vec!["10.0.0.9".into()];
+        assert_eq!(before.lacking_in(&now), Lacks::default());
+        now.name_servers.clear();
+        now.routes = vec!["10.1.0.0/16 via 10.0.0.9".into()];
+        let lost = before.lacking_in(&now);
+        assert_eq!(lost.missing, [""; 0]);
+        let subjects: Vec<&str> = lost.settings.iter().map(|it| it.0).collect();
+        assert_eq!(subjects, ["route", "name server"]);
     }
 
     #[test]

@@ -38,6 +38,8 @@ impl Part {
 /// One member of the archive.
 #[derive(Debug)]
 pub struct Member {
+    /// Where its first header begins, in what the parser has read.
+    pub begin: u64,
     pub path: Range<usize>,
     pub link_end: Range<usize>,
     pub is_hard_link: bool,

@@ -10,6 +10,12 @@ use super::sparse::MapBuilder;
 use crate::tree::meta::{Kind, Meta, Mtime};
 use crate::tree::path::{clean_path, show};
 
+/// The longest end of a symbolic link: what Linux allows (`PATH_MAX`, with its
+/// zero).
+const MAX_SYMLINK_BYTES: usize = 4095;
+/// Owners that stand for none: chown(2) takes it for "leave it as it is".
+const NO_ID: u32 = u32::MAX;
+
 /// Compares the sum over a header with the one it names.
 pub fn check_sum(header: &Header, block: &[u8]) -> Result<()> {
     const FIELD: Range<usize> = 148..156;
@@ -61,11 +67,17 @@ pub fn read_meta(header: &Header, kind: Kind, overrides: &Overrides) -> Result<M
             nanoseconds: 0,
         },
     };
+    let uid = overrides.uid.map_or_else(|| id(header.uid()), Ok)?;
+    let gid = overrides.gid.map_or_else(|| id(header.gid()), Ok)?;
+    ensure!(
+        uid != NO_ID && gid != NO_ID,
+        "its owner or group {NO_ID} stands for none"
+    );
     Ok(Meta {
         kind,
         mode: header.mode()? & 0o7777,
-        uid: overrides.uid.map_or_else(|| id(header.uid()), Ok)?,
-        gid: overrides.gid.map_or_else(|| id(header.gid()), Ok)?,
+        uid,
+        gid,
         mtime,
         device,
         size_bytes: 0,
@@ -87,6 +99,11 @@ pub fn read_link_end(header: &Header, kind: Kind, link: Option<Vec<u8>>) -> Resu
     ensure!(
         !end.contains(&0) && (kind != Kind::Symlink || !end.is_empty()),
         "its end is empty or has a zero in it"
+    );
+    ensure!(
+        kind != Kind::Symlink || end.len() <= MAX_SYMLINK_BYTES,
+        "its end has {} bytes, more than {MAX_SYMLINK_BYTES}",
+        end.len()
     );
     Ok(end)
 }

@@ -5,21 +5,25 @@
 //! what stands between them is handled here, because its reader pulls from
 //! one stream and knows neither sparse maps nor all of pax.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use tar::{EntryType, Header};
 
 use super::batch::{Batch, Member, Part};
 use super::block::{BLOCK, padding};
 use super::header::{check_sum, extend_old_map, kind_of, read_link_end, read_meta};
-use super::records::{Overrides, Sparse};
+use super::records::{Globals, Overrides, Sparse};
 use super::sparse::{MapBuilder, MapReader, check_map};
 use crate::tree::holes::Extent;
 use crate::tree::meta::{Kind, Meta};
 use crate::tree::path::{clean_path, show};
 use crate::tree::xattrs::Xattr;
 
-/// The largest extended header accepted.
+/// The most that the extended headers of a kind may have in front of one member.
 const MAX_EXTENSION_BYTES: u64 = 8 << 20;
+/// The largest global header accepted.
+const MAX_GLOBAL_BYTES: u64 = 64 << 10;
 /// The most headers accepted in front of one member.
 const MAX_EXTENSIONS: u32 = 16;
 
@@ -30,7 +34,11 @@ pub struct Parser {
     /// A block that the last piece held only the beginning of.
     partial: Vec<u8>,
     extensions: Extensions,
-    global: Vec<u8>,
+    globals: Globals,
+    /// How much has been read before this piece.
+    position: u64,
+    /// Where the first header of the current member begins.
+    begin: u64,
     /// The last name read, for messages.
     last_path: Vec<u8>,
 }
@@ -83,7 +91,7 @@ struct Draft {
 /// A file whose data is being read.
 #[derive(Clone)]
 struct Data {
-    extents: Vec<Extent>,
+    extents: Arc<[Extent]>,
     current: usize,
     within: u64,
     stored: u64,
@@ -138,7 +146,7 @@ impl Parser {
         data.is_carried = true;
         Some(Parser {
             state: State::Data(data),
-            global: self.global.clone(),
+            globals: self.globals,
             last_path: self.last_path.clone(),
             ..Parser::default()
         })
@@ -149,7 +157,12 @@ impl Parser {
         matches!(self.state, State::Header)
             && self.partial.is_empty()
             && self.extensions.count == 0
-            && self.global.is_empty()
+            && self.globals == Globals::default()
+    }
+
+    /// Returns how far the members go, or where the next one begins.
+    pub fn members_end(&self) -> u64 {
+        self.begin
     }
 
     /// Checks that the archive has come to its end.
@@ -171,6 +184,10 @@ impl Parser {
     fn parse_all(&mut self, piece: &[u8], batch: &mut Batch) -> Result<()> {
         let mut at = 0;
         while at < piece.len() {
+            let is_first = self.extensions.count == 0 && self.partial.is_empty();
+            if is_first && matches!(self.state, State::Header) {
+                self.begin = self.position + at as u64;
+            }
             at += match &mut self.state {
                 State::Data(_) => self.take_data(piece, at, batch),
                 State::Padding(left) => {
@@ -194,6 +211,7 @@ impl Parser {
                 _ => self.take_block(&piece[at..], batch)?,
             };
         }
+        self.position += piece.len() as u64;
         batch.is_unfinished = matches!(self.state, State::Data(_));
         Ok(())
     }
@@ -254,8 +272,13 @@ impl Parser {
             _ => return self.member(header, batch),
         };
         self.extensions.count += 1;
+        let limit = match extension {
+            Extension::Global => MAX_GLOBAL_BYTES,
+            Extension::Pax => MAX_EXTENSION_BYTES - self.extensions.pax.len() as u64,
+            _ => MAX_EXTENSION_BYTES,
+        };
         ensure!(
-            size <= MAX_EXTENSION_BYTES && self.extensions.count <= MAX_EXTENSIONS,
+            size <= limit && self.extensions.count <= MAX_EXTENSIONS,
             "an extended header of {size} bytes, or too many of them"
         );
         self.state = State::Extension {
@@ -286,11 +309,7 @@ impl Parser {
         match kind {
             Extension::Pax => self.extensions.pax.append(&mut body),
             Extension::Global => {
-                self.global.append(&mut body);
-                ensure!(
-                    self.global.len() as u64 <= MAX_EXTENSION_BYTES,
-                    "global headers of more than {MAX_EXTENSION_BYTES} bytes"
-                );
+                self.globals.apply(&body)?;
                 self.extensions.count -= 1;
             }
             Extension::LongName => self.extensions.long_name = text(body),
@@ -302,8 +321,7 @@ impl Parser {
 
     fn member(&mut self, header: &Header, batch: &mut Batch) -> Result<()> {
         let extensions = std::mem::take(&mut self.extensions);
-        let mut overrides = Overrides::default();
-        overrides.apply(&self.global)?;
+        let mut overrides = Overrides::new(self.globals);
         overrides.apply(&extensions.pax)?;
         let name = overrides
             .take_name()
@@ -336,6 +354,7 @@ impl Parser {
         let link_end = batch.add_name(&link_end);
         let parts = batch.parts.len()..batch.parts.len();
         batch.members.push(Member {
+            begin: self.begin,
             path,
             link_end,
             is_hard_link,
@@ -430,6 +449,7 @@ impl Parser {
         let extents = check_map(map, draft.meta.size_bytes, stored)?;
         let path = batch.add_name(&draft.path);
         batch.members.push(Member {
+            begin: self.begin,
             path,
             link_end: 0..0,
             is_hard_link: false,
@@ -441,7 +461,7 @@ impl Parser {
         self.state = match stored {
             0 => State::Header,
             _ => State::Data(Data {
-                extents,
+                extents: extents.into(),
                 current: 0,
                 within: 0,
                 stored,

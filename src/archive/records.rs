@@ -1,5 +1,7 @@
 //! The records of pax extended headers, as any of the usual tars writes them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::sparse::MapBuilder;
@@ -7,6 +9,64 @@ use crate::tree::acl;
 use crate::tree::holes::Extent;
 use crate::tree::meta::Mtime;
 use crate::tree::xattrs::{self, SELINUX, Xattr};
+
+/// What the kernel allows an attribute's name and its value (`XATTR_NAME_MAX`,
+/// `XATTR_SIZE_MAX`).
+const MAX_XATTR_NAME_BYTES: usize = 255;
+const MAX_XATTR_BYTES: usize = 64 << 10;
+/// The most that the attributes of one inode may take, names included.
+const MAX_XATTRS_BYTES: usize = 1 << 20;
+
+/// What global headers say about every member behind them, as little as can be
+/// true of more than one. It is copied for each of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Globals {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime: Option<Mtime>,
+}
+
+impl Globals {
+    /// Applies the body of a global header.
+    ///
+    /// # Errors
+    /// When it says what can only be true of one member.
+    pub fn apply(&mut self, mut body: &[u8]) -> Result<()> {
+        const OF_ONE: [&[u8]; 3] = [b"path", b"linkpath", b"size"];
+        const FAMILIES_OF_ONE: [&[u8]; 5] = [
+            b"GNU.sparse.",
+            b"LIBARCHIVE.xattr.",
+            b"RHT.security.selinux",
+            b"SCHILY.acl.",
+            b"SCHILY.xattr.",
+        ];
+        while !body.is_empty() {
+            let (key, value, rest) = split_record(body)?;
+            let is_of_one =
+                OF_ONE.contains(&key) || FAMILIES_OF_ONE.iter().any(|f| key.starts_with(f));
+            ensure!(
+                !is_of_one,
+                "a global header says {:.80}, which only a member's own may",
+                key.escape_ascii()
+            );
+            self.record(key, value)
+                .with_context(|| format!("record {}", key.escape_ascii()))?;
+            body = rest;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        match key {
+            b"uid" => self.uid = optional(value)?,
+            b"gid" => self.gid = optional(value)?,
+            b"mtime" if value.is_empty() => self.mtime = None,
+            b"mtime" => self.mtime = Some(parse_time(value)?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
 
 /// What extended headers say about the member that follows.
 #[derive(Debug, Default)]
@@ -17,9 +77,10 @@ pub struct Overrides {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub mtime: Option<Mtime>,
-    xattrs: Vec<Xattr>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    xattr_bytes: usize,
     /// ACLs whose text cannot be read, such as one with names of users.
-    unread_acls: Vec<(&'static [u8], Error)>,
+    unread_acls: BTreeMap<&'static [u8], Error>,
     pub sparse: Option<Sparse>,
 }
 
@@ -41,23 +102,34 @@ impl Sparse {
 }
 
 impl Overrides {
+    /// Begins with what global headers say.
+    pub fn new(globals: Globals) -> Overrides {
+        Overrides {
+            uid: globals.uid,
+            gid: globals.gid,
+            mtime: globals.mtime,
+            ..Overrides::default()
+        }
+    }
+
     /// Takes the name: what a sparse file is really called comes first.
     pub fn take_name(&mut self) -> Option<Vec<u8>> {
         let sparse_name = self.sparse.as_mut().and_then(|s| s.name.take());
         sparse_name.or_else(|| self.path.take())
     }
 
-    /// Takes the attributes.
+    /// Takes the attributes, sorted by name.
     ///
     /// # Errors
     /// When an ACL could be read in no form.
     pub fn take_xattrs(&mut self) -> Result<Vec<Xattr>> {
         for (name, error) in std::mem::take(&mut self.unread_acls) {
-            if !self.has_xattr(name) {
+            if !self.xattrs.contains_key(name) {
                 return Err(error.context(format!("attribute {}", name.escape_ascii())));
             }
         }
-        Ok(std::mem::take(&mut self.xattrs))
+        let xattrs = std::mem::take(&mut self.xattrs).into_iter();
+        Ok(xattrs.map(|(name, value)| Xattr { name, value }).collect())
     }
 
     /// Applies the body of an extended header.
@@ -79,15 +151,15 @@ impl Overrides {
             b"uid" => self.uid = optional(value)?,
             b"gid" => self.gid = optional(value)?,
             b"mtime" if !value.is_empty() => self.mtime = Some(parse_time(value)?),
-            b"RHT.security.selinux" => self.attribute(SELINUX, value.to_vec()),
+            b"RHT.security.selinux" => self.attribute(SELINUX, value.to_vec())?,
             // The binary form, where both are there, has no names in it.
-            b"SCHILY.acl.access" => self.acl(acl::ACCESS, value),
-            b"SCHILY.acl.default" => self.acl(acl::DEFAULT, value),
+            b"SCHILY.acl.access" => self.acl(acl::ACCESS, value)?,
+            b"SCHILY.acl.default" => self.acl(acl::DEFAULT, value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.attribute(&unescape(name), value.to_vec());
+                    self.attribute(&unescape(name), value.to_vec())?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                    self.attribute(&unescape(name), decode_base64(value)?);
+                    self.attribute(&unescape(name), decode_base64(value)?)?;
                 } else if let Some(word) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse(word, value)?;
                 }
@@ -96,32 +168,40 @@ impl Overrides {
         Ok(())
     }
 
-    fn attribute(&mut self, name: &[u8], value: Vec<u8>) {
+    fn attribute(&mut self, name: &[u8], value: Vec<u8>) -> Result<()> {
         if !xattrs::is_kept(name) || name.contains(&0) {
-            return;
+            return Ok(());
         }
-        match self.xattrs.iter_mut().find(|x| x.name == name) {
-            Some(known) => known.value = value,
-            None => self.xattrs.push(Xattr {
-                name: name.to_vec(),
-                value,
-            }),
+        ensure!(
+            name.len() <= MAX_XATTR_NAME_BYTES && value.len() <= MAX_XATTR_BYTES,
+            "an attribute has a name of {} and a value of {} bytes, more than \
+             {MAX_XATTR_NAME_BYTES} or {MAX_XATTR_BYTES}",
+            name.len(),
+            value.len()
+        );
+        self.xattr_bytes += name.len() + value.len();
+        if let Some(last) = self.xattrs.insert(name.to_vec(), value) {
+            self.xattr_bytes -= name.len() + last.len();
         }
+        ensure!(
+            self.xattr_bytes <= MAX_XATTRS_BYTES,
+            "its attributes have more than {MAX_XATTRS_BYTES} bytes"
+        );
+        Ok(())
     }
 
-    fn acl(&mut self, name: &'static [u8], value: &[u8]) {
-        if value.is_empty() || self.has_xattr(name) {
-            return;
+    fn acl(&mut self, name: &'static [u8], value: &[u8]) -> Result<()> {
+        if value.is_empty() || self.xattrs.contains_key(name) {
+            return Ok(());
         }
         match acl::from_text(value) {
             Ok(blob) => self.attribute(name, blob),
             // The binary form may follow.
-            Err(error) => self.unread_acls.push((name, error)),
+            Err(error) => {
+                self.unread_acls.insert(name, error);
+                Ok(())
+            }
         }
-    }
-
-    fn has_xattr(&self, name: &[u8]) -> bool {
-        self.xattrs.iter().any(|x| x.name == name)
     }
 
     fn sparse(&mut self, word: &[u8], value: &[u8]) -> Result<()> {
@@ -290,14 +370,14 @@ mod tests {
         let xattrs: Vec<(&[u8], &[u8])> = overrides
             .xattrs
             .iter()
-            .map(|x| (&x.name[..], &x.value[..]))
+            .map(|(name, value)| (&name[..], &value[..]))
             .collect();
         assert_eq!(
             xattrs,
             [
-                (&b"user.a b"[..], &b"\x01\x02\x03"[..]),
+                (&b"security.selinux"[..], &b"system_u:x:y"[..]),
+                (b"user.a b", b"\x01\x02\x03"),
                 (b"user.x=y", b"\0"),
-                (b"security.selinux", b"system_u:x:y"),
             ]
         );
     }
@@ -335,6 +415,54 @@ mod tests {
         let binary = b"SCHILY.xattr.system.posix_acl_access";
         overrides.record(binary, b"B").unwrap();
         assert_eq!(overrides.take_xattrs().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn attributes_are_bounded_one_by_one_and_together() {
+        let mut overrides = Overrides::default();
+        let mut set = |name: &str, bytes: usize| {
+            let key = format!("SCHILY.xattr.user.{name}");
+            overrides.record(key.as_bytes(), &vec![0; bytes])
+        };
+        set("a", MAX_XATTR_BYTES).unwrap();
+        for (name, bytes) in [("b", MAX_XATTR_BYTES + 1), (&"n".repeat(251)[..], 1)] {
+            let error = format!("{:#}", set(name, bytes).unwrap_err());
+            assert!(error.contains("an attribute has"), "{error}");
+        }
+        // What comes again takes the place of what came before.
+        for _ in 0..100 {
+            set("a", MAX_XATTR_BYTES).unwrap();
+        }
+        let refused = (0..16).find_map(|n| set(&n.to_string(), MAX_XATTR_BYTES).err());
+        let error = format!("{:#}", refused.unwrap());
+        assert!(error.contains("its attributes have more than"), "{error}");
+    }
+
+    #[test]
+    fn a_global_header_says_nothing_that_is_true_of_one_member() {
+        let mut globals = Globals::default();
+        let record = |text: &str| {
+            // Two digits, the space and the newline count as well.
+            format!("{:02} {text}\n", text.len() + 4).into_bytes()
+        };
+        for text in ["uid=7", "mtime=5", "comment=x"] {
+            globals.apply(&record(text)).unwrap();
+        }
+        assert_eq!((globals.uid, globals.gid), (Some(7), None));
+        globals.apply(&record("uid=")).unwrap();
+        assert_eq!(globals.uid, None);
+        for text in [
+            "path=x",
+            "size=1",
+            "SCHILY.xattr.user.a=",
+            "RHT.security.selinux=abc",
+            "GNU.sparse.major=1",
+            "uid=-1",
+        ] {
+            let error = globals.apply(&record(text)).unwrap_err();
+            let key = text.split('=').next().unwrap();
+            assert!(format!("{error:#}").contains(key), "{error:#}");
+        }
     }
 
     #[test]

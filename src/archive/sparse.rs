@@ -10,6 +10,10 @@ const MAX_EXTENTS: usize = 1 << 20;
 
 /// Checks that extents are in order, inside the file, and hold `stored` bytes.
 pub fn check_map(map: Vec<Extent>, size: u64, stored: u64) -> Result<Vec<Extent>> {
+    ensure!(
+        i64::try_from(size).is_ok(),
+        "it has {size} bytes, more than any file can have"
+    );
     let (mut at, mut sum) = (0_u64, 0_u64);
     for extent in &map {
         let end = extent.offset.checked_add(extent.length);
@@ -155,6 +159,7 @@ mod tests {
             (vec![extent(95, 10)], 100, 10),
             (vec![extent(u64::MAX, 10)], u64::MAX, 10),
             (vec![extent(0, 10)], 100, 11),
+            (vec![], 1 << 63, 0),
         ] {
             assert!(check_map(map.clone(), size, stored).is_err(), "{map:?}");
         }

@@ -66,7 +66,7 @@ fn fill(
 ///
 /// GRUB puts double quotes around a word with blanks by itself, and would
 /// escape those that are there already.
-fn quote(arg: &str) -> Result<String> {
+pub fn quote(arg: &str) -> Result<String> {
     ensure!(
         !arg.contains(['\n', '\'']),
         "kernel argument {arg:?} cannot be written in a boot entry"
@@ -171,6 +171,8 @@ pub struct BootedBy {
     pub slot: Option<Slot>,
     /// Why the menu chose it: `commit`, `trial`, `exhausted`, `nowrite`, `noenv` or `other`.
     pub why: String,
+    /// Whether that trial is a drill.
+    pub is_drill: bool,
     /// Which kernel the entry was for, where the slot has had several.
     pub kernel: Option<String>,
 }
@@ -188,6 +190,7 @@ pub fn booted_by(cmdline: &str) -> BootedBy {
     BootedBy {
         slot: word("va.slot=").parse().ok(),
         why: word("va.why="),
+        is_drill: word("va.drill=") == "1",
         kernel: Some(word(KERNEL_WORD)).filter(|id| !id.is_empty()),
     }
 }
@@ -354,9 +357,11 @@ mod tests {
             BootedBy {
                 slot: Some(Slot::Back),
                 why: "trial".into(),
+                is_drill: false,
                 kernel: None,
             }
         );
         assert_eq!(booted_by("root=x"), BootedBy::default());
+        assert!(booted_by("va.slot=back va.why=trial va.left=0 va.drill=1 panic=10").is_drill);
     }
 }

@@ -20,4 +20,5 @@ pub mod newc;
 pub mod next;
 pub mod once;
 pub mod record;
+pub mod seen;
 pub mod state;

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::failure::{Class, Classify};
+use crate::input;
 
 /// The length of an Ed25519 signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -68,7 +69,7 @@ impl SigningKey {
 /// Class [`Class::Usage`] when the file is not such a key.
 pub fn load_signing_key(path: &Path) -> Result<SigningKey> {
     let load = || -> Result<SigningKey> {
-        let pem = read_bounded(path, MAX_PEM_BYTES)?;
+        let pem = input::read_text(path, MAX_PEM_BYTES)?;
         let key = ed25519_dalek::SigningKey::from_pkcs8_pem(&pem)
             .ok()
             .context(
@@ -101,7 +102,8 @@ pub enum Signedness {
 }
 
 impl Keyring {
-    /// Loads every `*.pem` of `trusted` and the ids in the file `revoked`; both may be absent.
+    /// Loads every `*.pem` of `trusted` and the ids in the file `revoked`; both may be
+    /// absent. Nobody but their owner may be able to change them.
     ///
     /// # Errors
     /// Class [`Class::Usage`] when one of them is there and unusable: a key
@@ -121,7 +123,10 @@ impl Keyring {
     /// # Errors
     /// Class [`Class::Usage`] when it is no such key.
     pub fn of_key(path: &Path) -> Result<Keyring> {
-        let key = load_key(path).class(Class::Usage)?;
+        let load = || parse_key(&input::read_text(path, MAX_PEM_BYTES)?);
+        let key = load()
+            .with_context(|| format!("reading key {}", path.display()))
+            .class(Class::Usage)?;
         Ok(Keyring {
             keys: vec![key],
             revoked: BTreeSet::new(),
@@ -179,6 +184,10 @@ fn load_keys(dir: &Path) -> Result<Vec<(KeyId, VerifyingKey)>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.with_context(|| format!("reading {}", dir.display()))?,
     };
+    fs::metadata(dir)
+        .map_err(Into::into)
+        .and_then(|meta| input::check_owner_alone_writes(&meta))
+        .with_context(|| format!("trusting the keys in {}", dir.display()))?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry
@@ -193,29 +202,39 @@ fn load_keys(dir: &Path) -> Result<Vec<(KeyId, VerifyingKey)>> {
 }
 
 fn load_key(path: &Path) -> Result<(KeyId, VerifyingKey)> {
-    let load = || -> Result<(KeyId, VerifyingKey)> {
-        let pem = read_bounded(path, MAX_PEM_BYTES)?;
-        ensure!(
-            !pem.contains("PRIVATE KEY"),
-            "it is a private key; keep it off the appliance and put its public half here \
-             (`openssl pkey -pubout`)"
-        );
-        let key = VerifyingKey::from_public_key_pem(&pem)
-            .ok()
-            .context("it is not an Ed25519 public key in PEM")?;
-        Ok((KeyId::of(&key)?, key))
+    let load = || {
+        let (pem, meta) = input::read_file(path, MAX_PEM_BYTES)?;
+        input::check_owner_alone_writes(&meta)?;
+        parse_key(&pem)
     };
     load().with_context(|| format!("reading trusted key {}", path.display()))
 }
 
+fn parse_key(pem: &str) -> Result<(KeyId, VerifyingKey)> {
+    ensure!(
+        !pem.contains("PRIVATE KEY"),
+        "it is a private key; keep it off the appliance and put its public half here \
+         (`openssl pkey -pubout`)"
+    );
+    let key = VerifyingKey::from_public_key_pem(pem)
+        .ok()
+        .context("it is not an Ed25519 public key in PEM")?;
+    Ok((KeyId::of(&key)?, key))
+}
+
 fn load_revoked(path: &Path) -> Result<BTreeSet<KeyId>> {
-    if let Err(error) = fs::metadata(path)
+    // A link that leads nowhere is a list that is lost, not none.
+    if let Err(error) = fs::symlink_metadata(path)
         && error.kind() == ErrorKind::NotFound
     {
         return Ok(BTreeSet::new());
     }
-    let text = read_bounded(path, MAX_REVOKED_BYTES)
-        .with_context(|| format!("reading {}", path.display()))?;
+    let read = || {
+        let (text, meta) = input::read_file(path, MAX_REVOKED_BYTES)?;
+        input::check_owner_alone_writes(&meta)?;
+        Ok::<_, Error>(text)
+    };
+    let text = read().with_context(|| format!("reading {}", path.display()))?;
     let mut revoked = BTreeSet::new();
     for (number, line) in text.lines().enumerate() {
         let id = line.split('#').next().unwrap_or_default().trim();
@@ -234,22 +253,14 @@ fn load_revoked(path: &Path) -> Result<BTreeSet<KeyId>> {
     Ok(revoked)
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<String> {
-    let mut text = String::new();
-    File::open(path)?
-        .take(limit + 1)
-        .read_to_string(&mut text)?;
-    ensure!(
-        text.len() as u64 <= limit,
-        "it is larger than {limit} bytes"
-    );
-    Ok(text)
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     pub fn key(seed: u8) -> SigningKey {
         SigningKey(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
@@ -304,5 +315,41 @@ pub mod tests {
         fs::write(&list, "abc\n").unwrap();
         let error = format!("{:#}", Keyring::load(&none, &list).unwrap_err());
         assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_list_of_the_revoked_that_is_lost_is_not_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (none, list) = (dir.path().join("none"), dir.path().join("revoked"));
+        symlink(dir.path().join("gone"), &list).unwrap();
+        let error = format!("{:#}", Keyring::load(&none, &list).unwrap_err());
+        assert!(error.contains("revoked: No such file"), "{error}");
+        fs::remove_file(&list).unwrap();
+        mkfifo(&list, Mode::S_IRWXU).unwrap();
+        let error = format!("{:#}", Keyring::load(&none, &list).unwrap_err());
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_others_may_put_there_or_change_are_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (trusted, list) = (dir.path().join("trusted.d"), dir.path().join("revoked"));
+        trust(&trusted, "a.pem", &key(1));
+        let file = trusted.join("a.pem");
+        fs::write(&list, "").unwrap();
+        for (path, right) in [(&trusted, 0o755), (&file, 0o644), (&list, 0o644)] {
+            for bit in [0o020, 0o002] {
+                fs::set_permissions(path, Permissions::from_mode(right | bit)).unwrap();
+                let error = format!("{:#}", Keyring::load(&trusted, &list).unwrap_err());
+                let name = path.file_name().unwrap().to_str().unwrap();
+                assert!(error.contains(name) && error.contains("chmod"), "{error}");
+            }
+            fs::set_permissions(path, Permissions::from_mode(right)).unwrap();
+        }
+        assert_eq!(Keyring::load(&trusted, &list).unwrap().trusted().count(), 1);
+        // A pipe is not waited for.
+        mkfifo(&trusted.join("b.pem"), Mode::S_IRWXU).unwrap();
+        let error = format!("{:#}", Keyring::load(&trusted, &list).unwrap_err());
+        assert!(error.contains("b.pem: it is not a regular file"), "{error}");
     }
 }

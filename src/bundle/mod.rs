@@ -41,4 +41,5 @@ pub use sign::{Signed, attach_signature, export_signed_bytes, sign_bundle};
 pub use unpack::extract::{Devices, Rights};
 pub use unpack::only::unpack_only;
 pub use unpack::place::UnpackOptions;
+pub use unpack::plain::unpack_tar;
 pub use unpack::unpack;

@@ -1,7 +1,6 @@
 //! Adds signatures to a bundle that is there already.
 
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::fs::Metadata;
 use std::path::Path;
 use std::slice;
 use std::time::Duration;
@@ -13,12 +12,15 @@ use super::keyring::{KeyId, Keyring, SIGNATURE_BYTES, Signedness, SigningKey};
 use super::open::bundle::Bundle;
 use super::open::sealed::{Sealed, Trust};
 use crate::failure::{Class, Classify};
+use crate::input;
 use crate::refuse;
 use crate::system::draft::Draft;
 use crate::system::{Lock, System};
 
 /// How long another signer of the same bundle is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How much is read of what should be a signature.
+const MAX_GIVEN_BYTES: u64 = 64 << 10;
 
 /// Returns the bytes a signature must cover, for signing them elsewhere.
 ///
@@ -98,10 +100,7 @@ fn lock(sys: &dyn System, path: &Path) -> Result<Lock> {
 }
 
 fn read_signature(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(SIGNATURE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    let bytes = input::read(path, MAX_GIVEN_BYTES)?;
     ensure!(
         bytes.len() == SIGNATURE_BYTES,
         "it is not a raw Ed25519 signature of {SIGNATURE_BYTES} bytes"

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Session;
-use super::output::print;
+use super::output::print_done;
 use crate::appliance::machine::Machine;
 use crate::progress::Progress;
 use crate::system::{Restart, System};
@@ -30,10 +30,10 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let outcome = stage::activate(&appliance, &machine, &lock)?;
     session.ui.finish();
     let already = if outcome.was_armed { "already " } else { "" };
-    print(&format!(
+    print_done(&format!(
         "version {} in slot {} is {already}on trial: the next boot tries it, up to {} times\n",
         outcome.version, outcome.slot, outcome.tries
-    ))?;
+    ));
     if args.reboot {
         session.host.reboot(Restart::Orderly)
     } else {

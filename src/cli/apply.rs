@@ -1,12 +1,15 @@
 //! `apply`: writes a bundle to the inactive slot and puts it on trial.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::output::{Page, print};
+use super::output::{Page, print, print_done};
 use super::{Question, Session, check, threads};
+use crate::input::Patient;
 use crate::install::customer;
 use crate::progress::Progress;
 use crate::system::{Restart, System};
@@ -53,7 +56,10 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
             .agree(&session.ui, "Overwrite the slot that does not run?")?;
     }
     let input = if streamed {
-        Input::Stream(Box::new(io::stdin()))
+        // Of the library's own buffer, who waits for more knows nothing.
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let stdin = File::from(stdin.context("opening standard input")?);
+        Input::Stream(Box::new(Patient(stdin)))
     } else {
         Input::File(args.file)
     };
@@ -73,17 +79,18 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         return print(&format!("\nWhat is the customer's:\n\n{}", plan.text()));
     }
     if args.stage {
-        return print(&format!(
+        print_done(&format!(
             "version {} is in slot {} and waits there; version {} boots until \
              `va-upgrade activate` has the new one tried, `va-upgrade discard` drops it\n",
             outcome.version, outcome.slot, outcome.from
         ));
+        return Ok(());
     }
-    print(&format!(
+    print_done(&format!(
         "version {} is in slot {}; the next boot tries it, up to {} times. \
          Until it is confirmed, version {} stays the default\n",
         outcome.version, outcome.slot, outcome.tries, outcome.from
-    ))?;
+    ));
     if args.reboot {
         session.host.reboot(Restart::Orderly)
     } else {

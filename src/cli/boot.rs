@@ -1,17 +1,24 @@
 //! `boot`: what the boot services run.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::Session;
-use super::output::print;
+use super::output::print_done;
+use super::{Session, threads};
+use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
+use crate::failure::{Class, Classify};
 use crate::install::label;
+use crate::migrate::order::Mode;
+use crate::migrate::{environment, in_ram};
 use crate::progress::Progress;
+use crate::system::files;
+use crate::upgrade::first_start::{self, Verdict};
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
-use crate::upgrade::{deadline, drill, last_word, name_cards};
+use crate::upgrade::{deadline, drill, last_word, name_cards, owners};
 
 /// Do what this boot asks for: check and confirm a trial, or mend the boot state
 #[derive(clap::Args)]
@@ -36,10 +43,36 @@ pub struct Args {
     #[arg(long, conflicts_with = "deadline")]
     pub carry: bool,
 
+    /// Only give the files on the data volume the ids that this system's accounts have, where a
+    /// rule asks for it
+    #[arg(long, conflicts_with = "deadline")]
+    pub owners: bool,
+
     /// Only set the SELinux labels that the system before could not, in the system at DIR; for
     /// the initramfs
     #[arg(long, value_name = "DIR", conflicts_with = "deadline")]
     pub labels: Option<PathBuf>,
+
+    /// Only do what the order on the old disk says, then restart; for the initramfs of the
+    /// migration environment
+    #[arg(long, conflicts_with = "deadline")]
+    pub migrate: bool,
+
+    /// Only have the next start rehearse the move of this system to two slots with the bundle
+    /// FILE.vab; the settings are not collected
+    #[arg(long, value_name = "FILE.vab", conflicts_with = "deadline")]
+    pub prepare_rehearsal: Option<PathBuf>,
+
+    /// Only take back what was prepared
+    #[arg(long, conflicts_with = "deadline")]
+    pub cancel_migration: bool,
+}
+
+impl Args {
+    /// Tells whether this is done with the defaults where the settings are unusable.
+    pub fn needs_no_settings(&self) -> bool {
+        self.deadline || self.migrate || self.labels.is_some()
+    }
 }
 
 /// Runs `boot`; writes the boot state, and may restart the machine.
@@ -64,7 +97,13 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             true => "what was changed after the upgrade was written is carried over",
             false => "nothing was changed after the upgrade was written",
         };
-        return print(&format!("{text}\n"));
+        print_done(&format!("{text}\n"));
+        return Ok(());
+    }
+    if args.owners {
+        let appliance = session.appliance();
+        owners::settle(&appliance, &appliance.wait_for_lock(LOCK_PATIENCE)?);
+        return Ok(());
     }
     if let Some(root) = &args.labels {
         // Not every initramfs has chroot(8).
@@ -73,7 +112,22 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
             true => "all SELinux labels are set",
             false => "no SELinux label is missing",
         };
-        return print(&format!("{text}\n"));
+        print_done(&format!("{text}\n"));
+        return Ok(());
+    }
+    if args.migrate {
+        return environment::run(&session.appliance());
+    }
+    if let Some(bundle) = &args.prepare_rehearsal {
+        return prepare_rehearsal(session, bundle);
+    }
+    if args.cancel_migration {
+        let text = match in_ram::cancel(&session.appliance())? {
+            true => "the migration is cancelled",
+            false => "no migration was prepared",
+        };
+        print_done(&format!("{text}\n"));
+        return Ok(());
     }
     let text = match trial::after_boot(&session.appliance())? {
         Outcome::Ordinary => "an ordinary boot".to_owned(),
@@ -99,7 +153,36 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         }
     };
     session.ui.finish();
-    print(&format!("{text}\n"))
+    print_done(&format!("{text}\n"));
+    match first_start::run(&session.appliance())? {
+        None => {}
+        Some(Verdict::Healthy(version)) => print_done(&format!("version {version} is healthy\n")),
+        Some(Verdict::Unhealthy(why)) => print_done(&format!("not healthy: {why}\n")),
+    }
+    Ok(())
+}
+
+/// Has the next start rehearse a migration.
+fn prepare_rehearsal(session: &Session, bundle: &Path) -> Result<()> {
+    let nothing = |_: &Appliance, to: &Path| files::write_atomic(to, b"", 0o600);
+    let bundle = fs::canonicalize(bundle)
+        .with_context(|| format!("looking up {}", bundle.display()))
+        .class(Class::Refused)?;
+    let options = in_ram::Options {
+        bundle: &bundle,
+        mode: Mode::Rehearse,
+        threads: threads(None)?,
+        collect: &nothing,
+    };
+    let prepared = in_ram::prepare(&session.appliance(), &options)?;
+    session.ui.finish();
+    print_done(&format!(
+        "the next start rehearses the move to {} on {}; it takes {} MiB of memory\n",
+        prepared.version,
+        prepared.disk.display(),
+        prepared.need_bytes.div_ceil(1 << 20)
+    ));
+    Ok(())
 }
 
 /// Has an installed kernel tried, beside the one that the running slot starts.
@@ -109,11 +192,11 @@ fn adopt_kernel(session: &Session, change: Change) -> Result<()> {
     let machine = Machine::look(&appliance)?;
     let adopted = kernel_update::adopt(&appliance, &machine, change, &lock)?;
     session.ui.finish();
-    match adopted {
-        Adopted::Nothing => Ok(()),
-        Adopted::OnTrial(release) => print(&format!(
+    if let Adopted::OnTrial(release) = adopted {
+        print_done(&format!(
             "kernel {release} is tried with the next restart; the one before it starts again if \
              it does not come up\n"
-        )),
+        ));
     }
+    Ok(())
 }

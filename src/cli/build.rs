@@ -13,7 +13,8 @@ use crate::build::{self as build_flow, BuildOptions, Built};
 use crate::bundle::{Codec, PackMode, PackPlan};
 use crate::failure::{Class, Classify};
 use crate::progress::{Note, Progress, Recorder};
-use crate::{signals, source};
+use crate::signals;
+use crate::source::{self, Reader};
 
 /// The one that clap would make is one line, wider than the help.
 const USAGE: &str = "\
@@ -50,6 +51,9 @@ pub struct Args {
     /// Which root to pack: VG/LV, 2, 2:1, /dev/sda2, UUID=, LABEL=, or as a message names it
     #[arg(long, value_name = "WHICH")]
     root: Option<String>,
+    /// Let no kernel but guestmount's virtual machine look into an image's file systems
+    #[arg(long, conflicts_with = "root")]
+    untrusted: bool,
     /// How to pack: xz is smaller, zstd unpacks in a fraction of the time [default: xz]
     #[arg(long, value_name = "CODEC", default_value = "xz")]
     #[arg(hide_default_value = true, hide_possible_values = true)]
@@ -69,6 +73,9 @@ pub struct Args {
     /// Set a field of release.yaml, such as version=9.4.1 or meta.commit=1a2b3c
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Make the environment too in which an appliance with one root is moved to two slots
+    #[arg(long)]
+    environment: bool,
     /// Limit times in the tree to SOURCE_DATE_EPOCH
     #[arg(long)]
     clamp: bool,
@@ -127,7 +134,7 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     let plan = args.plan();
     let threads = args.threads(&plan)?;
     // The rest is read without mounts, and so without root rights.
-    match source::needs_mounts(&args.source)? {
+    match source::needs_mounts(&args.source)? || args.environment {
         true => session.start_changing("build")?,
         false => signals::watch()?,
     }
@@ -140,8 +147,13 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
         output: args.output,
         release: args.release,
         root: args.root,
+        reader: match args.untrusted {
+            true => Reader::Guest,
+            false => Reader::Kernel,
+        },
         data_volumes: vec![volumes.data.clone(), volumes.image.clone()],
         threads,
+        environment: args.environment,
         settings: args.set,
         clamp: args.clamp,
     };

@@ -53,7 +53,7 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     match report.require() {
         // A person has just read it all.
         Err(error) if is_on_terminal() => {
-            let message = anyhow!("not ready for an upgrade, for what is marked FAIL above");
+            let message = anyhow!("not ready for an upgrade, for what is marked REFUSE above");
             Err(with_class(class_of(&error), message))
         }
         outcome => outcome,
@@ -109,8 +109,8 @@ fn summary(report: &Report, version: Option<&str>) -> String {
         let these = checks.filter(|check| check.verdict == verdict);
         these.map(|check| check.name).collect()
     };
-    let (passed, warned) = (named(Verdict::Pass), named(Verdict::Warn));
-    let failed = named(Verdict::Fail);
+    let (passed, warned) = (named(Verdict::Ok), named(Verdict::Warn));
+    let failed = named(Verdict::Refuse);
     let what = match version {
         Some(version) => format!("version {version}"),
         None => "an upgrade".to_owned(),
@@ -118,7 +118,7 @@ fn summary(report: &Report, version: Option<&str>) -> String {
     let mut counts = match failed.len() {
         0 => format!("{} checks passed", passed.len()),
         failures => format!(
-            "{failures} of {} checks failed ({})",
+            "{failures} of {} checks refuse it ({})",
             report.checks.len(),
             failed.join(", ")
         ),
@@ -132,15 +132,15 @@ fn summary(report: &Report, version: Option<&str>) -> String {
 /// Renders a check; a failure's message ends with the way out.
 fn row(check: &Check) -> [(Tone, String); 3] {
     let (tone, verdict) = match check.verdict {
-        Verdict::Pass => (Tone::Good, "ok"),
+        Verdict::Ok => (Tone::Good, "ok"),
         Verdict::Warn => (Tone::Warn, "warn"),
-        Verdict::Fail => (Tone::Bad, "FAIL"),
+        Verdict::Refuse => (Tone::Bad, "REFUSE"),
     };
     [
         // As wide whatever the others are.
-        (tone, format!("{verdict:<4}")),
+        (tone, format!("{verdict:<6}")),
         (Tone::Plain, check.name.to_owned()),
-        (Tone::Plain, check.message.clone()),
+        (Tone::Plain, check.message()),
     ]
 }
 
@@ -157,7 +157,7 @@ mod tests {
 
     fn text(checks: Vec<Check>, version: Option<&str>) -> String {
         let mut report = Report::default();
-        report.ok = !checks.iter().any(|check| check.verdict == Verdict::Fail);
+        report.ok = !checks.iter().any(|check| check.verdict == Verdict::Refuse);
         report.checks = checks;
         let mut page = Page::plain();
         write(&mut page, &report, version);
@@ -166,16 +166,20 @@ mod tests {
 
     #[test]
     fn the_answer_comes_first_and_then_every_check() {
-        let product = || check("product", Verdict::Pass, "gateway");
+        let product = || check("product", Verdict::Ok, "gateway");
         let trial = || check("last trial", Verdict::Warn, "it failed: health");
-        let boot = check("boot", Verdict::Fail, "/boot is full;\nremove \x1b[1mfiles");
+        let boot = check(
+            "boot",
+            Verdict::Refuse,
+            "/boot is full;\nremove \x1b[1mfiles",
+        );
         assert_eq!(
             text(vec![product(), product()], None),
             "\
 Ready for an upgrade: 2 checks passed.
 
-ok    product  gateway
-ok    product  gateway
+ok      product  gateway
+ok      product  gateway
 "
         );
         assert_eq!(
@@ -183,19 +187,19 @@ ok    product  gateway
             "\
 Ready for version 9.4: 2 checks passed, 1 warned (last trial).
 
-ok    product     gateway
-ok    product     gateway
-warn  last trial  it failed: health
+ok      product     gateway
+ok      product     gateway
+warn    last trial  it failed: health
 "
         );
         assert_eq!(
             text(vec![product(), boot, trial()], Some("9.4")),
             "\
-Not ready for version 9.4: 1 of 3 checks failed (boot), 1 warned (last trial).
+Not ready for version 9.4: 1 of 3 checks refuse it (boot), 1 warned (last trial).
 
-ok    product     gateway
-FAIL  boot        /boot is full; remove ?[1mfiles
-warn  last trial  it failed: health
+ok      product     gateway
+REFUSE  boot        /boot is full; remove ?[1mfiles
+warn    last trial  it failed: health
 "
         );
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Session;
-use super::output::print;
+use super::output::print_done;
 use crate::upgrade::trial;
 
 /// Keep the running system, which is on trial
@@ -25,15 +25,17 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let lock = appliance.lock()?;
     if let Some(minutes) = args.extend {
         let left = trial::extend(&appliance, minutes, &lock)?;
-        return print(&format!(
+        print_done(&format!(
             "this trial ends in {} minutes unless it is confirmed\n",
             left.as_secs() / 60
         ));
+        return Ok(());
     }
     let newly = trial::confirm(&appliance, &lock)?;
-    print(if newly {
+    print_done(if newly {
         "this system is committed now\n"
     } else {
         "this system was committed already\n"
-    })
+    });
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::output::print;
+use super::output::print_done;
 use super::{Question, Session};
 use crate::appliance::machine::Machine;
 use crate::progress::Progress;
@@ -12,7 +12,8 @@ use crate::upgrade::stage;
 ///
 /// Cancels the trial that `apply` or `activate` armed, or gives up what
 /// `apply --stage` wrote. The slot is empty then: what was in it before the upgrade
-/// is gone since `apply`. A drill is only cancelled. The running system stays the default. Once the new one
+/// is gone since `apply`. GRUB is again the one of before, unless it was changed
+/// meanwhile. A drill is only cancelled. The running system stays the default. Once the new one
 /// runs, `va-upgrade rollback --reboot` goes back.
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,7 +21,8 @@ pub struct Args {
     question: Question,
 }
 
-/// Runs `discard`; writes the boot state and removes the slot's boot files.
+/// Runs `discard`; writes the boot state and the boot sector, and removes the slot's
+/// boot files.
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.start_changing("discard")?;
     let appliance = session.appliance();
@@ -35,21 +37,28 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let outcome = stage::discard(&appliance, &machine, &lock)?;
     session.ui.finish();
     let Some(dropped) = outcome else {
-        return print("nothing is staged or on trial\n");
+        print_done("nothing is staged or on trial\n");
+        return Ok(());
     };
     let version = dropped.version.as_deref().unwrap_or("unknown");
     if dropped.was_drill {
-        return print(&format!(
+        print_done(&format!(
             "the drill of version {version} in slot {} is cancelled; the slot is what it was\n",
             dropped.slot
         ));
+        return Ok(());
     }
     let cancelled = match dropped.was_armed {
         true => "; the trial is cancelled",
         false => "",
     };
-    print(&format!(
-        "version {version} in slot {} is dropped{cancelled}\n",
+    let grub = match dropped.is_grub_back {
+        true => "; GRUB is the one of before",
+        false => "",
+    };
+    print_done(&format!(
+        "version {version} in slot {} is dropped{cancelled}{grub}\n",
         dropped.slot
-    ))
+    ));
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::output::print;
+use super::output::print_done;
 use super::{Question, Session};
 use crate::appliance::machine::Machine;
 use crate::progress::Progress;
@@ -38,13 +38,13 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     let armed = drill::arm(&appliance, &machine, &lock)?;
     session.ui.finish();
     let already = if armed.was_armed { "already " } else { "" };
-    print(&format!(
+    print_done(&format!(
         "a drill is {already}armed: the next boot starts version {} in slot {} once, and the one \
          after it slot {} again\n",
         armed.version,
         armed.slot,
         armed.slot.other()
-    ))?;
+    ));
     if args.reboot {
         session.host.reboot(Restart::Orderly)
     } else {

@@ -9,8 +9,10 @@ mod completions;
 mod confirm;
 mod discard;
 mod drill;
+mod grow;
 mod info;
 mod man;
+mod migrate;
 mod output;
 mod repair;
 mod report;
@@ -38,10 +40,9 @@ use crate::config::Config;
 use crate::failure::{Class, Classify, class_of};
 use crate::refuse;
 use crate::signals;
-use crate::stderr;
+use crate::stderr::{self, printable};
 use crate::system::{Host, System};
 
-use output::printable;
 use ui::{ProgressMode, Ui};
 
 /// Whole-root upgrades for virtual appliances with two roots
@@ -154,6 +155,8 @@ enum Work {
     Report(report::Args),
     Rollback(rollback::Args),
     Repair(repair::Args),
+    Migrate(migrate::Args),
+    Grow(grow::Args),
     Sync(sync::Args),
     #[command(hide = true)]
     Boot(boot::Args),
@@ -173,6 +176,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version go to stdout with status 0, the rest is status 2.
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            if error.use_stderr() {
+                // What it quotes may be a file's name.
+                stderr::say(error.render().to_string().trim_end());
+                return ExitCode::from(status);
+            }
             return match error.print() {
                 Ok(()) => ExitCode::from(status),
                 Err(_) => ExitCode::FAILURE,
@@ -187,7 +195,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let message = printable(&format!("{error:#}"));
             if is_json {
                 let error = serde_json::json!({ "class": class.name(), "message": message });
-                stderr::say(&serde_json::json!({ "error": error }).to_string());
+                stderr::say_json(&serde_json::json!({ "error": error }));
             } else {
                 stderr::say(&format!("error: {message}"));
             }
@@ -227,19 +235,20 @@ impl Work {
             Work::Report(args) => report::run(&session, &args),
             Work::Rollback(args) => rollback::run(&session, &args),
             Work::Repair(_) => repair::run(&session),
+            Work::Migrate(args) => migrate::run(&session, args),
+            Work::Grow(args) => grow::run(&session, &args),
             Work::Sync(args) => sync::run(&session, &args),
             Work::Boot(args) => boot::run(&session, &args),
         }
     }
 
     /// Loads the settings. The watcher of a trial's deadline goes on with the
-    /// defaults where they are unusable: it is the last net. Labels need none.
+    /// defaults where they are unusable: it is the last net. Labels and the migration
+    /// environment need none.
     fn load_config(&self, file: Option<&Path>) -> Result<Config> {
         match Config::load(file) {
-            Err(error) if matches!(self, Work::Boot(args) if args.deadline || args.labels.is_some()) =>
-            {
-                let why = printable(&format!("{error:#}"));
-                stderr::say(&format!("warning: {why}; going on with the defaults"));
+            Err(error) if matches!(self, Work::Boot(args) if args.needs_no_settings()) => {
+                stderr::say(&format!("warning: {error:#}; going on with the defaults"));
                 Ok(Config::default())
             }
             outcome => outcome,

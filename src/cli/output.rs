@@ -9,7 +9,11 @@ use std::ffi::OsStr;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
 use serde::Serialize;
+
+use crate::stderr::{self, printable, printable_json};
 
 /// Prints text for a person.
 ///
@@ -19,13 +23,21 @@ pub fn print(text: &str) -> Result<()> {
     print_raw(printable(text).as_bytes())
 }
 
+/// Tells a person of something that is done. That it cannot be written anywhere
+/// undoes nothing, so it is no failure.
+pub fn print_done(text: &str) {
+    if let Err(error) = print(text) {
+        stderr::say(&format!("warning: {}", printable(&format!("{error:#}"))));
+    }
+}
+
 /// Prints `value` as JSON, for programs.
 ///
 /// # Errors
 /// As for [`print_raw`].
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).context("rendering JSON")?;
-    print_raw(format!("{text}\n").as_bytes())
+    print_raw(format!("{}\n", printable_json(&text)).as_bytes())
 }
 
 /// Prints exactly these bytes.
@@ -34,26 +46,20 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// When they cannot be written; a reader that went away early is no error.
 pub fn print_raw(bytes: &[u8]) -> Result<()> {
     match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("writing to standard output")
-        }
+        Err(error) if !is_gone(&error) => Err(error).context("writing to standard output"),
         _ => Ok(()),
     }
 }
 
-/// Replaces every control character that is not the end of a line, and those
-/// that turn the direction of writing.
-pub fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Tells whether standard output has no reader any more: a pipe or, where the kernel
+/// says EIO, a terminal that was closed.
+fn is_gone(error: &io::Error) -> bool {
+    let is_device = || {
+        let stat = fstat(io::stdout());
+        stat.is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFCHR))
     };
-    let replace = |c| match c {
-        '\n' => c,
-        c if steers(c) => '?',
-        c => c,
-    };
-    text.chars().map(replace).collect()
+    error.kind() == ErrorKind::BrokenPipe
+        || error.raw_os_error() == Some(Errno::EIO as i32) && is_device()
 }
 
 /// What a word tells; a colour where there are any.
@@ -194,11 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_outside_cannot_steer_the_terminal() {
-        assert_eq!(
-            printable("9.4\x1b[2J\r\u{9b}1m\t\u{202e}x\ny äß"),
-            "9.4?[2J??1m??x\ny äß"
-        );
+    fn only_colours_steer_the_terminal() {
         let mut page = Page::coloured();
         page.add(Tone::Bad, "a\x1b[0m\nb");
         assert_eq!(page.text(), "\x1b[31ma?[0m b\x1b[0m");

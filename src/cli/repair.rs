@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Session;
-use super::output::print;
+use super::output::print_done;
 use crate::appliance::machine::Machine;
 use crate::progress::Progress;
 use crate::upgrade::repair as repair_flow;
@@ -33,5 +33,6 @@ pub fn run(session: &Session) -> Result<()> {
     if lines.is_empty() {
         lines.push("nothing to repair\n");
     }
-    print(&lines.concat())
+    print_done(&lines.concat());
+    Ok(())
 }

@@ -10,8 +10,8 @@ use crate::upgrade::changes::{self, Changes};
 /// Show what changed from before the upgrade to after it; changes nothing
 ///
 /// Compares the running system with what `apply` saw of the one before: network
-/// cards and addresses, name servers, failed units, the ports that somebody listens on,
-/// mounts and the host name.
+/// cards, addresses and routes, name servers, failed units, the ports that somebody listens on,
+/// mounts, the host name, who can log in, certificates and whether the clock is synchronized.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::output::print;
+use super::output::print_done;
 use super::{Question, Session};
 use crate::appliance::machine::Machine;
 use crate::progress::Progress;
@@ -41,10 +41,10 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     } else {
         "boots next"
     };
-    print(&format!(
+    print_done(&format!(
         "slot {} with version {} {next}{cancelled}\n",
         outcome.next, outcome.version
-    ))?;
+    ));
     if args.reboot {
         session.host.reboot(Restart::Orderly)
     } else {

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use super::output::{print, print_json, printable};
+use super::output::{print, print_json};
 use super::{Question, Session};
 use crate::appliance::history;
 use crate::install::customer;
 use crate::progress::Progress;
 use crate::refuse;
 use crate::sha::Sha;
+use crate::stderr::printable;
 use crate::sync::keep::{self, Kept};
 use crate::system::files;
 
@@ -128,7 +128,7 @@ fn log(session: &Session, number: Option<u32>, json: bool) -> Result<()> {
         .iter()
         .map(|set| {
             let about = &set.about;
-            let age = age(about.time);
+            let age = age(session.appliance().sys.seconds_since_1970(), about.time);
             format!(
                 "{:<4} {} -> {}, {age} ago\n",
                 set.number, about.from, about.to
@@ -138,17 +138,12 @@ fn log(session: &Session, number: Option<u32>, json: bool) -> Result<()> {
     print(&lines(&text))
 }
 
-fn age(time: u64) -> String {
-    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(time);
-    let seconds = SystemTime::now()
-        .duration_since(then)
-        .unwrap_or_default()
-        .as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} seconds"),
-        120..=7199 => format!("{} minutes", seconds / 60),
-        7200..=172_799 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86400),
+fn age(now: u64, time: u64) -> String {
+    match now.saturating_sub(time) {
+        seconds @ 0..=119 => format!("{seconds} seconds"),
+        seconds @ 120..=7199 => format!("{} minutes", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} hours", seconds / 3600),
+        seconds => format!("{} days", seconds / 86400),
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::errno::Errno;
+use nix::unistd::isatty;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::output::printable;
 use crate::progress::{Note, Progress, Step};
-use crate::stderr::{self, say};
+use crate::stderr::{ask, printable, say, say_json};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,13 +91,14 @@ impl Ui {
     /// people nothing.
     pub fn tell_json(&self, key: &str, value: &impl Serialize) {
         if self.is_json() {
-            say(&serde_json::json!({ key: value }).to_string());
+            say_json(&serde_json::json!({ key: value }));
         }
     }
 
-    /// Returns whether somebody is there to be asked.
+    /// Returns whether somebody is there to be asked, or was until the terminal was
+    /// closed.
     pub fn can_ask(&self) -> bool {
-        io::stdin().is_terminal()
+        matches!(isatty(io::stdin()), Ok(true) | Err(Errno::EIO))
     }
 
     /// Asks a yes-or-no question on the terminal.
@@ -103,12 +106,13 @@ impl Ui {
     /// # Errors
     /// When the answer cannot be read.
     pub fn ask(&self, question: &str) -> Result<bool> {
-        stderr::write(&format!("{question} [y/N] "));
+        ask(&format!("{question} [y/N] "));
         let mut answer = String::new();
-        io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .context("reading the answer")?;
+        match io::stdin().lock().read_line(&mut answer) {
+            // Nobody answers on a terminal that was closed.
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {}
+            read => drop(read.context("reading the answer")?),
+        }
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
@@ -169,7 +173,7 @@ impl Shown {
         Some(left / self.rate()?)
     }
 
-    fn json(&self) -> String {
+    fn json(&self) -> Value {
         let whole = |number: f64| number.round();
         serde_json::json!({
             "step": self.step,
@@ -179,7 +183,6 @@ impl Shown {
             "rate": self.rate().map(whole),
             "left": self.seconds_left().map(whole),
         })
-        .to_string()
     }
 
     fn end(&mut self, mode: ProgressMode) {
@@ -197,7 +200,7 @@ impl Shown {
                     self.started.elapsed().as_secs_f64()
                 ));
             }
-            ProgressMode::Json => say(&self.json()),
+            ProgressMode::Json => say_json(&self.json()),
             ProgressMode::Auto | ProgressMode::None => {}
         }
         self.step = "";
@@ -236,7 +239,7 @@ impl Progress for Ui {
         };
         match self.mode {
             ProgressMode::Plain => say(&title),
-            ProgressMode::Json => say(&state.json()),
+            ProgressMode::Json => say_json(&state.json()),
             _ => {}
         }
     }
@@ -254,7 +257,7 @@ impl Progress for Ui {
             state.shown_done = state.done;
             match self.mode {
                 ProgressMode::Plain => say(&state.plain()),
-                ProgressMode::Json => say(&state.json()),
+                ProgressMode::Json => say_json(&state.json()),
                 _ => {}
             }
         }
@@ -269,7 +272,7 @@ impl Progress for Ui {
         let state = self.state();
         match (&state.bar, self.mode) {
             (Some(bar), _) => bar.println(text),
-            (None, ProgressMode::Json) => say(&serde_json::json!({ "note": text }).to_string()),
+            (None, ProgressMode::Json) => say_json(&serde_json::json!({ "note": text })),
             (None, ProgressMode::None) => {}
             (None, _) => say(&text),
         }

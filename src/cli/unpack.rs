@@ -1,6 +1,7 @@
 //! `unpack`: restores a bundle's tree, or a part of it, into a directory.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,7 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         Rights::OfCaller
     };
     require_empty(&args.dir)?;
+    let before = fs::metadata(&args.dir)?.permissions();
     let keyring = keyring(session, args.trusted.as_deref())?;
     let sealed = Sealed::open(&args.file)?;
     let (bundle, _) = sealed.authenticate(trust(&keyring, args.allow_unsigned))?;
@@ -65,7 +67,8 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     session.ui.finish();
     let Err(error) = unpacked else { return Ok(()) };
     // Half a tree is of no use, and a bad bundle changes nothing.
-    match clear(&args.dir) {
+    let cleared = clear(&args.dir).and_then(|()| open_again(&args.dir, before));
+    match cleared {
         Ok(()) => Err(error),
         Err(left) => Err(with_class(
             Class::Unexpected,
@@ -97,6 +100,14 @@ fn require_empty(dir: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Gives the directory the mode it had, which an ordinary user may not own.
+fn open_again(dir: &Path, before: Permissions) -> Result<()> {
+    match fs::set_permissions(dir, before) {
+        Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn clear(dir: &Path) -> Result<()> {

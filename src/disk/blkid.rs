@@ -13,6 +13,8 @@ pub enum Tag {
     Type,
     /// Its UUID.
     Uuid,
+    /// Its label.
+    Label,
 }
 
 /// Asks for `tag` of what is on `device`; `None` where there is none.
@@ -23,6 +25,7 @@ pub fn ask(sys: &dyn System, device: &Path, tag: Tag) -> Result<Option<String>> 
     let name = match tag {
         Tag::Type => "TYPE",
         Tag::Uuid => "UUID",
+        Tag::Label => "LABEL",
     };
     let cmd = Cmd::new("blkid").args(["-p", "-s", name, "-o", "value"]);
     let value = sys.run(&cmd.arg(device))?.trim().to_owned();

@@ -24,11 +24,13 @@ pub struct LogicalVolume {
 /// # Errors
 /// When `lvs` fails or prints what it never did.
 pub fn list(sys: &dyn System, vg: &str) -> Result<Vec<LogicalVolume>> {
+    list_by(sys, Cmd::new("lvs"), vg)
+}
+
+/// Lists likewise by the beginning of a call of `lvs`.
+pub(super) fn list_by(sys: &dyn System, lvs: Cmd, vg: &str) -> Result<Vec<LogicalVolume>> {
     let columns = "--options=lv_name,lv_size,segtype";
-    let cmd = Cmd::new("lvs")
-        .args(report(columns))
-        .arg("--segments")
-        .arg(vg);
+    let cmd = lvs.args(report(columns)).arg("--segments").arg(vg);
     let mut volumes: Vec<LogicalVolume> = Vec::new();
     for line in sys
         .run(&cmd)?

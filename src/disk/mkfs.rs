@@ -86,6 +86,8 @@ fn ext4_command(version: (u32, u32), size_bytes: u64, inodes: u64) -> Cmd {
         features.push("^orphan_file");
     }
     let mut cmd = Cmd::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=0,nodiscard"]);
+    // Below 512 MiB older ones make inodes of 128 bytes, which hold whole seconds only.
+    cmd = cmd.args(["-I", "256"]);
     if !features.is_empty() {
         cmd = cmd.args(["-O", &features.join(",")]);
     }
@@ -174,6 +176,12 @@ mod tests {
                 .to_string()
                 .contains("bigtime=0,inobtcount=0")
         );
+    }
+
+    #[test]
+    fn inodes_of_a_small_volume_hold_times_to_the_nanosecond() {
+        let small = ext4_command((1, 46), 240 << 20, 10).to_string();
+        assert!(small.contains("-I 256"), "{small}");
     }
 
     #[test]

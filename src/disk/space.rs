@@ -15,6 +15,12 @@ pub struct Space {
     pub inodes: Option<u64>,
 }
 
+/// Returns the size of a volume that a tree of `data_bytes` in `inodes` files fits in:
+/// with inodes of 512 bytes, a journal, and what a file system keeps for itself.
+pub fn needed_bytes(data_bytes: u64, inodes: u64) -> u64 {
+    data_bytes + inodes * 512 + (data_bytes / 20).max(64 << 20)
+}
+
 /// Returns what is free in the file system mounted at `path`.
 ///
 /// # Errors

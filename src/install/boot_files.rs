@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::cards as names;
 use crate::appliance::Appliance;
+use crate::appliance::assets::{self, Assets};
 use crate::appliance::before::{self, Before};
 use crate::appliance::cards::{self, Interfaces};
 use crate::appliance::network::{self, Network};
@@ -36,6 +37,15 @@ pub struct BootPlan<'a> {
 /// When the tree cannot be read, or a file cannot be written or does not read
 /// back.
 pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -> Result<()> {
+    write_alone(appliance, root, plan, lock)?;
+    write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
+}
+
+/// Writes the boot files without that.
+///
+/// # Errors
+/// Like [`write`].
+pub fn write_alone(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -> Result<()> {
     let config = appliance.config;
     let volume = |slot| format!("{}/{}", config.vg, config.volume(slot));
     let kernel = &plan.bootable.kernel;
@@ -60,8 +70,7 @@ pub fn write(appliance: &Appliance, root: &Path, plan: &BootPlan, lock: &Lock) -
         deadline_seconds: Some(config.deadline_seconds),
         links: &links,
     };
-    boot_files::write(appliance.sys, plan.slot, &set, lock)?;
-    write_baseline(appliance, &boot_files::dir(appliance.sys, plan.slot))
+    boot_files::write(appliance.sys, plan.slot, &set, lock)
 }
 
 /// Writes into `dir` what the next start is compared with.
@@ -78,6 +87,10 @@ pub fn write_baseline(appliance: &Appliance, dir: &Path) -> Result<()> {
         (
             cards::FILE,
             serde_yaml::to_string(&Interfaces::look(appliance)?.record()),
+        ),
+        (
+            assets::FILE,
+            serde_yaml::to_string(&Assets::look(appliance)),
         ),
         (services::FILE, serde_yaml::to_string(&failed_units)),
         (

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::accounts::IdMap;
 use crate::appliance::pristine::{self, Pristine};
 use crate::appliance::{Appliance, history, machine};
 use crate::paths::CARRIED_FILE;
@@ -18,7 +18,7 @@ use crate::sha::Sha;
 use crate::sync::carry::{Carried, Carry};
 use crate::sync::keep::{self, About};
 use crate::sync::plan::{self, Action, Plan};
-use crate::sync::rules::Rules;
+use crate::sync::rules::{DataRule, Rules};
 use crate::system::files;
 use crate::tree::resolve;
 
@@ -61,7 +61,7 @@ pub fn carry(
     mount_points: &[PathBuf],
     root: &Path,
     about: &About,
-    take_effect: &dyn Fn() -> Result<()>,
+    take_effect: &dyn Fn(&Plan) -> Result<()>,
 ) -> Result<Carried> {
     let delivered = pristine::delivered(appliance, from)?;
     let image = Pristine::kept(root)?.context("the new system's own settings were not kept")?;
@@ -78,16 +78,20 @@ pub fn carry(
             .map(|earlier| earlier.paths)
             .unwrap_or_default(),
     };
+    // The customer goes on working: what changes from here on differs from this.
+    let print = print_of(from, &plan)?;
     let carried = carry.run(&plan)?;
-    take_effect()?;
+    take_effect(&plan)?;
     let record = CarriedRecord {
-        print: print_of(from, &plan)?,
+        print,
         // JSON holds no other; they are then not taken back.
         paths: plan
             .carried()
             .map(|item| item.path.clone())
             .filter(|path| path.to_str().is_some())
             .collect(),
+        ids: carried.ids.clone(),
+        from: self::carried(from)?.as_ref().map(CarriedRecord::system),
     };
     let path = resolve::place(root, Path::new(CARRIED_FILE))?;
     let text = serde_json::to_vec(&record).context("rendering what was carried")?;
@@ -117,6 +121,41 @@ pub struct CarriedRecord {
     pub print: Sha,
     /// Which paths, relative to the root.
     pub paths: BTreeSet<PathBuf>,
+    /// From the numbers of its accounts to those that they have here.
+    #[serde(default)]
+    pub ids: IdMap,
+    /// The system it came from; `None` where nothing had been carried to that.
+    #[serde(default)]
+    pub from: Option<Sha>,
+}
+
+impl CarriedRecord {
+    /// Tells the system from every other one that has been written.
+    pub fn system(&self) -> Sha {
+        let mut text = format!("{}", self.print).into_bytes();
+        for (kind, map) in [("user", &self.ids.users), ("group", &self.ids.groups)] {
+            for (old, new) in map {
+                text.extend_from_slice(format!(" {kind} {old} {new}").as_bytes());
+            }
+        }
+        Sha::of(&text)
+    }
+}
+
+/// Returns the rules of the system at `root` for files on the data volume.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn data_rules(root: &Path) -> Result<Vec<DataRule>> {
+    let delivered = Pristine::kept(root)?.unwrap_or_default();
+    let mut rules = Vec::new();
+    for rule in Rules::load(root, &delivered, Some(root))?.into_data() {
+        // What was added to what the release delivered is listed twice.
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    Ok(rules)
 }
 
 /// Returns what was carried over to the system at `root`; `None` where nothing was.
@@ -160,10 +199,9 @@ fn print_of(from: &Path, plan: &Plan) -> Result<Sha> {
 }
 
 /// Describes a change of version, now.
-pub fn about(from: &str, to: &str) -> About {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+pub fn about(appliance: &Appliance, from: &str, to: &str) -> About {
     About {
-        time: now.unwrap_or_default().as_secs(),
+        time: appliance.sys.seconds_since_1970(),
         from: from.to_owned(),
         to: to.to_owned(),
     }

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::appliance::{Appliance, hardware};
+use crate::appliance::hardware::{self, Device};
+use crate::appliance::{Appliance, hypervisor::Hypervisor};
 use crate::boot::bootable::Bootable;
 use crate::boot::drivers::{Driver, Drivers, module_name};
 use crate::cpu::CpuLevel;
@@ -43,6 +44,22 @@ pub fn check(
     check_drivers(appliance, root, bootable, disk)
 }
 
+/// Looks the same of a tree at `root` that has only the lists of the kernel `release`'s
+/// modules and the loader.
+///
+/// # Errors
+/// Those of [`check`], but for what only a whole tree tells.
+pub fn foresee(
+    appliance: &Appliance,
+    root: &Path,
+    release: &str,
+    level: CpuLevel,
+    disk: &Path,
+) -> Result<()> {
+    check_loader(appliance, root, level)?;
+    needed_modules(appliance, root, release, disk).map(drop)
+}
+
 /// Has the system's own loader say what it thinks of the processor. Those of glibc
 /// before 2.33 think nothing, and may not know the question.
 fn check_loader(appliance: &Appliance, root: &Path, level: CpuLevel) -> Result<()> {
@@ -52,8 +69,7 @@ fn check_loader(appliance: &Appliance, root: &Path, level: CpuLevel) -> Result<(
     let chroot = Chroot::enter(appliance.sys, root, &[])?;
     let answer = chroot.run(Cmd::new(loader).arg("--help"));
     chroot.leave()?;
-    let way_out = "on a cluster, raise its CPU compatibility mode (EVC) and restart the machine \
-                   from power-off";
+    let way_out = Hypervisor::of(appliance).raise_processor();
     match answer {
         Ok(text) if is_unsupported(&text, level) => {
             refuse!("the new system's loader finds no {level} here; {way_out}")
@@ -108,6 +124,35 @@ fn check_drivers(
     disk: &Path,
 ) -> Result<()> {
     let release = &bootable.kernel.release;
+    let needed = needed_modules(appliance, root, release, disk)?;
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let Some(inside) = modules_of_initramfs(appliance, root, bootable)? else {
+        return Ok(());
+    };
+    for (device, modules) in needed {
+        if modules.is_disjoint(&inside) {
+            refuse!(
+                "the initramfs of kernel {release} has no driver for {} (now {}): none of {}; \
+                 the release must be made with a generic one (`dracut --no-hostonly`, MODULES=most)",
+                device.modalias,
+                device.driver,
+                Vec::from_iter(modules).join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a kernel without drivers of what the running system has; returns the devices
+/// on the way to the disk whose drivers are modules, with these.
+fn needed_modules(
+    appliance: &Appliance,
+    root: &Path,
+    release: &str,
+    disk: &Path,
+) -> Result<Vec<(Device, BTreeSet<String>)>> {
     let drivers = Drivers::read(root, release)?;
     let mut needed = Vec::new();
     for device in hardware::of_disk(appliance, disk)? {
@@ -138,24 +183,7 @@ fn check_drivers(
             appliance.progress.warn(&fault);
         }
     }
-    if needed.is_empty() {
-        return Ok(());
-    }
-    let Some(inside) = modules_of_initramfs(appliance, root, bootable)? else {
-        return Ok(());
-    };
-    for (device, modules) in needed {
-        if modules.is_disjoint(&inside) {
-            refuse!(
-                "the initramfs of kernel {release} has no driver for {} (now {}): none of {}; \
-                 the release must be made with a generic one (`dracut --no-hostonly`, MODULES=most)",
-                device.modalias,
-                device.driver,
-                Vec::from_iter(modules).join(", ")
-            );
-        }
-    }
-    Ok(())
+    Ok(needed)
 }
 
 /// Lists the modules in the initramfs, with the system's own tool; `None` where it

@@ -20,6 +20,7 @@ pub mod fit;
 pub mod fstab;
 pub mod kernel_args;
 pub mod label;
+pub mod login;
 pub mod program;
 pub mod settle;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::login;
 use crate::appliance::Appliance;
 use crate::paths::PROGRAM;
 use crate::system::{Chroot, Cmd, files};
@@ -13,7 +14,7 @@ use crate::tree::resolve;
 use crate::version;
 
 /// Our units, and the unit that wants each of them.
-const UNITS: [(&str, &str, &str); 4] = [
+const UNITS: [(&str, &str, &str); 6] = [
     (
         "va-upgrade-boot.service",
         "multi-user.target.wants",
@@ -34,6 +35,16 @@ const UNITS: [(&str, &str, &str); 4] = [
         "sysinit.target.wants",
         include_str!("../../packaging/va-upgrade-cards.service"),
     ),
+    (
+        "va-upgrade-owners.service",
+        "sysinit.target.wants",
+        include_str!("../../packaging/va-upgrade-owners.service"),
+    ),
+    (
+        "va-upgrade-grow.service",
+        "multi-user.target.wants",
+        include_str!("../../packaging/va-upgrade-grow.service"),
+    ),
 ];
 
 /// Tells our program of kernels that packages bring or take.
@@ -49,6 +60,18 @@ const HOOK_PLACES: [&str; 5] = [
     "/etc/kernel/postrm.d/zz-va-upgrade",
     "/etc/initramfs/post-update.d/va-upgrade",
 ];
+
+/// Returns every place where [`install`] and [`install_units`] put something.
+pub fn places() -> Vec<PathBuf> {
+    let units = UNITS.iter().flat_map(|(name, wanted_by, _)| {
+        let wants = Path::new("/etc/systemd/system").join(wanted_by);
+        [unit_path(name), wants.join(name)]
+    });
+    let hooks = HOOK_PLACES.iter().map(PathBuf::from);
+    let login = login::places().map(PathBuf::from);
+    let program = PathBuf::from(PROGRAM);
+    units.chain(hooks).chain(login).chain([program]).collect()
+}
 
 /// Puts our program, its units and its hook where the tree at `root` has no
 /// program or an older one. A newer one keeps its own.
@@ -119,7 +142,7 @@ pub fn install_units(root: &Path) -> Result<()> {
             write(&file, HOOK, 0o755)?;
         }
     }
-    Ok(())
+    login::install(root)
 }
 
 /// Returns a unit of ours that the system at `root` does not start, and without which
@@ -153,7 +176,7 @@ fn write(file: &Path, content: &str, mode: u32) -> Result<()> {
 mod tests {
     use super::*;
     use std::sync::mpsc::Receiver;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use crate::config::Config;
     use crate::progress::Silent;
@@ -186,6 +209,10 @@ mod tests {
 
         fn reboot(&self, _: Restart) -> Result<()> {
             unreachable!("nothing is restarted")
+        }
+
+        fn now(&self) -> SystemTime {
+            unreachable!("no time is told")
         }
 
         fn wait(&self, _: Duration) {}
@@ -272,5 +299,99 @@ mod tests {
         for garbage in ["", "garbage", "va-upgrade 1.0,0", "va-upgrade v1"] {
             assert!(!is_up_to_date(garbage, "0.0.1"), "{garbage}");
         }
+    }
+
+    /// What systemd 219 knows, CentOS 7's: systemd.unit(5), systemd.service(5),
+    /// systemd.exec(5) and systemd.kill(5) of that version. It passes over what it does
+    /// not know, and a unit would be another one there.
+    const KNOWN_TO_SYSTEMD_219: [(&str, &str); 3] = [
+        (
+            "[Unit]",
+            "Description Documentation SourcePath Requires RequiresOverridable Requisite Wants \
+             BindsTo PartOf Conflicts Before After OnFailure PropagatesReloadTo \
+             ReloadPropagatedFrom JoinsNamespaceOf RequiresMountsFor OnFailureJobMode \
+             IgnoreOnIsolate IgnoreOnSnapshot StopWhenUnneeded RefuseManualStart \
+             RefuseManualStop AllowIsolate DefaultDependencies JobTimeoutSec JobTimeoutAction \
+             JobTimeoutRebootArgument ConditionArchitecture ConditionVirtualization \
+             ConditionHost ConditionKernelCommandLine ConditionSecurity ConditionCapability \
+             ConditionACPower ConditionNeedsUpdate ConditionFirstBoot ConditionPathExists \
+             ConditionPathExistsGlob ConditionPathIsDirectory ConditionPathIsSymbolicLink \
+             ConditionPathIsMountPoint ConditionPathIsReadWrite ConditionDirectoryNotEmpty \
+             ConditionFileNotEmpty ConditionFileIsExecutable",
+        ),
+        (
+            "[Service]",
+            "Type RemainAfterExit GuessMainPID PIDFile BusName ExecStart ExecStartPre \
+             ExecStartPost ExecReload ExecStop ExecStopPost RestartSec TimeoutStartSec \
+             TimeoutStopSec TimeoutSec WatchdogSec Restart SuccessExitStatus \
+             RestartPreventExitStatus RestartForceExitStatus PermissionsStartOnly \
+             RootDirectoryStartOnly NonBlocking NotifyAccess Sockets StartLimitInterval \
+             StartLimitBurst StartLimitAction FailureAction RebootArgument WorkingDirectory \
+             RootDirectory User Group SupplementaryGroups Nice OOMScoreAdjust UMask \
+             Environment EnvironmentFile StandardInput StandardOutput StandardError TTYPath \
+             SyslogIdentifier SyslogFacility SyslogLevel LimitNOFILE LimitMEMLOCK PrivateTmp \
+             ReadWriteDirectories ReadOnlyDirectories InaccessibleDirectories KillMode \
+             KillSignal SendSIGHUP SendSIGKILL",
+        ),
+        (
+            "[Install]",
+            "Alias WantedBy RequiredBy Also DefaultInstance",
+        ),
+    ];
+
+    /// Of directives whose values became more, those that there were.
+    const VALUES_KNOWN_TO_SYSTEMD_219: [(&str, &str); 3] = [
+        ("Type", "simple forking oneshot dbus notify idle"),
+        (
+            "FailureAction",
+            "none reboot reboot-force reboot-immediate poweroff poweroff-force poweroff-immediate",
+        ),
+        (
+            "Restart",
+            "no on-success on-failure on-abnormal on-watchdog on-abort always",
+        ),
+    ];
+
+    /// Returns what of a unit's text systemd 219 does not know.
+    fn newer_than_systemd_219(text: &str) -> Vec<String> {
+        let has = |words: &str, word: &str| words.split_whitespace().any(|known| known == word);
+        let mut section = "";
+        let mut newer = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if line.starts_with('[') {
+                section = line;
+                continue;
+            }
+            let Some((name, value)) = line.split_once('=').filter(|_| !line.starts_with('#'))
+            else {
+                continue;
+            };
+            let known = KNOWN_TO_SYSTEMD_219.iter().find(|known| known.0 == section);
+            let values = VALUES_KNOWN_TO_SYSTEMD_219
+                .iter()
+                .find(|known| known.0 == name);
+            let is_known = known.is_some_and(|(_, names)| has(names, name))
+                && values.is_none_or(|(_, values)| has(values, value));
+            if !is_known {
+                newer.push(format!("{section} {line}"));
+            }
+        }
+        newer
+    }
+
+    #[test]
+    fn no_unit_has_a_directive_that_systemd_219_does_not_know() {
+        for (name, _, text) in UNITS {
+            assert_eq!(newer_than_systemd_219(text), [""; 0], "{name}");
+        }
+        let newer = "[Unit]\nFailureAction=reboot\n# A=b\n[Service]\nType=exec\nDynamicUser=yes\n";
+        assert_eq!(
+            newer_than_systemd_219(newer),
+            [
+                "[Unit] FailureAction=reboot",
+                "[Service] Type=exec",
+                "[Service] DynamicUser=yes"
+            ]
+        );
     }
 }

@@ -18,11 +18,25 @@ use crate::appliance::cards::Interfaces;
 use crate::appliance::pristine::{self, Pristine};
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, devices};
+use crate::input;
 use crate::paths::{RELEASE_FILE, SETTINGS_DIR};
 use crate::slot::Slot;
 use crate::sync::rules;
 use crate::system::{Cmd, files};
 use crate::tree::resolve;
+
+/// The most that is read of an fstab, in bytes.
+const MAX_FSTAB_BYTES: u64 = 1 << 20;
+
+/// What comes over of the customer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrying {
+    /// What the rules say.
+    ByRules,
+    /// Nothing but our own settings: the rules could not be followed, and there is no
+    /// other system that could run instead.
+    Nothing,
+}
 
 /// What the tree becomes part of.
 pub struct Identity<'a> {
@@ -36,8 +50,12 @@ pub struct Identity<'a> {
     pub boot_fs_type: &'a str,
     /// The product and version that were unpacked.
     pub release: &'a ReleaseRecord,
-    /// The version that runs.
+    /// The version that it takes the place of.
     pub from: &'a str,
+    /// The network cards, by the names they are to keep.
+    pub cards: &'a Interfaces,
+    /// What comes over.
+    pub carrying: Carrying,
 }
 
 /// Gives the tree at `root` its identity; what is the appliance's own comes
@@ -48,10 +66,12 @@ pub struct Identity<'a> {
 pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
     settle_kernel_args(appliance, root, identity)?;
     write_fstab(appliance, from, root, identity)?;
-    let about = customer::about(identity.from, &identity.release.version);
-    let mount_points = customer::mount_points(appliance)?;
-    customer::carry(appliance, from, &mount_points, root, &about, &|| Ok(()))
-        .context("carrying over what is the customer's")?;
+    if identity.carrying == Carrying::ByRules {
+        let about = customer::about(appliance, identity.from, &identity.release.version);
+        let mount_points = customer::mount_points(appliance)?;
+        customer::carry(appliance, from, &mount_points, root, &about, &|_| Ok(()))
+            .context("carrying over what is the customer's")?;
+    }
     carry_settings(appliance, from, root)?;
     let release =
         serde_yaml::to_string(identity.release).context("rendering the release record")?;
@@ -59,7 +79,7 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
     files::write_atomic(&place, release.as_bytes(), 0o644)?;
     program::install(appliance, root)?;
     program::install_units(root)?;
-    for note in cards::pin(&Interfaces::look(appliance)?, root)? {
+    for note in cards::pin(identity.cards, root)? {
         appliance.progress.note(&note);
     }
     debconf::name_no_disk(root)
@@ -69,7 +89,7 @@ pub fn settle(appliance: &Appliance, from: &Path, root: &Path, identity: &Identi
 fn settle_kernel_args(appliance: &Appliance, root: &Path, identity: &Identity) -> Result<()> {
     let config = appliance.config;
     let path = resolve::place(root, Path::new("/etc/fstab"))?;
-    let of_image = fs::read_to_string(&path).unwrap_or_default();
+    let of_image = read_fstab(&path)?.unwrap_or_default();
     let device = Root {
         group: &config.vg,
         volume: config.volume(identity.slot),
@@ -78,12 +98,25 @@ fn settle_kernel_args(appliance: &Appliance, root: &Path, identity: &Identity) -
     kernel_args::settle(root, &device, &of_image).context("settling the kernel arguments")
 }
 
+/// Reads the fstab at `path`, where a system's links have led; `None` if it has none.
+///
+/// # Errors
+/// When it is no file, such as a pipe that nobody writes to, or larger than any is.
+pub fn read_fstab(path: &Path) -> Result<Option<String>> {
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let read = input::read_file(path, MAX_FSTAB_BYTES);
+    let (text, _) = read.with_context(|| format!("reading {}", path.display()))?;
+    Ok(Some(text))
+}
+
 fn write_fstab(appliance: &Appliance, from: &Path, root: &Path, identity: &Identity) -> Result<()> {
     let path = resolve::place(root, Path::new("/etc/fstab"))?;
-    let of_image = fs::read_to_string(&path).unwrap_or_default();
+    let of_image = read_fstab(&path)?.unwrap_or_default();
     let old_path = resolve::place(from, Path::new("/etc/fstab"))?;
-    let of_old =
-        fs::read_to_string(&old_path).with_context(|| format!("reading {}", old_path.display()))?;
+    let of_old = read_fstab(&old_path)?
+        .with_context(|| format!("reading {}: it is not there", old_path.display()))?;
     let new = fstab::compose(
         &|source| devices::is_own_volume(appliance, source),
         &system_mounts(appliance, identity),
@@ -195,4 +228,25 @@ fn renew_rules(appliance: &Appliance, from: &Path, root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    #[test]
+    fn an_fstab_that_is_no_file_is_neither_waited_for_nor_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fstab");
+        assert_eq!(read_fstab(&path).unwrap(), None);
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = format!("{:#}", read_fstab(&path).unwrap_err());
+        assert!(error.contains("fstab: it is not a regular file"), "{error}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+        let error = format!("{:#}", read_fstab(&path).unwrap_err());
+        assert!(error.contains("larger than"), "{error}");
+    }
 }

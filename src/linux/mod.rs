@@ -4,8 +4,10 @@
 pub mod device_mapper;
 pub mod fstab;
 pub mod initramfs;
+pub mod meminfo;
 pub mod mountinfo;
 pub mod octal;
 pub mod os_release;
 pub mod sockets;
 pub mod sysctl;
+pub mod x509;

@@ -9,6 +9,8 @@ use super::octal::unescape;
 pub struct MountEntry {
     /// `major:minor` of the device.
     pub device_number: String,
+    /// Which directory of the file system is shown; `/` unless it is bound.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub mount_point: PathBuf,
     /// The file system type.
@@ -39,6 +41,7 @@ fn parse_line(line: &str) -> Option<MountEntry> {
     let options = format!("{},{}", left.get(5)?, right.get(2)?);
     Some(MountEntry {
         device_number: (*left.get(2)?).to_owned(),
+        root: PathBuf::from(unescape(left.get(3)?)),
         mount_point: PathBuf::from(unescape(left.get(4)?)),
         fs_type: (*right.first()?).to_owned(),
         source: unescape(right.get(1)?).to_string_lossy().into_owned(),
@@ -55,6 +58,7 @@ mod tests {
         let line = r"36 25 253:1 / /my\040data rw,noatime shared:3 master:1 - ext4 /dev/mapper/VA-data ro,data=ordered";
         let mount = parse_line(line).unwrap();
         assert_eq!(mount.device_number, "253:1");
+        assert_eq!(mount.root, Path::new("/"));
         assert_eq!(mount.mount_point, Path::new("/my data"));
         assert_eq!(
             (mount.fs_type.as_str(), mount.source.as_str()),

@@ -132,11 +132,37 @@ fn unclean(volume: &Volume) -> Error {
     ))
 }
 
+/// Returns the options of mount(8). What an image says about errors is not followed:
+/// ext4 would let it stop this machine.
 fn mount_options(file_system: &FileSystem, offset: u64, size_bytes: u64) -> String {
-    let mut options = format!("ro,nodev,nosuid,noexec,loop,offset={offset},sizelimit={size_bytes}");
-    if file_system.kind == "xfs" {
+    let own = match file_system.kind {
         // Two slots are often copies of each other, and the kernel mounts a UUID once.
-        options.push_str(",nouuid");
+        "xfs" => "nouuid",
+        _ => "errors=remount-ro",
+    };
+    format!("ro,nodev,nosuid,noexec,loop,offset={offset},sizelimit={size_bytes},{own}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_image_decides_what_an_error_in_it_does() {
+        for (kind, own) in [
+            ("ext4", "errors=remount-ro"),
+            ("vfat", "errors=remount-ro"),
+            ("xfs", "nouuid"),
+        ] {
+            let file_system = FileSystem {
+                kind,
+                uuid: String::new(),
+                label: String::new(),
+                health: Health::Sound,
+            };
+            let options = mount_options(&file_system, 512, 1024);
+            let expected = "ro,nodev,nosuid,noexec,loop,offset=512,sizelimit=1024,";
+            assert_eq!(options, format!("{expected}{own}"));
+        }
     }
-    options
 }

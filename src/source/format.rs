@@ -61,7 +61,6 @@ pub fn detect(path: &Path) -> Result<Kind> {
         .map(|extension| extension.to_ascii_lowercase())
         .unwrap_or_default();
     if vmdk::is_vmdk(&head) {
-        vmdk::check(path, &file)?;
         return Ok(Kind::Vmdk);
     }
     if head.starts_with(b"QFI\xfb") {

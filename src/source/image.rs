@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::content::Content;
 use super::disks::Disks;
 use super::lines::{belongs_to_system, below_root, read_fstab};
-use super::opened::{Opened, SourceOptions, drop_in_reverse};
+use super::opened::{Opened, Reader, SourceOptions, drop_in_reverse};
 use super::raw::RawImage;
 use super::root::Search;
 use super::volume::{self, Name, Volume, list_names};
@@ -59,6 +59,10 @@ impl<'a> Disks<'a, '_> {
         let place = place::make(self.sys, self.source, self.options)?;
         let tree = place.path().join("tree");
         mounts.push(place);
+        if self.options.reader == Reader::Guest {
+            self.mount_untrusted(&tree, mounts)?;
+            return Ok(tree);
+        }
         let found = match self.find_root(&tree)? {
             Search::Found(found) => found,
             Search::NotHere(reasons) => {
@@ -84,8 +88,18 @@ impl<'a> Disks<'a, '_> {
             self.mount_by_guest(&[reason], &tree, mounts)?;
             return Ok(tree);
         }
+        let mut packed = vec![root];
         for line in &lines {
-            mounts.extend(self.mount_line(line, root, &tree)?);
+            mounts.extend(self.mount_line(line, root, &tree, &mut packed)?);
+        }
+        if let Some((first, second)) = volume::sharing(&packed) {
+            refuse!(
+                "{} and {} in {} have the same bytes, which no machine could use; choose what to \
+                 pack in the VM's fstab",
+                first.name,
+                second.name,
+                self.source.display()
+            );
         }
         self.name_left_out(&named, &found.others, &tree)?;
         Ok(tree)
@@ -131,6 +145,25 @@ impl<'a> Disks<'a, '_> {
         }
         self.progress
             .note(&format!("using guestmount, because {why}"));
+        self.enter_guest(at, mounts)
+    }
+
+    /// Opens the image with `guestmount` alone.
+    fn mount_untrusted(&self, at: &Path, mounts: &mut Vec<Mounted<'a>>) -> Result<()> {
+        if !guest::is_installed() {
+            refuse!(
+                "{} is not to be trusted, and only guestmount keeps its file systems away from \
+                 this machine's kernel: install it (package libguestfs-tools), or build in a \
+                 virtual machine that is thrown away",
+                self.source.display()
+            );
+        }
+        self.enter_guest(at, mounts)
+    }
+
+    /// Opens the image with `guestmount` and hides what does not belong to the system.
+    fn enter_guest(&self, at: &Path, mounts: &mut Vec<Mounted<'a>>) -> Result<()> {
+        let shown = self.source.display();
         guest::mount(self.sys, self.disks, at, mounts)
             .with_context(|| format!("opening {shown} with guestmount"))
             .class(Class::Refused)?;

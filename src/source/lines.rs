@@ -16,7 +16,7 @@ use crate::system::Mounted;
 use crate::tree::resolve;
 
 /// A longer table than a system has.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 64 << 10;
 
 impl<'a, 'i> Disks<'a, 'i> {
     /// Tells why the system needs something that can only be opened in a guest.
@@ -47,6 +47,7 @@ impl<'a, 'i> Disks<'a, 'i> {
         line: &Line,
         root: &Volume,
         tree: &Path,
+        packed: &mut Vec<&'i Volume>,
     ) -> Result<Option<Mounted<'a>>> {
         const UNSPOKEN: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "iso9660", "udf"];
         let leave_out = |reason: &str| {
@@ -79,6 +80,15 @@ impl<'a, 'i> Disks<'a, 'i> {
             return leave_out("not a part of the system");
         }
         self.check_line(line, volume, root)?;
+        if packed.iter().any(|other| other.name == volume.name) {
+            refuse!(
+                "the fstab in {} mounts {} a second time, on {}; remove the line in the VM",
+                self.source.display(),
+                volume.name,
+                line.mount_point.display()
+            );
+        }
+        packed.push(volume);
         let point = self.directory(line, tree)?;
         match self.mount(volume, &point) {
             // The machines this is for boot by BIOS; kernels without vfat exist.
@@ -223,5 +233,6 @@ pub fn read_fstab(tree: &Path) -> Result<Vec<Line>> {
 pub fn below_root(mut lines: Vec<Line>) -> Vec<Line> {
     lines.retain(Line::is_below_root);
     lines.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    lines.dedup_by(|a, b| a.mount_point == b.mount_point && a.source == b.source);
     lines
 }

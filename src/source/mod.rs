@@ -23,9 +23,12 @@ mod discoverable;
 mod disks;
 mod foreign;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guest;
 mod image;
 mod left_out;
+mod lent;
 mod lines;
 mod lvm;
 mod magic;
@@ -51,12 +54,13 @@ use crate::progress::Progress;
 use crate::refuse;
 use crate::system::System;
 
-pub use opened::{Opened, SourceOptions};
+pub use opened::{Opened, Reader, SourceOptions};
 
 use format::Kind;
 use ova::Place;
-use qemu::Image;
+use qemu::{Bytes, Image};
 use raw::RawImage;
+use vmdk::Vmdk;
 
 /// Tells whether opening `source` takes mounts, and so root rights.
 ///
@@ -98,8 +102,7 @@ pub fn open<'a>(
         Kind::Directory => return directory::open(sys, &path, options, progress),
         Kind::Archive => return archive::open(source, progress),
         Kind::Raw => vec![RawImage::open(&path)?],
-        Kind::Vmdk => vec![qemu::convert(sys, &whole(&path, qemu::VMDK), progress)?],
-        Kind::Qcow2 => vec![qemu::convert(sys, &whole(&path, qemu::QCOW2), progress)?],
+        Kind::Vmdk | Kind::Qcow2 => vec![qemu::convert(sys, &whole(&path, kind)?, progress)?],
         Kind::Ova => ova::open(&path, progress)?
             .into_iter()
             .map(|disk| plain_disk(sys, &path, disk, progress))
@@ -108,15 +111,27 @@ pub fn open<'a>(
     image::open(sys, &path, disks, options, progress)
 }
 
-fn whole(path: &Path, driver: &'static str) -> Image {
+/// Opens the image at `path` with what files it needs.
+fn whole(path: &Path, kind: Kind) -> Result<Image> {
+    let shown = path.display().to_string();
+    let (driver, bytes) = if kind == Kind::Vmdk {
+        let bytes = match vmdk::open(path)? {
+            Vmdk::Single(file) => Bytes::File(file, None),
+            Vmdk::Split(split) => Bytes::Split(split),
+        };
+        (qemu::VMDK, bytes)
+    } else {
+        let file = File::open(path).with_context(|| format!("opening {shown}"))?;
+        let driver = format::driver(path, &file, 0, file.metadata()?.len())?;
+        (driver, Bytes::File(file, None))
+    };
     let name = path.file_name().unwrap_or_default();
-    Image {
+    Ok(Image {
         driver,
         name: name.to_string_lossy().into_owned(),
-        shown: path.display().to_string(),
-        path: path.to_owned(),
-        part: None,
-    }
+        shown,
+        bytes,
+    })
 }
 
 /// Turns a disk of the OVA at `path` into plain bytes.
@@ -127,15 +142,16 @@ fn plain_disk(
     progress: &dyn Progress,
 ) -> Result<RawImage> {
     let shown = format!("{} in {}", disk.name, path.display());
-    let (file, path, part) = match &disk.place {
+    let (file, part) = match &disk.place {
         Place::Nowhere => return RawImage::temporary(1 << 20, 0),
-        Place::InArchive(offset, size) => {
-            (&File::open(path)?, path.to_owned(), Some((*offset, *size)))
+        Place::InArchive(offset, size) => (File::open(path)?, Some((*offset, *size))),
+        Place::Unpacked(image) => {
+            lent::let_read(image.file())?;
+            (image.file().try_clone()?, None)
         }
-        Place::Unpacked(image) => (image.file(), image.path(), None),
     };
     let (offset, size) = part.unwrap_or((0, file.metadata()?.len()));
-    let driver = format::driver(Path::new(&shown), file, offset, size)?;
+    let driver = format::driver(Path::new(&shown), &file, offset, size)?;
     if driver == qemu::RAW && disk.name.to_ascii_lowercase().contains(".vmdk") {
         refuse!("{shown} is not a VMDK: it has not a VMDK's header; export the VM again");
     }
@@ -143,8 +159,7 @@ fn plain_disk(
         driver,
         name: disk.name.clone(),
         shown,
-        path,
-        part,
+        bytes: Bytes::File(file, part),
     };
     match disk.place {
         Place::Unpacked(plain) if driver == qemu::RAW => Ok(plain),

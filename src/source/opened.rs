@@ -9,6 +9,16 @@ use crate::system::Mounted;
 use crate::system::files::ScratchDir;
 use crate::tree::attributes::{Notes, Tree};
 
+/// What looks into the file systems of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// This machine's kernel where it can, `guestmount` else.
+    #[default]
+    Kernel,
+    /// A kernel in a virtual machine, `guestmount`'s, and no other.
+    Guest,
+}
+
 /// How to read a source.
 #[derive(Clone, Debug)]
 pub struct SourceOptions {
@@ -17,6 +27,8 @@ pub struct SourceOptions {
     pub root: Option<String>,
     /// Names of logical volumes that belong to the customer, never packed.
     pub data_volumes: Vec<String>,
+    /// What looks into the file systems of an image.
+    pub reader: Reader,
     /// Paths that must stay visible while the source is open.
     pub keep_visible: Vec<PathBuf>,
 }
@@ -26,6 +38,7 @@ impl Default for SourceOptions {
         SourceOptions {
             root: None,
             data_volumes: vec!["data".into(), "image".into()],
+            reader: Reader::Kernel,
             keep_visible: Vec::new(),
         }
     }

@@ -50,17 +50,7 @@ impl RawImage {
         }
         let dir = files::temp_dir();
         let file = files::unnamed_file(&dir).class(Class::Refused)?;
-        let stat =
-            fstatvfs(&file).with_context(|| format!("asking for space in {}", dir.display()))?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-        if free < data_bytes.saturating_add(files::SPARE_BYTES) {
-            refuse!(
-                "{} has {free} bytes free, the disk's contents need up to {data_bytes}, and {} MiB \
-                 stay free; free some, or set TMPDIR to a directory with more",
-                dir.display(),
-                files::SPARE_BYTES >> 20
-            );
-        }
+        check_room(&file, data_bytes)?;
         file.set_len(size_bytes)
             .with_context(|| format!("making a temporary file of {size_bytes} bytes"))
             .class(Class::Refused)?;
@@ -86,6 +76,7 @@ impl RawImage {
                 refuse!("it is larger than the {MAX_BYTES} bytes that can be read");
             }
             if block.iter().any(|byte| *byte != 0) {
+                check_room(&image.file, count)?;
                 let written = image.file.write_all_at(&block, image.size_bytes);
                 written.context("writing a temporary file; TMPDIR may name a larger directory")?;
             }
@@ -162,6 +153,23 @@ impl RawImage {
             Err(errno) => Err(errno).context("looking for data in the image"),
         }
     }
+}
+
+/// Refuses to write `data_bytes` more into `file`, one of our own, where too little
+/// room would be left for others.
+fn check_room(file: &File, data_bytes: u64) -> Result<()> {
+    let dir = files::temp_dir();
+    let stat = fstatvfs(file).with_context(|| format!("asking for space in {}", dir.display()))?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free < data_bytes.saturating_add(files::SPARE_BYTES) {
+        refuse!(
+            "{} has {free} bytes free, the disk's contents need up to {data_bytes}, and {} MiB \
+             stay free; free some, or set TMPDIR to a directory with more",
+            dir.display(),
+            files::SPARE_BYTES >> 20
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

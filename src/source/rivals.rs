@@ -15,7 +15,7 @@ use crate::refuse;
 use crate::tree::resolve;
 
 /// A longer table of encrypted volumes than a system has.
-const MAX_CRYPTTAB_BYTES: u64 = 1 << 20;
+const MAX_CRYPTTAB_BYTES: u64 = 64 << 10;
 
 impl Disks<'_, '_> {
     /// Compares what was found with what the root's own fstab says of it.

@@ -204,6 +204,25 @@ fn read_extents(
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
+/// Finds two of `volumes` that lie over each other: a small image would make a large
+/// tree.
+pub fn sharing<'v>(volumes: &[&'v Volume]) -> Option<(&'v Volume, &'v Volume)> {
+    let mut stretches: Vec<(usize, u64, u64, &'v Volume)> = Vec::new();
+    for volume in volumes {
+        for extent in &volume.extents {
+            let end = extent.offset + extent.size_bytes;
+            stretches.push((extent.disk, extent.offset, end, volume));
+        }
+    }
+    stretches.sort_by_key(|(disk, start, ..)| (*disk, *start));
+    stretches.windows(2).find_map(|pair| {
+        let [(disk, _, end, first), (next_disk, start, _, second)] = pair else {
+            return None;
+        };
+        (disk == next_disk && start < end).then_some((*first, *second))
+    })
+}
+
 /// Lists the names of `volumes`, for messages.
 pub fn list_names<'v>(volumes: impl Iterator<Item = &'v Volume>) -> String {
     let names: Vec<String> = volumes.map(|volume| volume.name.to_string()).collect();
@@ -213,6 +232,26 @@ pub fn list_names<'v>(volumes: impl Iterator<Item = &'v Volume>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn volumes_that_lie_over_each_other_are_found() {
+        let volume = |number, offset, size_bytes| Volume {
+            name: Name::Partition(0, number),
+            extents: vec![Extent {
+                disk: 0,
+                offset,
+                size_bytes,
+            }],
+            content: Content::Other,
+            partition_uuid: String::new(),
+            partition_label: String::new(),
+            partition_kind: String::new(),
+            lvm_uuid: String::new(),
+        };
+        let [first, beside, over] = [volume(1, 0, 512), volume(2, 512, 512), volume(3, 1023, 9)];
+        assert_eq!(sharing(&[&beside, &first]), None);
+        assert_eq!(sharing(&[&first, &over, &beside]), Some((&beside, &over)));
+    }
 
     #[test]
     fn reading_crosses_the_seams_of_a_volume() {

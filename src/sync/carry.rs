@@ -20,7 +20,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::aside::{Aside, Content, Like};
+use super::aside::{Aside, Content};
+use super::like::Like;
 use super::people;
 use super::plan::{Action, Item, Plan, as_text, as_texts};
 use super::rules::{OnConflict, Rule, Rules, Way};
@@ -188,7 +189,7 @@ impl Carry<'_> {
             Action::Delete => aside.removal(&item.path),
             Action::Keep => return self.keep(aside, item, rule, carried),
             Action::Merge => return self.merge(aside, item, rule, carried),
-            Action::Transform => self.transform(aside, item, rule, &carried.ids)?,
+            Action::Transform => return self.transform(aside, item, rule, &carried.ids),
             Action::Accounts | Action::Drop | Action::Unknown => return Ok(false),
         }
         Ok(true)
@@ -287,19 +288,16 @@ impl Carry<'_> {
                 path: path.clone(),
                 key: conflict.key,
             }));
-        let like = self.permissions(path, &carried.ids)?;
+        let like = self.permissions(&found, path, &carried.ids)?;
         aside.file(path, &Content::Bytes(&merged.content), &like)?;
         Ok(true)
     }
 
     /// Returns whose a merged file is: the image's, unless the customer has changed
     /// that.
-    fn permissions(&self, path: &Path, ids: &IdMap) -> Result<Like> {
+    fn permissions(&self, found: &Source, path: &Path, ids: &IdMap) -> Result<Like> {
         let nobody = IdMap::default();
-        let (own, own_moved) = (
-            Like::of(&self.from.join(path), &nobody)?,
-            Like::of(&self.from.join(path), ids)?,
-        );
+        let (own, own_moved) = (found.like(&nobody)?, found.like(ids)?);
         let at_delivery = |pristine: &Pristine| -> Result<Option<Like>> {
             let place = pristine.tree().map(|tree| tree.join(path));
             let place = place.filter(|place| place.exists());
@@ -315,12 +313,16 @@ impl Carry<'_> {
         }
     }
 
-    fn transform(&self, aside: &mut Aside, item: &Item, rule: &Rule, ids: &IdMap) -> Result<()> {
+    fn transform(&self, aside: &mut Aside, item: &Item, rule: &Rule, ids: &IdMap) -> Result<bool> {
         const SCRIPT: &str = r#"exec "$1" <"$2" >"$3""#;
-        let from = self.from.join(&item.path);
+        let Some(found) = Source::find(self.from, &item.path)? else {
+            return Ok(false);
+        };
+        let file = found.open()?;
+        let like = Like::of_open(&file, ids)?;
         let program = rule.run.as_ref().context("the rule names no program")?;
         let ((old, old_inside), (new, new_inside)) = (aside.name("old"), aside.name("new"));
-        super::aside::make_file(&old, &Content::Of(&from), &Like::private())?;
+        super::aside::make_file(&old, &Content::Open(&file), &Like::private())?;
         let chroot = Chroot::enter(self.sys, self.root, &["/dev", "/proc"])?;
         let run = Cmd::new("sh").args(["-c", SCRIPT, "sh"]);
         let run = run.arg(program).arg(old_inside).arg(new_inside);
@@ -332,7 +334,8 @@ impl Carry<'_> {
                 program.display()
             );
         }
-        aside.file(&item.path, &Content::Of(&new), &Like::of(&from, ids)?)
+        aside.file(&item.path, &Content::Of(&new), &like)?;
+        Ok(true)
     }
 
     /// Runs a program in the new system.

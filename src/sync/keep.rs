@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::aside::{Content, Like, make_file};
+use super::aside::{Content, make_file};
 use super::carry::Carried;
+use super::like::Like;
 use super::plan::{Action, Plan, as_texts};
+use super::source::Source;
 use crate::accounts::IdMap;
 use crate::appliance::pristine::{Pristine, What};
 use crate::system::files;
+use crate::tree::meta::Kind;
 
 /// Where the sets are, on the data volume.
 const DIR: &str = "va-upgrade/sync";
@@ -24,7 +27,7 @@ const REPORT: &str = "report.json";
 /// How many sets are kept.
 const MAX_SETS: usize = 10;
 /// The largest file that is kept, in bytes.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The most that is kept of one, in bytes.
 const MAX_SET_BYTES: u64 = 512 << 20;
 
@@ -95,23 +98,28 @@ pub fn keep(
         .chain(merged.map(|path| (path, "customer")))
         .chain(carried.left.iter().map(|path| (path.as_path(), "left")))
     {
-        let source = from.join(path);
-        let size = source.metadata().map_or(0, |meta| meta.len());
-        let fits = source.is_file() && !source.is_symlink() && size <= MAX_FILE_BYTES.min(room);
-        if !fits {
+        let found = Source::find(from, path)?.filter(|found| {
+            found.kind == Kind::File && found.size_bytes <= MAX_FILE_BYTES.min(room)
+        });
+        let Some(found) = found else {
             not_kept.push(path.to_owned());
             continue;
-        }
-        room -= size;
-        copy(&dir.join(place), path, &Content::Of(&source), &source)?;
+        };
+        room -= found.size_bytes;
+        let file = found.open()?;
+        let like = Like::of_open(&file, &IdMap::default())?;
+        copy(&dir.join(place), path, &Content::Open(&file), &like)?;
     }
     for clash in &carried.conflicts {
         let place = dir.join("image");
         if let Some(content) = image.content(&clash.path)?
             && !place.join(&clash.path).exists()
         {
-            let source = from.join(&clash.path);
-            copy(&place, &clash.path, &Content::Bytes(&content), &source)?;
+            let like = match Source::find(from, &clash.path)? {
+                Some(found) => found.like(&IdMap::default())?,
+                None => Like::private(),
+            };
+            copy(&place, &clash.path, &Content::Bytes(&content), &like)?;
         }
     }
     let report = Report {
@@ -130,12 +138,12 @@ pub fn keep(
     Ok(dir)
 }
 
-fn copy(place: &Path, path: &Path, content: &Content, like: &Path) -> Result<()> {
+fn copy(place: &Path, path: &Path, content: &Content, like: &Like) -> Result<()> {
     let to = place.join(path);
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     }
-    make_file(&to, content, &Like::of(like, &IdMap::default())?)
+    make_file(&to, content, like)
 }
 
 fn make_dir(dir: &Path) -> Result<()> {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::aside::{Aside, Content, Like};
+use super::aside::{Aside, Content};
+use super::like::Like;
 use crate::accounts::{self, AccountFiles, IdMap};
 use crate::appliance::pristine::Pristine;
 use crate::tree::resolve;

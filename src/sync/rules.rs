@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::appliance::pristine::Pristine;
+use crate::input;
 use crate::merge::Format;
 use crate::tree::glob::Glob;
 use crate::tree::resolve;
+use crate::yaml;
 
 /// The product's own rules.
 const BUILTIN: &str = include_str!("../../packaging/sync.yaml");
@@ -151,8 +153,68 @@ impl Rule {
     }
 }
 
+/// What becomes of the ids of files on the data volume once a system is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileIds {
+    /// They become those that the accounts have there.
+    Follow,
+    /// They stay.
+    Keep,
+}
+
+/// A rule for directories of the data volume, with all that is in them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRule {
+    /// The directories, from the root of the volume.
+    data: Vec<PathBuf>,
+    /// What becomes of the ids.
+    ids: FileIds,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl DataRule {
+    /// Tells whether the ids become those of the accounts.
+    pub fn follows(&self) -> bool {
+        self.ids == FileIds::Follow
+    }
+
+    /// Lists the directories, relative to the volume.
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.data
+            .iter()
+            .map(|dir| dir.strip_prefix("/").unwrap_or(dir))
+    }
+
+    /// Tells whether it is for `path`, relative to the volume.
+    pub fn is_for(&self, path: &Path) -> bool {
+        self.dirs().any(|dir| path.starts_with(dir))
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(!self.data.is_empty(), "it names no directories");
+        for dir in &self.data {
+            let is_plain = dir
+                .components()
+                .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+            ensure!(
+                dir.is_absolute() && is_plain,
+                "{} is no path from the root of the data volume",
+                dir.display()
+            );
+        }
+        Ok(())
+    }
+}
+
 /// All rules of one upgrade; the first one for a path counts.
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    data: Vec<DataRule>,
+}
 
 impl Rules {
     /// Joins the rules of the running system at `from` that are not as its release
@@ -161,34 +223,65 @@ impl Rules {
     /// # Errors
     /// When one cannot be read, by the name of its file.
     pub fn load(from: &Path, delivered: &Pristine, to: Option<&Path>) -> Result<Rules> {
-        let mut rules = Vec::new();
+        let mut all = Rules {
+            rules: Vec::new(),
+            data: Vec::new(),
+        };
         for path in files(from)? {
             let own = Path::new(DIR).join(path.file_name().unwrap_or_default());
             let text = read(&path)?;
             if delivered.content(&own)?.as_deref() != Some(text.as_bytes()) {
-                rules.extend(parse(&path.display().to_string(), &text)?);
+                all.extend(&path.display().to_string(), &text)?;
             }
         }
         for path in to.map_or_else(|| Ok(Vec::new()), files)? {
-            rules.extend(parse(&path.display().to_string(), &read(&path)?)?);
+            all.extend(&path.display().to_string(), &read(&path)?)?;
         }
-        rules.extend(parse("the built-in rules", BUILTIN)?);
-        Ok(Rules(rules))
+        all.extend("the built-in rules", BUILTIN)?;
+        Ok(all)
+    }
+
+    /// Parses the text of a file of rules; `label` names it in messages.
+    fn extend(&mut self, label: &str, text: &str) -> Result<()> {
+        let found: Option<Vec<serde_yaml::Value>> =
+            yaml::parse(text).with_context(|| format!("reading {label}"))?;
+        for value in found.unwrap_or_default() {
+            if value.get("data").is_some() {
+                let rule: DataRule =
+                    serde_yaml::from_value(value).with_context(|| format!("reading {label}"))?;
+                rule.check()
+                    .with_context(|| format!("reading a rule for data of {label}"))?;
+                self.data.push(rule);
+                continue;
+            }
+            let mut rule: Rule =
+                serde_yaml::from_value(value).with_context(|| format!("reading {label}"))?;
+            let name = rule.name.clone();
+            rule.compile()
+                .with_context(|| format!("reading rule {name:?} of {label}"))?;
+            self.rules.push(rule);
+        }
+        Ok(())
     }
 
     /// Returns how many there are.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.rules.len() + self.data.len()
+    }
+
+    /// Returns those for the data volume; the first one for a path counts.
+    pub fn into_data(self) -> Vec<DataRule> {
+        self.data
     }
 
     /// Returns the rule for `path`, relative to the root.
     pub fn of(&self, path: &Path) -> Option<&Rule> {
-        self.0.iter().find(|rule| rule.is_for(path))
+        self.rules.iter().find(|rule| rule.is_for(path))
     }
 
     /// Returns the rule called `name`.
     pub fn named(&self, name: &str) -> Option<&Rule> {
-        self.0.iter().find(|rule| rule.name == name)
+        self.rules.iter().find(|rule| rule.name == name)
     }
 }
 
@@ -219,35 +312,26 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> Result<String> {
     let read = || -> Result<String> {
-        let size = path.metadata()?.len();
-        ensure!(
-            size <= MAX_BYTES,
-            "it has {size} bytes, more than {MAX_BYTES}"
-        );
-        Ok(fs::read_to_string(path)?)
+        let (text, _) = input::read_file(path, MAX_BYTES)?;
+        Ok(text)
     };
     read().with_context(|| format!("reading {}", path.display()))
-}
-
-/// Parses the text of a file of rules; `label` names it in messages.
-fn parse(label: &str, text: &str) -> Result<Vec<Rule>> {
-    let rules: Option<Vec<Rule>> =
-        serde_yaml::from_str(text).with_context(|| format!("reading {label}"))?;
-    let mut rules = rules.unwrap_or_default();
-    for rule in &mut rules {
-        let name = rule.name.clone();
-        rule.compile()
-            .with_context(|| format!("reading rule {name:?} of {label}"))?;
-    }
-    Ok(rules)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(label: &str, text: &str) -> Result<Rules> {
+        let mut rules = Rules {
+            rules: Vec::new(),
+            data: Vec::new(),
+        };
+        rules.extend(label, text).map(|()| rules)
+    }
+
     fn builtin() -> Rules {
-        Rules(parse("the built-in rules", BUILTIN).unwrap())
+        parse("the built-in rules", BUILTIN).unwrap()
     }
 
     #[test]
@@ -293,6 +377,10 @@ mod tests {
             ("- {name: a, way: transform, paths: [/x]}", "`run` belongs"),
             ("- {name: a, way: move, paths: [/x]}", "unknown variant"),
             ("- {name: a, way: copy, paths: [/x], z: 1}", "unknown field"),
+            ("- {data: [/x]}", "ids"),
+            ("- {data: [], ids: follow}", "it names no directories"),
+            ("- {data: [/x/../y], ids: follow}", "no path from the root"),
+            ("- {data: [x], ids: follow}", "no path from the root"),
         ] {
             let error = format!("{:#}", parse("own.yaml", text).err().unwrap());
             assert!(
@@ -300,6 +388,9 @@ mod tests {
                 "{error}"
             );
         }
-        assert!(parse("own.yaml", "").unwrap().is_empty());
+        assert_eq!(parse("own.yaml", "").unwrap().count(), 0);
+        let text = "- {data: [/srv/app, /home], ids: follow, why: people}\n";
+        let data = parse("own.yaml", text).unwrap().into_data();
+        assert!(data[0].is_for(Path::new("srv/app/x")) && !data[0].is_for(Path::new("srv/apple")));
     }
 }

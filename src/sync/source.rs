@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::fstatat;
 
-use super::aside::Like;
+use super::like::Like;
 use crate::accounts::IdMap;
 use crate::tree::dirs::{Dirs, Missing};
 use crate::tree::meta::{Kind, Meta};

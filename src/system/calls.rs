@@ -3,18 +3,21 @@
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
 use super::cmd::Cmd;
 use super::mount::Mount;
 use crate::tree::xattrs::SELINUX;
+
+/// Takes what a program prints.
+pub type Reader<'r> = dyn FnMut(&mut dyn Read) -> Result<()> + Send + 'r;
 
 /// The machine a flow works on: the real one, or a fake in tests.
 pub trait System: Sync {
@@ -27,6 +30,15 @@ pub trait System: Sync {
     /// When it cannot be started, fails or exceeds its time limit; the error
     /// holds the command, and when it failed [`Exited`].
     fn run(&self, cmd: &Cmd) -> Result<String>;
+
+    /// Runs a program to its end while `read` takes its standard output to the end,
+    /// however long that is.
+    ///
+    /// # Errors
+    /// What `read` says, and what [`run`](System::run) would.
+    fn run_reading(&self, cmd: &Cmd, read: &mut Reader<'_>) -> Result<()> {
+        read(&mut self.run(cmd)?.as_bytes())
+    }
 
     /// Mounts a file system or binds a directory.
     ///
@@ -46,7 +58,11 @@ pub trait System: Sync {
     /// When the service manager does not accept the request.
     fn reboot(&self, how: Restart) -> Result<()>;
 
-    /// Lets `time` pass.
+    /// Returns what the machine's clock says: for what a person is told only. It may
+    /// be wrong and jump, forwards and backwards.
+    fn now(&self) -> SystemTime;
+
+    /// Lets `time` pass, whatever the clock says meanwhile.
     fn wait(&self, time: Duration);
 
     /// Waits for a word, at most `limit`; returns whether it came. A sender that
@@ -74,6 +90,12 @@ impl dyn System + '_ {
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root().join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Returns what the machine's clock says, in seconds since 1970; 0 before that.
+    pub fn seconds_since_1970(&self) -> u64 {
+        let since = self.now().duration_since(UNIX_EPOCH);
+        since.unwrap_or_default().as_secs()
     }
 }
 

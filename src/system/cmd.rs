@@ -5,6 +5,23 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Who a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the only group.
+    pub gid: u32,
+}
+
+impl User {
+    /// Whom no file belongs to, by the kernel's own number.
+    pub const NOBODY: User = User {
+        uid: 65_534,
+        gid: 65_534,
+    };
+}
+
 /// A program with its arguments, not yet run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cmd {
@@ -13,6 +30,7 @@ pub struct Cmd {
     envs: Vec<(OsString, OsString)>,
     has_own_environment: bool,
     dies_with_us: bool,
+    user: Option<User>,
     chroot: Option<PathBuf>,
     limit: Duration,
     interruptible: bool,
@@ -30,6 +48,7 @@ impl Cmd {
             envs: Vec::new(),
             has_own_environment: false,
             dies_with_us: false,
+            user: None,
             chroot: None,
             limit: Cmd::DEFAULT_LIMIT,
             interruptible: false,
@@ -99,6 +118,20 @@ impl Cmd {
     /// Tells whether the program is to be killed with this process.
     pub fn is_to_die_with_us(&self) -> bool {
         self.dies_with_us
+    }
+
+    /// Runs the program as `user` with no other group, without capabilities and, where
+    /// setpriv(1) can ask for that, without ever getting more rights; for programs that
+    /// parse what comes from outside. Only root can run it.
+    #[must_use]
+    pub fn confined(mut self, user: User) -> Cmd {
+        self.user = Some(user);
+        self
+    }
+
+    /// Returns who the program is, if not this process's user.
+    pub fn user(&self) -> Option<User> {
+        self.user
     }
 
     /// Returns the program as given, without the chroot.

@@ -5,10 +5,14 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::libc;
+use nix::unistd::linkat;
 
 use super::files;
 use crate::failure::{Class, Classify};
@@ -66,29 +70,42 @@ fn refuse_irregular(output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file being written beside `output`; dropped unfinished, it is removed.
+/// A file being written for the place of `output`. Where the file system can do that,
+/// it has no name until it is whole, so that nothing is left however this process ends;
+/// else it has one beside `output`, and dropped unfinished, it is removed.
 pub struct Draft {
     file: File,
-    path: PathBuf,
+    name: Option<PathBuf>,
     output: PathBuf,
-    kept: bool,
 }
 
 impl Draft {
-    /// Starts a draft of `output`, with the mode of the file that is there.
+    /// Starts a draft of `output`, with the mode and, where that may be given, the owner
+    /// of the file that is there.
     ///
     /// # Errors
     /// Class [`Refused`](Class::Refused) when something is there that is no regular file.
     pub fn create(output: &Path) -> Result<Draft> {
         refuse_irregular(output)?;
-        let (file, path) = create_beside(output)?;
+        let old = output.symlink_metadata().ok();
+        // What is to be private is so from the beginning.
+        let mode = if old.is_some() { 0o600 } else { 0o666 };
+        let (file, name) = match create_nameless(output, mode)? {
+            Some(file) => (file, None),
+            None => {
+                let name = name_beside(output);
+                (create_named(&name, mode)?, Some(name))
+            }
+        };
         let draft = Draft {
             file,
-            path,
+            name,
             output: output.to_owned(),
-            kept: false,
         };
-        if let Ok(old) = output.symlink_metadata() {
+        if let Some(old) = old {
+            // Only root may give a file away; a mode for others than the owner holds
+            // for whoever the group is then.
+            let _ = fchown(&draft.file, Some(old.uid()), Some(old.gid()));
             let kept = draft.file.set_permissions(old.permissions());
             kept.with_context(|| format!("keeping the mode of {}", output.display()))?;
         }
@@ -102,25 +119,38 @@ impl Draft {
 
     /// Makes the draft durable and puts it in the output's place.
     pub fn commit(mut self) -> Result<()> {
-        self.file
-            .sync_all()
-            .and_then(|()| fs::rename(&self.path, &self.output))
+        self.put()
             .with_context(|| format!("writing {}", self.output.display()))?;
-        self.kept = true;
         files::sync_dir(parent(&self.output))
+    }
+
+    fn put(&mut self) -> Result<()> {
+        self.file.sync_all()?;
+        let name = match &self.name {
+            Some(name) => name,
+            None => {
+                let name = name_beside(&self.output);
+                linkat(
+                    AT_FDCWD,
+                    &*own_path(&self.file),
+                    AT_FDCWD,
+                    &name,
+                    AtFlags::AT_SYMLINK_FOLLOW,
+                )?;
+                self.name.insert(name)
+            }
+        };
+        fs::rename(name, &self.output)?;
+        self.name = None;
+        Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        if let Err(error) = fs::remove_file(&self.path) {
-            stderr::say(&format!(
-                "warning: removing {}: {error}",
-                self.path.display()
-            ));
+        let Some(name) = &self.name else { return };
+        if let Err(error) = fs::remove_file(name) {
+            stderr::say(&format!("warning: removing {}: {error}", name.display()));
         }
     }
 }
@@ -130,21 +160,47 @@ pub fn scratch(output: &Path) -> Result<File> {
     files::unnamed_file(parent(output))
 }
 
-/// Makes a new file beside `output`, under a name that nobody can foresee and
-/// that was not there.
-fn create_beside(output: &Path) -> Result<(File, PathBuf)> {
+/// Makes a file without a name that can be given one; `None` where that is unknown:
+/// kernels before 3.11, some file systems, a system without `/proc`.
+fn create_nameless(output: &Path, mode: u32) -> Result<Option<File>> {
+    let made = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(mode)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(parent(output));
+    match made {
+        Ok(file) => Ok(own_path(&file).exists().then_some(file)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EISDIR | libc::EOPNOTSUPP | libc::EINVAL) => Ok(None),
+            _ => Err(error).with_context(|| format!("creating {}", output.display())),
+        },
+    }
+}
+
+/// Returns a path of an open file that leads to it whatever its name.
+fn own_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Returns a name beside `output` that nobody can foresee.
+fn name_beside(output: &Path) -> PathBuf {
     let random = RandomState::new().build_hasher().finish();
     let mut name = OsString::from(".");
     name.push(output.file_name().unwrap_or_default());
     name.push(format!(".{random:016x}.part"));
-    let path = parent(output).join(name);
-    let file = OpenOptions::new()
+    parent(output).join(name)
+}
+
+/// Makes a file that was not there, not even as a link.
+fn create_named(path: &Path, mode: u32) -> Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
-        .open(&path)
-        .with_context(|| format!("creating {}", path.display()))?;
-    Ok((file, path))
+        .mode(mode)
+        .open(path)
+        .with_context(|| format!("creating {}", path.display()))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -207,10 +263,38 @@ mod tests {
     fn two_drafts_of_one_file_are_two_files() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("a.vab");
-        let (first, second) = (Draft::create(&output), Draft::create(&output));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
-        drop((first, second));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let mut first = Draft::create(&output).unwrap();
+        let mut second = Draft::create(&output).unwrap();
+        first.file().write_all(b"first").unwrap();
+        second.file().write_all(b"second").unwrap();
+        first.commit().unwrap();
+        assert_eq!(fs::read(&output).unwrap(), b"first");
+        second.commit().unwrap();
+        assert_eq!(fs::read(&output).unwrap(), b"second");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_draft_has_no_name_or_one_that_nobody_can_foresee() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("a.vab");
+        let draft = Draft::create(&output).unwrap();
+        if draft.name.is_none() {
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+        let (one, other) = (name_beside(&output), name_beside(&output));
+        assert_ne!(one, other);
+        let victim = dir.path().join("victim");
+        symlink(&victim, &one).unwrap();
+        assert!(create_named(&one, 0o600).is_err());
+        assert!(!victim.exists());
+        let draft = Draft {
+            file: create_named(&other, 0o600).unwrap(),
+            name: Some(other.clone()),
+            output: output.clone(),
+        };
+        draft.commit().unwrap();
+        assert!(output.exists() && !other.exists());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use nix::unistd::mkdtemp;
 
 use super::removal;
 use crate::sha::Sha;
-use crate::{signals, stderr};
+use crate::{input, signals, stderr, yaml};
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
@@ -61,12 +61,8 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// When it is not there, too large or not of the wanted shape.
 pub fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let read = || -> Result<T> {
-        let size = path.metadata()?.len();
-        ensure!(
-            size <= MAX_RECORD_BYTES,
-            "it has {size} bytes, a record has at most {MAX_RECORD_BYTES}"
-        );
-        Ok(serde_yaml::from_str(&fs::read_to_string(path)?)?)
+        let (text, _) = input::read_file(path, MAX_RECORD_BYTES)?;
+        yaml::parse(&text)
     };
     read().with_context(|| format!("reading {}", path.display()))
 }

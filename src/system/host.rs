@@ -2,15 +2,15 @@
 
 use std::env::set_current_dir;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::chroot;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,7 +19,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::calls::{Exited, Restart, System};
+use super::calls::{Exited, Reader, Restart, System};
 use super::cmd::Cmd;
 use super::mount::Mount;
 use crate::{signals, stderr};
@@ -68,42 +68,59 @@ impl Host {
     }
 }
 
+impl Host {
+    #[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
+    fn start(&self, cmd: &Cmd) -> Result<Child> {
+        if self.verbose {
+            stderr::say(&format!("+ {cmd}"));
+        }
+        let mut words = setpriv_words(cmd);
+        words.extend(cmd.argv());
+        let mut command = Command::new(words[0]);
+        if cmd.has_own_environment() {
+            command.env_clear();
+        }
+        if let Some(user) = cmd.user().filter(|user| user.uid != 0) {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+            .args(&words[1..])
+            .env("LC_ALL", "C")
+            .envs(cmd.environment().iter().map(|(name, value)| (name, value)));
+        spawn(&mut command).with_context(|| format!("starting `{cmd}`"))
+    }
+}
+
 impl System for Host {
     fn root(&self) -> &Path {
         Path::new("/")
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
     fn run(&self, cmd: &Cmd) -> Result<String> {
-        if self.verbose {
-            stderr::say(&format!("+ {cmd}"));
-        }
-        let mut words = cmd.argv();
-        if cmd.is_to_die_with_us() && can_tie_programs() {
-            words.splice(0..0, TIE.map(OsStr::new));
-        }
-        let mut command = Command::new(words[0]);
-        if cmd.has_own_environment() {
-            command.env_clear();
-        }
-        let mut child = command
-            .args(&words[1..])
-            .env("LC_ALL", "C")
-            .envs(cmd.environment().iter().map(|(name, value)| (name, value)))
-            // Ctrl-C stops us at the next safe place, not a tool half-way.
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting `{cmd}`"))?;
-        let (status, stdout, stderr) =
-            collect(&mut child, cmd).with_context(|| format!("`{cmd}`"))?;
-        if !status.success() {
-            let words = last_lines(&stderr);
-            return Err(Exited { status, words }).with_context(|| format!("`{cmd}`"));
-        }
-        Ok(String::from_utf8_lossy(&stdout).into_owned())
+        let mut child = self.start(cmd)?;
+        let stdout = Gathered::from(child.stdout.take().context("no stdout pipe")?);
+        finish(&mut child, cmd).with_context(|| format!("`{cmd}`"))?;
+        Ok(String::from_utf8_lossy(&stdout.finish()).into_owned())
+    }
+
+    fn run_reading(&self, cmd: &Cmd, read: &mut Reader<'_>) -> Result<()> {
+        let mut child = self.start(cmd)?;
+        let mut stdout = child.stdout.take().context("no stdout pipe")?;
+        thread::scope(|scope| {
+            // Once it has failed, the program has nobody to write to and ends.
+            let reading = scope.spawn(move || read(&mut stdout));
+            let ended = finish(&mut child, cmd);
+            let read = match reading.join() {
+                Ok(read) => read,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            match (ended, read) {
+                // The reading end was closed: what the reader says is the reason.
+                (Err(error), Err(reason)) if was_cut_short(&error) => Err(reason),
+                (ended, read) => ended.and(read),
+            }
+        })
+        .with_context(|| format!("`{cmd}`"))
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is where mounts are made")]
@@ -153,6 +170,11 @@ impl System for Host {
             .map(drop)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     fn wait(&self, time: Duration) {
         thread::sleep(time);
     }
@@ -167,25 +189,66 @@ impl System for Host {
     }
 }
 
-/// What has the kernel kill a program with the thread that started it.
-const TIE: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
-
-/// Tells whether this machine's setpriv(1) can do that.
-#[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
-fn can_tie_programs() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let mut command = Command::new(TIE[0]);
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
-        let asked = quiet.stderr(Stdio::null()).args(&TIE[1..]).arg("true");
-        asked.status().is_ok_and(|status| status.success())
-    })
+/// Starts `command` in a process group of its own, with pipes for what it prints.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    command
+        // Ctrl-C stops us at the next safe place, not a tool half-way.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
 }
 
-/// Waits for `child` and gathers both its streams; kills it, and what it
-/// started, after its limit.
-fn collect(child: &mut Child, cmd: &Cmd) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let stdout = Gathered::from(child.stdout.take().context("no stdout pipe")?);
+/// The tool that changes what a program may do, and then becomes that program.
+const SETPRIV: &str = "setpriv";
+/// Has the kernel kill a program with the thread that started it.
+const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
+/// Has the kernel give a program no rights that it does not have.
+const CONFINE: [&str; 1] = ["--no-new-privs"];
+/// Takes away all of root but the ownership of files.
+const STRIP: [&str; 2] = ["--inh-caps=-all", "--bounding-set=-all"];
+
+/// Returns the words before those of `cmd`, as far as this machine's setpriv(1) knows
+/// them: that of util-linux 2.23 does not know all.
+fn setpriv_words(cmd: &Cmd) -> Vec<&'static OsStr> {
+    static ANSWERS: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+    let wanted: [(bool, &'static [&'static str]); 3] = [
+        (cmd.is_to_die_with_us(), &TIE),
+        (cmd.user().is_some(), &CONFINE),
+        (cmd.user().is_some_and(|user| user.uid == 0), &STRIP),
+    ];
+    let mut words: Vec<&OsStr> = Vec::new();
+    for ((is_wanted, options), answer) in wanted.into_iter().zip(&ANSWERS) {
+        if is_wanted && *answer.get_or_init(|| setpriv_knows(options)) {
+            words.extend(options.iter().map(OsStr::new));
+        }
+    }
+    if !words.is_empty() {
+        words.insert(0, OsStr::new(SETPRIV));
+        words.push(OsStr::new("--"));
+    }
+    words
+}
+
+/// How long a question about this machine's tools may take.
+const QUESTION_LIMIT: Duration = Duration::from_secs(30);
+
+fn setpriv_knows(options: &[&str]) -> bool {
+    let ask = Cmd::new(SETPRIV).args(options).arg("true");
+    ends_well(&ask.limit(QUESTION_LIMIT))
+}
+
+/// Tells whether a program ends well within its limit.
+#[expect(clippy::disallowed_methods, reason = "this is where programs are run")]
+fn ends_well(cmd: &Cmd) -> bool {
+    let mut command = Command::new(cmd.program());
+    let started = spawn(command.args(cmd.arguments()));
+    started.is_ok_and(|mut child| finish(&mut child, cmd).is_ok())
+}
+
+/// Waits for `child` to end well; kills it, and what it started, after its limit.
+fn finish(child: &mut Child, cmd: &Cmd) -> Result<()> {
     let stderr = Gathered::from(child.stderr.take().context("no stderr pipe")?);
     let started = Instant::now();
     let limit = cmd.time_limit();
@@ -207,7 +270,20 @@ fn collect(child: &mut Child, cmd: &Cmd) -> Result<(ExitStatus, Vec<u8>, Vec<u8>
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     };
-    Ok((status, stdout.finish(), stderr.finish()))
+    if !status.success() {
+        let words = last_lines(&stderr.finish());
+        return Err(Exited { status, words }.into());
+    }
+    Ok(())
+}
+
+/// Tells whether a program ended because nobody read what it wrote.
+fn was_cut_short(error: &anyhow::Error) -> bool {
+    let exited = error.downcast_ref::<Exited>();
+    exited.is_some_and(|exited| {
+        let by_signal = exited.status.signal() == Some(Signal::SIGPIPE as i32);
+        by_signal || exited.words.contains("Broken pipe")
+    })
 }
 
 /// Kills a program and everything in its process group.
@@ -270,6 +346,7 @@ fn last_lines(stderr: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::User;
 
     #[test]
     fn a_failing_program_is_named_with_its_status_and_last_words() {
@@ -286,6 +363,19 @@ mod tests {
             .limit(Duration::from_millis(50));
         let error = Host::new(false).run(&cmd).unwrap_err();
         assert!(format!("{error:#}").contains("killed after"), "{error:#}");
+    }
+
+    #[test]
+    fn a_question_that_hangs_is_answered_with_no() {
+        let ask = |words: [&str; 2]| {
+            let cmd = Cmd::new(words[0]).arg(words[1]);
+            ends_well(&cmd.limit(Duration::from_secs(1)))
+        };
+        let started = Instant::now();
+        assert!(!ask(["sleep", "600"]));
+        assert!(started.elapsed() < Duration::from_secs(300));
+        assert!(!ask(["false", ""]) && !ask(["no-such-program", ""]));
+        assert!(ends_well(&Cmd::new("true")));
     }
 
     #[test]
@@ -324,6 +414,44 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(300));
         let pid = Pid::from_raw(left.trim().parse().unwrap());
         nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn output_of_any_length_is_read_while_the_program_runs() {
+        let host = Host::new(false);
+        let mut bytes = 0;
+        let endless = Cmd::new("sh").args(["-c", "head -c 100000000 /dev/zero; exit 3"]);
+        let error = host
+            .run_reading(&endless, &mut |output| {
+                bytes = std::io::copy(output, &mut std::io::sink())?;
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(bytes, 100_000_000);
+        assert!(format!("{error:#}").contains("exit status: 3"), "{error:#}");
+        let error = host
+            .run_reading(&Cmd::new("yes"), &mut |_| bail!("enough"))
+            .unwrap_err();
+        assert!(format!("{error:#}").ends_with("enough"), "{error:#}");
+    }
+
+    #[test]
+    fn a_confined_program_has_no_rights() {
+        let host = Host::new(false);
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let cmd = Cmd::new("cat").arg("/proc/self/status");
+        for (user, uid) in [(User::NOBODY, "65534"), (User { uid: 0, gid: 0 }, "0")] {
+            let status = host.run(&cmd.clone().confined(user)).unwrap();
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap().split_whitespace().next().unwrap_or_default()
+            };
+            assert_eq!(field("Uid:"), uid);
+            assert_eq!(field("CapEff:"), "0000000000000000");
+            assert_eq!(field("NoNewPrivs:"), "1");
+        }
     }
 
     #[test]

@@ -17,9 +17,9 @@ mod removal;
 mod sysrq;
 mod watchdog;
 
-pub use calls::{Exited, Restart, System};
+pub use calls::{Exited, Reader, Restart, System};
 pub use chroot::Chroot;
-pub use cmd::Cmd;
+pub use cmd::{Cmd, User};
 pub use host::Host;
 pub use lock::Lock;
 pub use mount::Mount;

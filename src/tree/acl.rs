@@ -49,6 +49,30 @@ pub fn to_text(blob: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// Tells whether the kernel takes an attribute as an ACL: entries in its order, one
+/// each for the owner, the group and others, and a mask where somebody is named
+/// (`posix_acl_valid` in fs/posix_acl.c).
+pub fn is_legal(blob: &[u8]) -> bool {
+    let Some(body) = blob.strip_prefix(&VERSION.to_le_bytes()) else {
+        return false;
+    };
+    if body.is_empty() || to_text(blob).is_none() {
+        return false;
+    }
+    let tags: Vec<u16> = body
+        .chunks_exact(8)
+        .map(|e| u16::from_le_bytes([e[0], e[1]]))
+        .collect();
+    let count = |tag| tags.iter().filter(|t| **t == tag).count();
+    let names_somebody = count(USER) + count(GROUP) > 0;
+    tags.is_sorted()
+        && [USER_OBJ, GROUP_OBJ, OTHER]
+            .iter()
+            .all(|tag| count(*tag) == 1)
+        && count(MASK) <= 1
+        && (count(MASK) == 1 || !names_somebody)
+}
+
 /// What a mode shows of an ACL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permissions {
@@ -86,6 +110,18 @@ pub fn names_nobody(blob: &[u8]) -> bool {
             matches!(tag, USER | GROUP) && u32::from_le_bytes([*a, *b, *c, *d]) == NO_ID
         },
     )
+}
+
+/// Adds the ids that an ACL names.
+pub fn ids(blob: &[u8], users: &mut Vec<u32>, groups: &mut Vec<u32>) {
+    let entries = blob.strip_prefix(&VERSION.to_le_bytes());
+    for [t0, t1, _, _, id @ ..] in entries.unwrap_or_default().as_chunks::<8>().0 {
+        match u16::from_le_bytes([*t0, *t1]) {
+            USER => users.push(u32::from_le_bytes(*id)),
+            GROUP => groups.push(u32::from_le_bytes(*id)),
+            _ => {}
+        }
+    }
 }
 
 /// Returns an ACL in which each user and each group it names has the id that

@@ -18,12 +18,17 @@ use nix::sys::stat::{Mode, mkdirat};
 use super::path::show;
 use super::unsteady::{self, Unsteady};
 use crate::failure::{Class, with_class};
+use crate::signals;
 
 /// How directories are opened: to read, never through a link.
 pub const OPEN_DIR: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
+
+/// Longer paths are not kept open by name: to look for the nearest one takes as
+/// many digests of it as it has names (`PATH_MAX`).
+const MAX_KEPT_BYTES: usize = 4096;
 
 /// What to do about a directory that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,10 +91,14 @@ impl Dirs {
                 .position(|b| *b == b'/')
                 .map_or(path.len(), |i| start + i);
             dir = Rc::new(self.step(&dir, &path[start..end], &path[..end])?);
-            if self.open.len() >= self.capacity {
-                self.open.clear();
+            if end > MAX_KEPT_BYTES {
+                signals::check()?;
+            } else {
+                if self.open.len() >= self.capacity {
+                    self.open.clear();
+                }
+                self.open.insert(path[..end].into(), Rc::clone(&dir));
             }
-            self.open.insert(path[..end].into(), Rc::clone(&dir));
             start = end + 1;
         }
         Ok(dir)
@@ -97,7 +106,7 @@ impl Dirs {
 
     /// Finds the longest beginning of `path` that is open.
     fn nearest(&self, path: &[u8]) -> (Rc<OwnedFd>, usize) {
-        let mut end = path.len();
+        let mut end = path.len().min(MAX_KEPT_BYTES + 1);
         while let Some(slash) = path[..end].iter().rposition(|b| *b == b'/') {
             if let Some(dir) = self.open.get(&path[..slash]) {
                 return (Rc::clone(dir), slash + 1);

@@ -67,21 +67,16 @@ impl Glob {
 
     /// Tells whether `path`, relative to the root of the tree, matches.
     pub fn matches(&self, path: &[u8]) -> bool {
-        if self.anchored {
-            return self.matches_all(path);
-        }
-        let tails = path.iter().enumerate().filter(|(_, b)| **b == b'/');
-        self.matches_all(path)
-            || tails
-                .map(|(i, _)| &path[i + 1..])
-                .any(|t| self.matches_all(t))
-    }
-
-    /// Matches with one row of the table of (token, position) pairs at a time,
-    /// so that no pattern takes more than its length times the path's.
-    fn matches_all(&self, path: &[u8]) -> bool {
+        // One row of the table of (token, position) pairs at a time, so that no
+        // pattern takes more than its length times the path's.
         let mut row = vec![false; path.len() + 1];
         row[0] = true;
+        if !self.anchored {
+            // It may begin with any name of the path.
+            for (i, byte) in path.iter().enumerate() {
+                row[i + 1] = *byte == b'/';
+            }
+        }
         for token in &self.tokens {
             let mut next = vec![false; path.len() + 1];
             match token {

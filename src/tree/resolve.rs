@@ -11,6 +11,9 @@ use std::{fs, io};
 /// The kernel's own limit on links in one lookup.
 const MAX_LINKS: usize = 40;
 
+/// The longest path the kernel takes.
+const MAX_PATH_BYTES: usize = 4096;
+
 /// Resolves `path` as a process with the root directory `root` would see it.
 ///
 /// The answer is relative to `root` and holds no symbolic link; `None` means
@@ -28,6 +31,11 @@ pub fn resolve(root: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
 /// # Errors
 /// Like [`resolve`].
 pub fn trace(root: &Path, path: &Path, see: &mut dyn FnMut(&Path)) -> io::Result<Option<PathBuf>> {
+    // Every name is joined to those before it: a longer way would take its square.
+    if path.as_os_str().len() > MAX_PATH_BYTES {
+        let text = format!("a path of {} bytes is too long", path.as_os_str().len());
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
+    }
     let mut todo: VecDeque<OsString> = names(path).collect();
     let mut done = PathBuf::new();
     let mut links = 0;
@@ -135,6 +143,9 @@ mod tests {
         assert_eq!(found("etc/abs"), None);
         assert_eq!(found("etc/init/below-a-file"), None);
         assert!(resolve(root, Path::new("a")).is_err());
+        let long = "x/".repeat(500_000);
+        assert!(resolve(root, Path::new(&long)).is_err());
+        assert!(place(root, Path::new(&long)).is_err());
     }
 
     #[test]

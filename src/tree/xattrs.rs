@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use xattr::FileExt;
 
@@ -39,6 +40,34 @@ pub fn is_kept(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT || (in_space && !is_own)
 }
 
+/// Tells whether a kernel takes the value, which of ACLs and capabilities it reads.
+pub fn is_legal(name: &[u8], value: &[u8]) -> bool {
+    // linux/capability.h: revision, flags, then words that grow with the revision.
+    const REVISIONS: [(u8, usize); 3] = [(1, 12), (2, 20), (3, 24)];
+    match name {
+        acl::ACCESS | acl::DEFAULT => acl::is_legal(value),
+        CAPABILITY => REVISIONS
+            .iter()
+            .any(|(revision, bytes)| value.get(3) == Some(revision) && value.len() == *bytes),
+        _ => true,
+    }
+}
+
+/// Refuses values that no kernel takes.
+///
+/// # Errors
+/// When one of them is such.
+pub fn check_values(xattrs: &[Xattr]) -> Result<()> {
+    for Xattr { name, value } in xattrs {
+        ensure!(
+            is_legal(name, value),
+            "its attribute {} is malformed",
+            name.escape_ascii()
+        );
+    }
+    Ok(())
+}
+
 /// Reads the kept attributes of an open file or directory, sorted by name.
 pub fn read_open(file: &File) -> io::Result<Vec<Xattr>> {
     collect(file.list_xattr(), |name| file.get_xattr(name))
@@ -53,6 +82,11 @@ pub fn read_at(dir: BorrowedFd, name: &[u8]) -> io::Result<Vec<Xattr>> {
 /// Sets an attribute of an open file or directory.
 pub fn set_open(file: &File, name: &[u8], value: &[u8]) -> io::Result<()> {
     file.set_xattr(OsStr::from_bytes(name), value)
+}
+
+/// Removes an attribute of an open file or directory.
+pub fn remove_open(file: &File, name: &[u8]) -> io::Result<()> {
+    file.remove_xattr(OsStr::from_bytes(name))
 }
 
 /// Sets an attribute of `name` in `dir` without following it.
@@ -94,6 +128,37 @@ fn collect(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_no_kernel_takes_are_refused() {
+        let acl = |text: &str| acl::from_text(text.as_bytes()).unwrap();
+        let capability =
+            |revision: u8, bytes: usize| [vec![1, 0, 0, revision], vec![0; bytes - 4]].concat();
+        for (name, value, is_fine) in [
+            (acl::ACCESS, acl("u::rwx,g::r--,o::---"), true),
+            (acl::ACCESS, b"\x02\0\0\0".to_vec(), false),
+            (acl::ACCESS, acl("u::rwx,o::---"), false),
+            (acl::ACCESS, acl("u::rwx,u:5:r--,g::r--,o::---"), false),
+            (
+                acl::ACCESS,
+                acl("u::rwx,u:5:r--,g::r--,m::r--,o::---"),
+                true,
+            ),
+            (acl::DEFAULT, acl("u::rwx,g::r--,g::r--,o::---"), false),
+            (acl::DEFAULT, b"user::rwx".to_vec(), false),
+            (CAPABILITY, capability(2, 20), true),
+            (CAPABILITY, capability(3, 24), true),
+            (CAPABILITY, capability(3, 20), false),
+            (CAPABILITY, capability(9, 20), false),
+            (CAPABILITY, vec![], false),
+            (b"user.x", vec![], true),
+        ] {
+            let name = name.to_vec();
+            let shown = format!("{} {value:?}", name.escape_ascii());
+            let checked = check_values(&[Xattr { name, value }]);
+            assert_eq!(checked.is_ok(), is_fine, "{shown}");
+        }
+    }
 
     #[test]
     fn what_belongs_to_the_machine_is_not_kept() {

@@ -1,6 +1,8 @@
 //! Writing the inactive slot and arming its trial.
 //!
-//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be;
+//! 1. [`preflight`]: every check; the bundle is proved genuine as far as it can be, and
+//!    its drivers and loader must fit ([`foresee`]), but of a stream only in step 5; the
+//!    blocks of the inactive slot are read, for as long as that may take;
 //! 2. an appliance that never saw us is adopted: the running slot gets its own
 //!    boot files and a boot state;
 //! 3. the inactive slot is marked `writing`; the last look whether it can be
@@ -22,16 +24,19 @@
 use std::cell::Cell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::kernel_update;
 use super::preflight::{self, Facts, Offer};
+use super::{banner, foresee, kernel_update};
 use crate::appliance::Appliance;
+use crate::appliance::cards::Interfaces;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
 use crate::appliance::pristine;
 use crate::appliance::release::ReleaseRecord;
+use crate::boot::bios::before::About;
 use crate::boot::bios::installed::{self, Pruned};
 use crate::boot::bios::switch::{Plan, Switch};
 use crate::boot::next;
@@ -39,10 +44,11 @@ use crate::boot::state::State;
 use crate::boot::{bootable, files as boot_files};
 use crate::bundle::{Bundle, Keyring, Manifest, Sealed, Trust};
 use crate::disk::lvm;
+use crate::disk::surface::{self, Read as BlocksRead};
 use crate::failure::{Class, Classify, class_of, with_class};
 use crate::install::boot_files::BootPlan;
 use crate::install::destination::{Access, Destination};
-use crate::install::settle::Identity;
+use crate::install::settle::{Carrying, Identity};
 use crate::install::{self, fill, fit, label, program, settle};
 use crate::paths::{BOOT_DIR, REVOKED_FILE, TARGET_MOUNT, TRUSTED_DIR};
 use crate::progress::Step;
@@ -50,6 +56,9 @@ use crate::report::Report;
 use crate::signals;
 use crate::slot::Slot;
 use crate::system::{Cmd, Lock, files};
+
+/// How long the slot's blocks are read to find bad ones.
+const READ_TEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where a bundle comes from.
 pub enum Input {
@@ -97,6 +106,10 @@ pub struct Applied {
 pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     let config = appliance.config;
     // Whoever sends a stream may take long to begin; nobody else waits for that.
+    let again = match &options.input {
+        Input::File(path) => Some(path.clone()),
+        Input::Stream(_) => None,
+    };
     let mut bundle = open(appliance, options.input, options.allow_unsigned)?;
     let lock = appliance.lock()?;
     let manifest = bundle.manifest().clone();
@@ -111,6 +124,9 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     if !bundle.is_stream() {
         bundle.verify(options.threads, appliance.progress)?;
     }
+    let again = again.filter(|_| !bundle.is_stream());
+    let again = again.map(|path| open(appliance, Input::File(path), options.allow_unsigned));
+    foresee::look(appliance, again, &manifest, options.threads, &facts.disk)?;
     let from = ReleaseRecord::of_running(appliance)?.version;
     let outcome = Applied {
         slot: facts.target,
@@ -124,6 +140,7 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     }
     let to = destination(appliance, &facts);
     let format = prepare(appliance, &to, manifest.tree.inodes).class(Class::Refused)?;
+    test_reading(appliance, &to).class(Class::Refused)?;
     let job = Job {
         appliance,
         machine: &machine,
@@ -139,11 +156,15 @@ pub fn apply(appliance: &Appliance, options: Options) -> Result<Applied> {
     };
     let written = job.run(bundle, options.threads);
     job.record(written.as_ref().err());
+    banner::renew(appliance);
     written.map(|()| outcome)
 }
 
 /// Opens the bundle and proves who signed it.
-fn open(appliance: &Appliance, input: Input, allow_unsigned: bool) -> Result<Bundle<'static>> {
+///
+/// # Errors
+/// Class `BadBundle` when nobody who is trusted did, or it is none.
+pub fn open(appliance: &Appliance, input: Input, allow_unsigned: bool) -> Result<Bundle<'static>> {
     let keyring = Keyring::load(&appliance.at(TRUSTED_DIR), &appliance.at(REVOKED_FILE))?;
     let sealed = match input {
         Input::File(path) => Sealed::open(&path)?,
@@ -176,6 +197,32 @@ fn prepare(appliance: &Appliance, to: &Destination, inodes: u64) -> Result<Cmd> 
     let format = fill::prepare(appliance, to, inodes)?;
     signals::check()?;
     Ok(format)
+}
+
+/// Looks for blocks of the slot that cannot be read, while nothing has been written.
+fn test_reading(appliance: &Appliance, to: &Destination) -> Result<()> {
+    let progress = appliance.progress;
+    progress.start(Step::ReadTest(to.slot), Some(to.size_bytes));
+    let advance = &mut |bytes| {
+        progress.advance(bytes);
+        signals::check()
+    };
+    let read = surface::read(
+        appliance.sys,
+        &to.device,
+        to.size_bytes,
+        READ_TEST_LIMIT,
+        advance,
+    )?;
+    if let BlocksRead::Until(byte) = read {
+        progress.note(&format!(
+            "{} MiB of {} MiB of slot {} were read; there was no time for the rest",
+            byte >> 20,
+            to.size_bytes >> 20,
+            to.slot
+        ));
+    }
+    Ok(())
 }
 
 /// One run of the steps that change something.
@@ -355,6 +402,8 @@ impl<'a> Job<'a> {
             boot_fs_type: &self.machine.boot.fs_type,
             release: &release,
             from: &from,
+            cards: &Interfaces::look(appliance)?,
+            carrying: Carrying::ByRules,
         };
         settle::settle(appliance, &appliance.at("/"), root, &identity)?;
         label::label(appliance, root)?;
@@ -371,6 +420,10 @@ impl<'a> Job<'a> {
         signals::check()?;
         self.start(Step::InstallGrub);
         let plan = Plan {
+            about: About {
+                slot: self.to.slot,
+                is_first: self.first_time,
+            },
             slot_root: root,
             bootable: &found,
             disk: &self.facts.disk,

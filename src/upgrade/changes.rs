@@ -12,15 +12,19 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::kernel_update;
-use super::network_health::{record, told};
+use super::network_health::{other_sizes, record, told};
+use crate::accounts::Entry;
 use crate::appliance::Appliance;
+use crate::appliance::assets::{self, Assets};
 use crate::appliance::before::{self, Before};
 use crate::appliance::cards::{self, Interfaces, Record, naming};
 use crate::appliance::machine::Machine;
 use crate::appliance::network::{self, Network};
 use crate::appliance::services;
 use crate::boot::{files as boot_files, next};
+use crate::linux::x509::Validity;
 use crate::refuse;
+use crate::report::Policy;
 
 /// How a thing differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -37,7 +41,7 @@ pub enum Kind {
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What it is about: `card`, `host name`, `listener`, `mount`, `network`, `unit`.
+    /// What it is about, one of [`REPORTED`](crate::config::REPORTED).
     pub subject: &'static str,
     /// How it differs.
     pub kind: Kind,
@@ -99,6 +103,24 @@ pub fn of_running(appliance: &Appliance, machine: &Machine) -> Result<Changes> {
     look(appliance, &baseline(appliance, machine))
 }
 
+/// Lists what is worse than before and may not be, by what `report` in the
+/// configuration enforces.
+///
+/// # Errors
+/// When a record or the system cannot be read.
+pub(super) fn intolerable(appliance: &Appliance, dir: &Path) -> Result<Vec<String>> {
+    let policies = &appliance.config.report;
+    let is_enforced = |subject: &str| policies.get(subject) == Some(&Policy::Enforce);
+    if !policies.keys().any(|subject| is_enforced(subject)) || before::load(dir)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let changes = look(appliance, dir)?.changes.into_iter();
+    let worse = changes.filter(|change| change.warning && is_enforced(change.subject));
+    Ok(worse
+        .map(|change| format!("{}: {}", change.subject, change.message))
+        .collect())
+}
+
 /// Compares the running system with what was written down in `dir`.
 ///
 /// # Errors
@@ -126,6 +148,9 @@ pub(super) fn look(appliance: &Appliance, dir: &Path) -> Result<Changes> {
         if !wrong.is_empty() {
             found.add("card", Kind::Changed, true, told(&wrong));
         }
+        for text in other_sizes(&cards, &interfaces) {
+            found.add("mtu", Kind::Changed, true, text);
+        }
     }
     if let Some(then) = &network {
         compare_networks(&mut found, then, &Network::look(appliance)?);
@@ -133,6 +158,18 @@ pub(super) fn look(appliance: &Appliance, dir: &Path) -> Result<Changes> {
     compare_units(appliance, &mut found, record(dir, services::FILE)?)?;
     if let Some(then) = &then {
         compare(&mut found, then, &now);
+    }
+    if let Some(then) = record::<Assets>(dir, assets::FILE)? {
+        let days = appliance.config.certificate_days;
+        let moment = Moment {
+            now: now.time,
+            soon: now.time + days * 86_400,
+        };
+        compare_assets(&mut found, &then, &Assets::look(appliance), &moment);
+    }
+    let policies = &appliance.config.report;
+    for change in found.changes.iter_mut().filter(|change| change.warning) {
+        change.warning = policies.get(change.subject) != Some(&Policy::Observe);
     }
     found.changes.sort_by_key(|change| !change.warning);
     Ok(found)
@@ -142,6 +179,9 @@ fn compare_networks(found: &mut Changes, then: &Network, now: &Network) {
     let lacks = then.lacking_in(now);
     for it in lacks.missing {
         found.add("network", Kind::Gone, true, format!("{it} is gone"));
+    }
+    for (subject, it) in lacks.settings {
+        found.add(subject, Kind::Gone, true, format!("{it} is gone"));
     }
     for it in lacks.moved {
         let text = format!("{it} is gone, as of a cluster whose other machine has it now");
@@ -156,12 +196,9 @@ fn compare_networks(found: &mut Changes, then: &Network, now: &Network) {
         }
     }
     // Records of earlier versions have none.
-    if then.name_servers != now.name_servers && !then.name_servers.is_empty() {
-        let list = |servers: &[String]| match servers.is_empty() {
-            true => "none".to_owned(),
-            false => servers.join(", "),
-        };
-        let (then, now) = (list(&then.name_servers), list(&now.name_servers));
+    let is_known = !then.name_servers.is_empty() && !now.name_servers.is_empty();
+    if is_known && then.name_servers != now.name_servers {
+        let (then, now) = (then.name_servers.join(", "), now.name_servers.join(", "));
         let text = format!("name servers are {now}, they were {then}");
         found.add("network", Kind::Changed, true, text);
     }
@@ -217,6 +254,75 @@ fn compare(found: &mut Changes, then: &Before, now: &Before) {
         let text = format!("{at} ({}) is mounted now", mount.fs_type);
         found.add("mount", Kind::New, false, text);
     }
+}
+
+/// What a certificate's end is compared with, in seconds since 1970.
+struct Moment {
+    now: u64,
+    soon: u64,
+}
+
+fn compare_assets(found: &mut Changes, then: &Assets, now: &Assets, moment: &Moment) {
+    if then.is_synchronized == Some(true) && now.is_synchronized == Some(false) {
+        let text = "the clock is not synchronized any more".to_owned();
+        found.add("time", Kind::Changed, true, text);
+    }
+    if let (Some(then), Some(now)) = (&then.accounts, &now.accounts) {
+        for (name, entry) in then {
+            match (entry, now.get(name)) {
+                (_, None) => {
+                    let text = format!("nobody can log in as {name} any more");
+                    found.add("account", Kind::Gone, true, text);
+                }
+                (Entry::Password, Some(Entry::Other)) => {
+                    let text = format!("{name} has no password any more");
+                    found.add("account", Kind::Changed, true, text);
+                }
+                _ => {}
+            }
+        }
+        for name in now.keys().filter(|name| !then.contains_key(*name)) {
+            let text = format!("{name} can log in now");
+            found.add("account", Kind::New, false, text);
+        }
+    }
+    for (path, then) in &then.certificates {
+        compare_certificate(found, path, *then, now.certificates.get(path), moment);
+    }
+}
+
+fn compare_certificate(
+    found: &mut Changes,
+    path: &Path,
+    then: Option<Validity>,
+    now: Option<&Option<Validity>>,
+    moment: &Moment,
+) {
+    let (path, subject) = (path.display(), "certificate");
+    // What could not be read before need not be now.
+    let Some(then) = then else { return };
+    let Some(now) = now else {
+        let text = format!("no setting names {path} any more");
+        return found.add(subject, Kind::Gone, false, text);
+    };
+    let Some(now) = now else {
+        let text = format!("{path} holds none any more");
+        return found.add(subject, Kind::Gone, true, text);
+    };
+    if now.from > moment.now {
+        let text = format!("{path} is not valid yet, by this machine's clock");
+        return found.add(subject, Kind::Changed, true, text);
+    }
+    if now.until > moment.soon {
+        return;
+    }
+    // One that comes to its end would have done so on the old system, too.
+    let is_worse = now.until < then.until;
+    let text = match now.until.checked_sub(moment.now) {
+        None | Some(0) => format!("{path} is valid no more"),
+        Some(left) => format!("{path} is valid for {} days only", left / 86_400),
+    };
+    found.add(subject, Kind::Changed, is_worse, text);
 }
 
 fn compare_listeners(found: &mut Changes, then: &BTreeSet<String>, now: &BTreeSet<String>) {

@@ -173,6 +173,31 @@ pub(super) fn require_none(state: &State) -> Result<()> {
     Ok(())
 }
 
+/// Tells whether the running slot was started for a drill, which the menu says where
+/// the boot state is gone.
+pub(super) fn is_drilled(machine: &Machine) -> bool {
+    let started = || machine.booted_by.is_drill && machine.booted_by.why == "trial";
+    machine
+        .state
+        .as_ref()
+        .map_or_else(started, |state| match state.trial() {
+            Some(trial) => state.is_drilling() && trial.slot == machine.booted,
+            None => false,
+        })
+}
+
+/// Refuses where the running slot was started for a drill.
+pub(super) fn require_no_drilled(machine: &Machine) -> Result<()> {
+    if is_drilled(machine) {
+        refuse!(
+            "slot {} runs for a drill, which nothing confirms; its boot service ends it with a \
+             restart, and `va-upgrade status` says afterwards how it ended",
+            machine.booted
+        );
+    }
+    Ok(())
+}
+
 /// Takes a drill that is armed back; writes the boot state. Returns whether there
 /// was one.
 pub(super) fn cancel(appliance: &Appliance, state: &mut State, lock: &Lock) -> Result<bool> {

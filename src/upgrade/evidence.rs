@@ -103,13 +103,23 @@ fn write(appliance: &Appliance, before: &Path, report: &str, with_journal: bool)
     if with_journal {
         put(&dir, "journal.txt", &journal(appliance))?;
     }
-    prune(parent)
+    prune(parent, &dir)
 }
 
 /// Warns of what nothing else compares.
 fn warn(appliance: &Appliance, changes: &Changes) {
     let changes = changes.changes.iter().filter(|change| change.warning);
-    for change in changes.filter(|it| ["host name", "listener", "mount"].contains(&it.subject)) {
+    for change in changes.filter(|it| {
+        [
+            "account",
+            "certificate",
+            "host name",
+            "listener",
+            "mount",
+            "time",
+        ]
+        .contains(&it.subject)
+    }) {
         let text = format!("{}: {}", change.subject, change.message);
         appliance.progress.warn(&text);
     }
@@ -163,8 +173,9 @@ fn text(changes: Option<&Result<Changes>>, reason: Option<&str>) -> String {
     lines.collect()
 }
 
-/// Removes the oldest of the directories in `dir` that are ours.
-fn prune(dir: &Path) -> Result<()> {
+/// Removes the oldest of the directories in `dir` that are ours, but not `newest`,
+/// whose name comes from a clock that may have been set back.
+fn prune(dir: &Path, newest: &Path) -> Result<()> {
     let mut times = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
         let entry = entry?;
@@ -176,8 +187,9 @@ fn prune(dir: &Path) -> Result<()> {
             times.push((time, entry.path()));
         }
     }
+    times.retain(|(_, path)| path != newest);
     times.sort();
-    let surplus = times.len().saturating_sub(KEPT_TRIALS);
+    let surplus = times.len().saturating_sub(KEPT_TRIALS - 1);
     for (_, path) in &times[..surplus] {
         files::remove_tree(path)?;
     }
@@ -202,9 +214,14 @@ mod tests {
             fs::create_dir(dir.path().join(time.to_string())).unwrap();
         }
         fs::create_dir(dir.path().join("a person's")).unwrap();
-        prune(dir.path()).unwrap();
+        prune(dir.path(), &dir.path().join("12")).unwrap();
         let there = |name: &str| dir.path().join(name).exists();
         assert!(!there("1") && !there("2") && there("3") && there("12"));
         assert!(there("a person's"));
+
+        // The clock stands in 1970 again.
+        fs::create_dir(dir.path().join("2")).unwrap();
+        prune(dir.path(), &dir.path().join("2")).unwrap();
+        assert!(there("2") && !there("3") && there("4"));
     }
 }

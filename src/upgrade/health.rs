@@ -4,7 +4,8 @@
 //! 2. the service manager has finished starting, and nothing failed that had not
 //!    before, or that came since then where only the kernel is another;
 //! 3. the network the appliance had before is there ([`network_health`]);
-//! 4. every executable in `/etc/va-upgrade/health.d` ends well in its time.
+//! 4. nothing is worse than before that `report` in the configuration enforces;
+//! 5. every executable in `/etc/va-upgrade/health.d` ends well in its time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::network_health;
+use super::{changes, network_health};
 use crate::appliance::Appliance;
 use crate::appliance::network::Network;
 use crate::appliance::services;
@@ -25,6 +26,9 @@ use crate::system::files::read_yaml;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many pauses what is worse than before may take to be as before.
+const MAX_WORSE_SECONDS: u32 = 60;
 
 /// How often in all the service manager may leave the question unanswered.
 const MAX_SILENT: u32 = 10;
@@ -65,6 +69,9 @@ pub fn check(appliance: &Appliance, before: &Baseline) -> Result<()> {
         Tried::Kernel => Network::cards_lacking_in,
     };
     network_health::check(appliance, &before.dir, lacks)?;
+    if before.tried == Tried::System {
+        wait_until_tolerable(appliance, before)?;
+    }
     for path in product_checks(&appliance.at(CHECKS_DIR))? {
         signals::check()?;
         let limit = Duration::from_secs(appliance.config.health_seconds);
@@ -78,6 +85,21 @@ pub fn check(appliance: &Appliance, before: &Baseline) -> Result<()> {
             .run(&Cmd::new(&path).limit(limit))
             .with_context(|| format!("health check {name}"))?;
     }
+    Ok(())
+}
+
+/// Refuses a system in which something is worse than before that may not be. Programs
+/// may take a while from their start until they listen, and the clock until it is right.
+fn wait_until_tolerable(appliance: &Appliance, before: &Baseline) -> Result<()> {
+    for _ in 0..MAX_WORSE_SECONDS {
+        if changes::intolerable(appliance, &before.dir)?.is_empty() {
+            return Ok(());
+        }
+        signals::check()?;
+        appliance.sys.wait(PAUSE);
+    }
+    let worse = changes::intolerable(appliance, &before.dir)?;
+    ensure!(worse.is_empty(), "{}", worse.join("; "));
     Ok(())
 }
 

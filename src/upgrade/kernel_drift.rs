@@ -8,12 +8,16 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::fs;
 
+use anyhow::Result;
+
 use super::kernel_update;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::boot::bootable::{self, Modules};
 use crate::boot::files as boot_files;
 use crate::boot::next::{self, Refused};
+use crate::boot::record::SlotRecord;
+use crate::boot::seen::Seen;
 use crate::boot::state::State;
 use crate::slot::Slot;
 use crate::version;
@@ -40,7 +44,15 @@ pub enum Drift {
         /// The release of the newer one.
         installed: String,
     },
-    /// The newer kernel that is installed did not come up.
+    /// The initramfs of the kernel that the slot starts was made anew in its system,
+    /// and nothing starts that one.
+    Anew {
+        /// The slot.
+        slot: Slot,
+        /// The kernel's release.
+        started: String,
+    },
+    /// The kernel, or initramfs, that would be the one to start did not come up.
     Refused {
         /// The slot.
         slot: Slot,
@@ -68,6 +80,12 @@ impl fmt::Display for Drift {
                  `va-upgrade boot --adopt-kernel` has it tried with the next restart; keep the \
                  package of {started} until it has come up"
             ),
+            Drift::Anew { slot, started } => write!(
+                f,
+                "the initramfs of kernel {started} in /boot was made anew, but slot {slot} goes on \
+                 starting the one before; `va-upgrade boot --adopt-kernel={started}` has it tried \
+                 with the next restart; else the one after that tries it"
+            ),
             Drift::Refused { slot, kernel } => f.write_str(&kernel_update::refusal(kernel, *slot)),
         }
     }
@@ -77,7 +95,8 @@ impl fmt::Display for Drift {
 /// when another menu has started another kernel.
 pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
     let slot = machine.booted;
-    let started = boot_files::record(appliance.sys, slot).ok()??.kernel;
+    let own = boot_files::record(appliance.sys, slot).ok()??;
+    let started = own.kernel.clone();
     let running = fs::read_to_string(appliance.at("/proc/sys/kernel/osrelease")).ok()?;
     if running.trim() != started {
         return None;
@@ -86,12 +105,6 @@ pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
     if bootable::modules(&root, &started).ok()? == Modules::Gone {
         return Some(Drift::Gone { slot, started });
     }
-    let newest = installed(appliance)
-        .into_iter()
-        .filter(|release| bootable::is_same_flavour(release, &started))
-        .filter(|release| bootable::modules(&root, release).is_ok_and(|it| it == Modules::There))
-        .max_by(|a, b| version::compare(a, b))
-        .filter(|newest| version::compare(newest, &started) == Ordering::Greater)?;
     if machine
         .state
         .as_ref()
@@ -100,14 +113,79 @@ pub fn look(appliance: &Appliance, machine: &Machine) -> Option<Drift> {
     {
         return None;
     }
+    newer(appliance, slot, &started).or_else(|| made_anew(appliance, slot, &own))
+}
+
+/// Looks for a newer kernel than `started`.
+fn newer(appliance: &Appliance, slot: Slot, started: &str) -> Option<Drift> {
+    let root = appliance.at("/");
+    let newest = installed(appliance)
+        .into_iter()
+        .filter(|release| bootable::is_same_flavour(release, started))
+        .filter(|release| bootable::modules(&root, release).is_ok_and(|it| it == Modules::There))
+        .max_by(|a, b| version::compare(a, b))
+        .filter(|newest| version::compare(newest, started) == Ordering::Greater)?;
     let refused = next::refused(appliance.sys, slot).unwrap_or_default();
     match refused.into_iter().find(|it| it.kernel == newest) {
         Some(kernel) => Some(Drift::Refused { slot, kernel }),
         None => Some(Drift::Newer {
             slot,
-            started,
+            started: started.to_owned(),
             installed: newest,
         }),
+    }
+}
+
+/// Looks whether the initramfs of the kernel that the slot starts is another than
+/// when the slot was last seen to run, and not the one that starts.
+fn made_anew(appliance: &Appliance, slot: Slot, own: &SlotRecord) -> Option<Drift> {
+    let sys = appliance.sys;
+    let last = Seen::load(sys).ok()??;
+    if (last.slot, &last.kernel) != (slot, &own.kernel) {
+        return None;
+    }
+    let now = Seen::look(sys, slot, &own.kernel, Some(&last)).ok()?;
+    let made = now.initramfs?.sha256;
+    let known = [
+        last.initramfs.map(|it| it.sha256),
+        own.source.map(|source| source.initramfs),
+    ];
+    if known.contains(&Some(made)) {
+        return None;
+    }
+    let refused = next::refused(sys, slot).unwrap_or_default();
+    let found = refused.into_iter().find(|it| it.source.initramfs == made);
+    Some(match found {
+        Some(kernel) => Drift::Refused { slot, kernel },
+        None => Drift::Anew {
+            slot,
+            started: own.kernel.clone(),
+        },
+    })
+}
+
+/// Writes down which initramfs the running slot sees, unless one that it made anew
+/// still waits to be tried.
+pub fn note_seen(appliance: &Appliance, machine: &Machine) {
+    let note = || -> Result<()> {
+        let (sys, slot) = (appliance.sys, machine.booted);
+        let Some(own) = boot_files::record(sys, slot)? else {
+            return Ok(());
+        };
+        if made_anew(appliance, slot, &own).is_some() {
+            return Ok(());
+        }
+        let last = Seen::load(sys).unwrap_or_default();
+        let now = Seen::look(sys, slot, &own.kernel, last.as_ref())?;
+        match last == Some(now.clone()) {
+            true => Ok(()),
+            false => now.save(sys),
+        }
+    };
+    if let Err(error) = note() {
+        appliance.progress.note(&format!(
+            "an initramfs that is made anew by hand may not be noticed: {error:#}"
+        ));
     }
 }
 

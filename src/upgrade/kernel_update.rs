@@ -12,6 +12,8 @@
 //! tried in the same way, be it older or of another flavour. What has started once
 //! is still the best to fall back to.
 
+use std::path::Path;
+
 use anyhow::{Context, Error, Result};
 
 use super::trial_over::mark_over;
@@ -26,7 +28,8 @@ use crate::boot::state::{Reason, State};
 use crate::disk::space;
 use crate::install::boot_files::write_baseline;
 use crate::install::cards;
-use crate::paths::BOOT;
+use crate::linux::initramfs;
+use crate::paths::{BOOT, BOOT_DIR};
 use crate::refuse;
 use crate::slot::Slot;
 use crate::system::Lock;
@@ -131,6 +134,8 @@ fn choose(appliance: &Appliance, slot: Slot, own: &SlotRecord, change: Change) -
     // One that is being removed may still be whole.
     let removed = change.release.filter(|_| change.is_removal);
     let mut kernels = bootable::whole_kernels(&root)?;
+    kernels.extend(made_anew(&root, slot, own, change, &kernels)?);
+    kernels.sort_by(|a, b| version::compare(&b.release, &a.release));
     kernels.retain(|found| removed != Some(found.release.as_str()));
     match is_gone {
         true => kernels.sort_by_key(is_other),
@@ -153,6 +158,37 @@ fn choose(appliance: &Appliance, slot: Slot, own: &SlotRecord, change: Change) -
         Some(refused) => Choice::Refused(refused),
         None => Choice::Nothing,
     })
+}
+
+/// Returns the kernel that the slot starts with the initramfs that was just made
+/// anew, where the kernel itself came with the release and is not in `/boot`.
+fn made_anew(
+    root: &Path,
+    slot: Slot,
+    own: &SlotRecord,
+    change: Change,
+    whole: &[KernelFiles],
+) -> Result<Option<KernelFiles>> {
+    let release = own.kernel.as_str();
+    let is_there = whole.iter().any(|found| found.release == release);
+    if is_there || change.is_removal || change.release != Some(release) {
+        return Ok(None);
+    }
+    let names = initramfs::names(release).map(|name| Path::new("boot").join(name));
+    let made = names.into_iter().find(|name| root.join(name).is_file());
+    let image = own.files.first().map(|file| {
+        let dir = Path::new(BOOT_DIR).join(slot.name()).join(&file.name);
+        dir.strip_prefix("/").map(Path::to_owned).unwrap_or(dir)
+    });
+    let is_whole = bootable::modules(root, release)? == Modules::There;
+    Ok(made
+        .zip(image)
+        .filter(|_| is_whole)
+        .map(|(initramfs, image)| KernelFiles {
+            release: release.to_owned(),
+            image,
+            initramfs,
+        }))
 }
 
 /// Refuses while a trial, of the other slot or of what runs, is not over.

@@ -2,18 +2,20 @@
 //!
 //! 1. [`mend_names`]: a card that came up under another name gets its own back, now
 //!    and at each later start;
-//! 2. [`check`]: each card has its name; each card, address and gateway is there.
+//! 2. [`check`]: each card has its name and packet size; each card, address, gateway and
+//!    configured route is there, and some name server.
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::name_cards;
 use crate::appliance::Appliance;
 use crate::appliance::cards::naming::{self, Misnamed};
-use crate::appliance::cards::{self, Interfaces, Record, rename};
+use crate::appliance::cards::{self, Card, Interfaces, Record, rename};
 use crate::appliance::network::{self, Lacks, Network};
+use crate::report::Policy;
 use crate::signals;
 use crate::system::Cmd;
 use crate::system::files::read_yaml;
@@ -83,13 +85,27 @@ pub fn check(
         let now = Interfaces::look(appliance)?;
         let wrong = naming::misnamed(&cards, &now);
         ensure!(wrong.is_empty(), "{}", told(&wrong));
+        check_sizes(appliance, &cards, &now)?;
     }
     let Some(then) = record::<Network>(before, network::FILE)? else {
         return Ok(());
     };
+    let policy = |subject: &str| {
+        let policies = &appliance.config.report;
+        policies.get(subject).copied().unwrap_or(Policy::Enforce)
+    };
     let mut lacks = Lacks::default();
+    let mut warnings = Vec::new();
     for _ in 0..NETWORK_SECONDS {
         lacks = lacking(&then, &Network::look(appliance)?);
+        warnings.clear();
+        for (subject, text) in lacks.settings.drain(..) {
+            match policy(subject) {
+                Policy::Enforce => lacks.missing.push(text),
+                Policy::Warn => warnings.push(text),
+                Policy::Observe => {}
+            }
+        }
         if lacks.missing.is_empty() {
             break;
         }
@@ -101,6 +117,10 @@ pub fn check(
         "the network lacks {}",
         lacks.missing.join(", ")
     );
+    if !warnings.is_empty() {
+        let text = format!("the network lacks {}", warnings.join(", "));
+        appliance.progress.warn(&text);
+    }
     if !lacks.moved.is_empty() {
         appliance.progress.warn(&format!(
             "not here any more, as of a cluster whose other machine has it now: {}",
@@ -108,6 +128,35 @@ pub fn check(
         ));
     }
     Ok(())
+}
+
+/// Refuses packets of another size than before, unless the configuration has it
+/// otherwise.
+fn check_sizes(appliance: &Appliance, then: &[Card], now: &Interfaces) -> Result<()> {
+    let others = other_sizes(then, now).join(", ");
+    let policy = appliance.config.report.get("mtu").copied();
+    match policy.unwrap_or(Policy::Enforce) {
+        _ if others.is_empty() => {}
+        Policy::Enforce => bail!("{others}"),
+        Policy::Warn => appliance.progress.warn(&others),
+        Policy::Observe => {}
+    }
+    Ok(())
+}
+
+/// Lists the cards whose largest packet is another than it was.
+pub(super) fn other_sizes(then: &[Card], now: &Interfaces) -> Vec<String> {
+    let pairs = then.iter().filter(|card| card.is_up).filter_map(|card| {
+        let found = now.cards.iter().find(|it| it.mac == card.mac)?;
+        Some((card, card.mtu?, found.mtu?))
+    });
+    pairs
+        .filter(|(_, then, now)| then != now)
+        .map(|(card, then, now)| {
+            let (name, mac) = (&card.name, &card.mac);
+            format!("MTU of network card {mac} ({name}) is {now}, it was {then}")
+        })
+        .collect()
 }
 
 /// Reads what was written down beside the boot files; `None` where an earlier

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::boot_sector;
 use super::trial_over::mark_over;
+use super::{banner, boot_sector};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
@@ -61,6 +61,7 @@ pub fn rollback(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     if cancelled_trial || ends_kernel_trial {
         mark_over(appliance);
     }
+    banner::renew(appliance);
     let outcome = if was_drill {
         "drill cancelled"
     } else if cancelled_trial {

@@ -2,11 +2,14 @@
 //!
 //! [`activate`]: 1. the slot must be `ready`; 2. it is looked at whether it would
 //! boot, as a rollback looks, and whether it still holds the system that its boot
-//! files are of; 3. one write of the boot state.
+//! files are of; 3. what its health is compared with is written down anew: days may
+//! have gone by since `apply`; 4. one write of the boot state.
 //!
 //! [`discard`]: 1. one write of the boot state takes the slot off its trial and
-//! declares it empty; 2. its boot files, which nothing starts any more, go. Of a
-//! [`drill`] only the arming is taken back.
+//! declares it empty; 2. the boot sector starts what it started before `apply`, if
+//! that is as it was then; 3. the boot files and the GRUB that nothing starts any
+//! more go, after the first `apply` all of `/boot/va`. Of a [`drill`] only the arming
+//! is taken back.
 
 use std::path::Path;
 
@@ -15,11 +18,13 @@ use anyhow::Result;
 use super::{boot_sector, drill, rollback};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
-use crate::appliance::machine::Machine;
+use crate::appliance::machine::{Machine, boot_disk};
 use crate::appliance::release::ReleaseRecord;
+use crate::boot::bios::before::{Before, Stage};
 use crate::boot::files as boot_files;
 use crate::boot::record::SlotRecord;
 use crate::boot::state::{Phase, State};
+use crate::install::boot_files::write_baseline;
 use crate::paths::RELEASE_FILE;
 use crate::progress::Step;
 use crate::refuse;
@@ -52,9 +57,12 @@ pub struct Discarded {
     pub was_armed: bool,
     /// Whether that was a drill: then the slot is what it was before.
     pub was_drill: bool,
+    /// Whether the boot sector starts again what it started before `apply`.
+    pub is_grub_back: bool,
 }
 
-/// Puts the staged system on trial; writes the boot state once.
+/// Puts the staged system on trial; writes what its health is compared with, then
+/// the boot state once.
 ///
 /// # Errors
 /// Class `Refused` when nothing is staged, or it would not boot.
@@ -78,6 +86,7 @@ pub fn activate(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result
     let record = require_staged(appliance, machine, &state, slot)?;
     let tries = appliance.config.tries;
     appliance.progress.start(Step::Arm, None);
+    write_baseline(appliance, &boot_files::dir(appliance.sys, slot))?;
     state.start_trial(slot, tries)?;
     appliance.save(&state, lock)?;
     let outcome = format!("on trial for {tries} tries");
@@ -134,7 +143,8 @@ fn release_in(root: &Path) -> Result<ReleaseRecord> {
 }
 
 /// Drops the system that is staged or on trial and has not been started; writes
-/// the boot state and removes the slot's boot files. `None` when there is none.
+/// the boot state and the boot sector, and removes what nothing starts any more.
+/// `None` when there is none.
 ///
 /// What fails once the boot state counts is a warning.
 ///
@@ -157,9 +167,11 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
             version,
             was_armed: true,
             was_drill: true,
+            is_grub_back: false,
         }));
     }
     if !matches!(state.phase(slot), Phase::Trial | Phase::Ready) {
+        finish(appliance, machine, slot);
         return Ok(None);
     }
     if trial.is_some() {
@@ -167,8 +179,19 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
     }
     state.clear(slot)?;
     appliance.save(&state, lock)?;
+    let before = put_back_grub(appliance, machine, &state, slot).unwrap_or_else(|error| {
+        appliance.progress.warn(&format!(
+            "GRUB stays the one that `va-upgrade apply` installed, which starts the running \
+             system: {error:#}"
+        ));
+        None
+    });
     let removed = boot_files::remove(appliance.sys, slot, lock);
-    if let Err(error) = removed.and_then(|()| appliance.flush_boot()) {
+    let removed = removed.and_then(|()| match &before {
+        Some(before) => before.remove_new(appliance.sys),
+        None => appliance.flush_boot(),
+    });
+    if let Err(error) = removed {
         appliance.progress.warn(&format!(
             "nothing starts slot {slot} any more, but its boot files are not all gone, which the \
              next `va-upgrade apply` sees to: {error:#}"
@@ -185,7 +208,47 @@ pub fn discard(appliance: &Appliance, machine: &Machine, lock: &Lock) -> Result<
         version,
         was_armed: trial.is_some(),
         was_drill: false,
+        is_grub_back: before.is_some(),
     }))
+}
+
+/// Has the boot sector start what it started before the `apply` that wrote `slot`;
+/// `None` where that is not known, or not to be trusted any more.
+fn put_back_grub(
+    appliance: &Appliance,
+    machine: &Machine,
+    state: &State,
+    slot: Slot,
+) -> Result<Option<Before>> {
+    let disk = boot_disk(appliance)?;
+    let Some((before, stage)) = Before::look(appliance.sys, &disk, slot)? else {
+        return Ok(None);
+    };
+    // Another's menu has started this boot; later ones it has not been seen to start.
+    let is_seen = machine.booted_by.slot.is_none() || !before.is_foreign(appliance.sys);
+    if !is_seen || state.kernel_trial().is_some() {
+        return Ok(None);
+    }
+    if stage == Stage::Switched {
+        before.put_back(appliance.sys, &disk)?;
+    }
+    Ok(Some(before))
+}
+
+/// Removes what a `discard` that was cut short has left of the GRUB of `slot`.
+fn finish(appliance: &Appliance, machine: &Machine, slot: Slot) {
+    let finish = || -> Result<()> {
+        let disk = boot_disk(appliance)?;
+        match Before::look(appliance.sys, &disk, slot)? {
+            Some((before, Stage::PutBack)) if slot != machine.booted => {
+                before.remove_new(appliance.sys)
+            }
+            _ => Ok(()),
+        }
+    };
+    if let Err(error) = finish() {
+        appliance.progress.note(&format!("{error:#}"));
+    }
 }
 
 fn note(appliance: &Appliance, operation: &str, slot: Slot, version: &str, outcome: &str) {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::trial_over::is_marked_over;
-use super::{boot_sector, evidence, kernel_drift};
+use super::{boot_sector, evidence, kernel_drift, window};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::release::ReleaseRecord;
@@ -13,6 +13,7 @@ use crate::boot::files as boot_files;
 use crate::boot::next;
 use crate::boot::record::SlotRecord;
 use crate::boot::state::{Drill, Phase, Reason, State, Trial};
+use crate::config::ConfirmBy;
 use crate::slot::Slot;
 
 /// The answer of `status`; its JSON form stands in docs/interface.md.
@@ -28,6 +29,8 @@ pub struct Status {
     pub next: Slot,
     /// The slot on trial.
     pub trial: Option<Trial>,
+    /// The confirmation that a person is to give to the trial that runs.
+    pub confirmation: Option<Confirmation>,
     /// The last trial that did not come up.
     pub failed: Option<Failed>,
     /// Whether the menu could not read the boot state when it started this boot,
@@ -44,6 +47,13 @@ pub struct Status {
     pub drill: Option<Drill>,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
+}
+
+/// A person's word that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Confirmation {
+    /// In how many seconds the old slot boots again without it.
+    pub seconds_left: u64,
 }
 
 /// A kernel that a package brought, tried beside the one of its slot.
@@ -125,6 +135,7 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
         committed: state.committed(),
         next: state.next(),
         trial: state.trial(),
+        confirmation: confirmation(appliance, machine, &state),
         failed,
         state_unread: was_unread(machine),
         // Who may not read the disk gets the rest of the answer.
@@ -139,6 +150,22 @@ pub fn status(appliance: &Appliance, machine: &Machine) -> Result<Status> {
         }),
         drill: state.drill(),
         slots,
+    })
+}
+
+/// Returns how long a person still has to confirm the running slot, where its
+/// health is checked and the settings leave the rest to a person.
+fn confirmation(appliance: &Appliance, machine: &Machine, state: &State) -> Option<Confirmation> {
+    let is_waiting = appliance.config.confirm_by == ConfirmBy::Operator
+        && state
+            .trial()
+            .is_some_and(|trial| trial.slot == machine.booted)
+        && !state.is_drilling()
+        && window::is_granted(appliance)
+        && !is_marked_over(appliance);
+    let left = is_waiting.then(|| window::left(appliance).ok())??;
+    Some(Confirmation {
+        seconds_left: left.as_secs(),
     })
 }
 

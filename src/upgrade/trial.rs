@@ -15,10 +15,13 @@ use super::health::{Baseline, Tried};
 use super::kernel_drift::Drift;
 use super::kernel_update::{self, Adopted, Change, Ended};
 use super::trial_over::{is_marked_over, mark_over};
-use super::{boot_sector, drill, evidence, health, kernel_drift, settings, status, window};
+use super::{
+    banner, boot_sector, drill, evidence, health, kernel_drift, owners, settings, status, window,
+};
 use crate::appliance::Appliance;
 use crate::appliance::history::{self, Event};
 use crate::appliance::machine::Machine;
+use crate::boot::bios::before;
 use crate::boot::files as boot_files;
 use crate::boot::state::{Reason, State};
 use crate::config::ConfirmBy;
@@ -65,16 +68,27 @@ pub enum Outcome {
 /// # Errors
 /// When the machine cannot be looked at or the boot state not be written.
 pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
+    let outcome = do_after_boot(appliance);
+    banner::renew(appliance);
+    outcome
+}
+
+fn do_after_boot(appliance: &Appliance) -> Result<Outcome> {
     let machine = Machine::look(appliance)?;
     tell_boot_sector(appliance, &machine);
     let drift = kernel_drift::look(appliance, &machine);
     if let Some(drift) = &drift {
         appliance.progress.warn(&drift.to_string());
     }
+    kernel_drift::note_seen(appliance, &machine);
     // A boot state that is gone takes no system for good that was only tried.
     let lost = machine.state.is_none() && machine.booted_by.why == "trial";
     if lost || on_trial(appliance, &machine) {
         return run_trial(appliance, &machine);
+    }
+    // Nothing of ours is on /boot before the first `apply`, or after it was discarded.
+    if machine.state.is_none() && !appliance.at(BOOT_DIR).exists() {
+        return Ok(Outcome::Ordinary);
     }
     let lock = appliance.wait_for_lock(LOCK_PATIENCE)?;
     // Whoever had the lock may have written another one.
@@ -102,6 +116,7 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         record(appliance, "boot", machine.booted, &outcome);
         return Ok(Outcome::OtherSlot(machine.booted));
     }
+    owners::settle(appliance, &lock);
     if let Some((slot, reason)) = drilled {
         record(appliance, "drill", slot, &drill::record_of(slot, reason));
     }
@@ -114,8 +129,16 @@ pub fn after_boot(appliance: &Appliance) -> Result<Outcome> {
         }
         _ => {}
     }
-    if let Some(Drift::Gone { .. }) = drift {
-        replace_gone(appliance, &lock);
+    match &drift {
+        Some(Drift::Gone { .. }) => try_another(appliance, Change::default(), &lock),
+        Some(Drift::Anew { started, .. }) => {
+            let change = Change {
+                release: Some(started.as_str()),
+                is_removal: false,
+            };
+            try_another(appliance, change, &lock);
+        }
+        _ => {}
     }
     if let Some((slot, reason)) = drilled {
         return Ok(Outcome::DrillOver(slot, reason));
@@ -149,11 +172,11 @@ fn write_unread(
     Ok(())
 }
 
-/// Has another kernel of the running system tried with the next start, if there
-/// is one.
-fn replace_gone(appliance: &Appliance, lock: &Lock) {
+/// Has another kernel of the running system, or its initramfs, tried with the next
+/// start, if there is one.
+fn try_another(appliance: &Appliance, change: Change, lock: &Lock) {
     let adopted = Machine::look(appliance)
-        .and_then(|machine| kernel_update::adopt(appliance, &machine, Change::default(), lock));
+        .and_then(|machine| kernel_update::adopt(appliance, &machine, change, lock));
     match adopted {
         Ok(Adopted::OnTrial(release)) => appliance
             .progress
@@ -187,9 +210,10 @@ fn tell_boot_sector(appliance: &Appliance, machine: &Machine) {
 pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     let machine = Machine::look(appliance)?;
     let mut state = machine.state();
+    drill::require_no_drilled(&machine)?;
     let is_kernel = kernel_update::is_running(appliance, &machine);
     match state.trial() {
-        Some(trial) if trial.slot == machine.booted => drill::require_none(&state)?,
+        Some(trial) if trial.slot == machine.booted => {}
         _ if is_kernel => {}
         _ if state.committed() == machine.booted => return Ok(false),
         _ => refuse!(
@@ -202,12 +226,21 @@ pub fn confirm(appliance: &Appliance, lock: &Lock) -> Result<bool> {
     match is_kernel {
         true => kernel_update::keep(appliance, &machine, &state, lock)?,
         false => {
+            owners::plan(appliance, lock);
             appliance.save(&state, lock)?;
             record(appliance, "confirm", machine.booted, "committed");
+            if let Err(error) = before::forget(appliance.sys) {
+                appliance
+                    .progress
+                    .note(&format!("what GRUB was before still takes room: {error:#}"));
+            }
         }
     }
     mark_over(appliance);
+    banner::renew(appliance);
     settings::take_back(appliance, &machine.cmdline);
+    // It takes its time, which no deadline is to end.
+    owners::settle(appliance, lock);
     Ok(true)
 }
 
@@ -225,7 +258,7 @@ pub fn extend(appliance: &Appliance, minutes: u64, _lock: &Lock) -> Result<Durat
             machine.state().phase(machine.booted)
         );
     }
-    drill::require_none(&machine.state())?;
+    drill::require_no_drilled(&machine)?;
     let left = window::grant(appliance, minutes)?;
     let outcome = format!("may go on for {} minutes from now", left.as_secs() / 60);
     record(appliance, "confirm", machine.booted, &outcome);
@@ -267,7 +300,7 @@ fn baseline(appliance: &Appliance, machine: &Machine) -> Baseline {
 }
 
 fn run_trial(appliance: &Appliance, machine: &Machine) -> Result<Outcome> {
-    if machine.state.as_ref().is_some_and(State::is_drilling) {
+    if drill::is_drilled(machine) {
         return Ok(end_trial(
             appliance,
             Reason::Drill,

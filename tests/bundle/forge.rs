@@ -69,6 +69,17 @@ impl Archive {
         self.add(kind, "PaxHeaders", "", body.as_bytes())
     }
 
+    /// Gives the last member, which has no data, another mode and owner.
+    pub fn with(mut self, mode: u32, uid: u64) -> Archive {
+        let block = self.0.last_chunk_mut::<512>().unwrap();
+        let mut header = Header::from_byte_slice(block).clone();
+        header.set_mode(mode);
+        header.set_uid(uid);
+        header.set_cksum();
+        *block = *header.as_bytes();
+        self
+    }
+
     /// Returns the members without the end.
     pub fn bytes(self) -> Vec<u8> {
         self.0

@@ -6,6 +6,7 @@
 
 mod clamp;
 mod compare;
+mod costs;
 mod damage;
 mod deep;
 mod file_systems;
@@ -19,6 +20,7 @@ mod only;
 mod property;
 mod random;
 mod round_trip;
+mod shut;
 mod signatures;
 mod stock;
 mod unsteady;

@@ -41,11 +41,11 @@ fn a_program_that_asks_for_json_gets_it_when_nothing_could_be_checked() {
         let run = desk.run(args);
         assert_eq!(run.status, status, "{run:?}");
         let report: Value = serde_json::from_str(&run.stdout).unwrap();
-        assert_eq!(report["format"], 1);
+        assert_eq!(report["format"], 2);
         assert_eq!(report["ok"], false);
         assert_eq!(report["checks"][0]["name"], name);
-        assert_eq!(report["checks"][0]["verdict"], "fail");
-        let message = report["checks"][0]["message"].as_str().unwrap();
+        assert_eq!(report["checks"][0]["verdict"], "refuse");
+        let message = report["checks"][0]["found"].as_str().unwrap();
         assert!(
             run.stderr.ends_with(&format!("error: {message}\n")),
             "{run:?}"

@@ -294,7 +294,7 @@ fn keys_that_are_none_are_refused_and_never_shown() {
         "key.pem",
         "--unsigned",
     ];
-    desk.refuses(2, &["key.pem", "product: "], &build);
+    desk.refuses(2, &["key.pem", "private key"], &build);
     let secret = fs::read_to_string(desk.at("key.pem")).unwrap();
     let secret = secret.lines().nth(1).unwrap();
     assert!(!desk.run(&build).stderr.contains(secret));

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::desk::Desk;
 
 /// The verbs that the overview lists.
-pub const VERBS: [&str; 17] = [
+pub const VERBS: [&str; 19] = [
     "build",
     "sign",
     "info",
@@ -23,6 +23,8 @@ pub const VERBS: [&str; 17] = [
     "report",
     "rollback",
     "repair",
+    "migrate",
+    "grow",
     "sync",
     "completions",
 ];

@@ -10,6 +10,8 @@ mod archive;
 mod bundle;
 mod desk;
 mod help;
+mod hostile;
+mod hostile_images;
 mod inside;
 mod output;
 mod shapes;

@@ -42,7 +42,7 @@ fn wrong_usage_ends_with_status_2_and_says_what_is_wrong() {
 #[test]
 fn only_verbs_that_ask_take_an_answer() {
     let desk = Desk::with_bundle();
-    let asking = ["apply", "discard", "drill", "rollback"];
+    let asking = ["apply", "discard", "drill", "migrate", "rollback"];
     for verb in VERBS {
         let run = desk.run(&[verb, "--yes"]);
         assert_eq!(
@@ -58,6 +58,19 @@ fn only_verbs_that_ask_take_an_answer() {
         assert_eq!(is_unknown, !asking.contains(&verb), "{run:?}");
     }
     desk.refuses(3, &["/dev/VA/root"], &["apply", "good.vab", "--yes"]);
+}
+
+#[test]
+fn a_machine_that_cannot_be_migrated_is_told_every_reason() {
+    let desk = Desk::with_bundle();
+    let reasons = ["no logical volume", "no /boot of its own", "no bios_grub"];
+    desk.refuses(3, &reasons, &["migrate", "good.vab", "--yes"]);
+    let planned = desk.run(&["migrate", "good.vab", "--dry-run"]);
+    assert_eq!(planned.status, 3, "{planned:?}");
+    for reason in reasons {
+        assert!(planned.stdout.contains(reason), "{reason}: {planned:?}");
+    }
+    desk.refuses(3, &["nothing to cancel"], &["migrate", "--cancel", "--yes"]);
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn an_image_that_cannot_be_read_is_refused() {
     refuses(&desk, "bare.vmdk", &["qemu-img", "export the VM again"]);
     desk.write("junk.vmdk", [0xa5; 4096]);
     refuses(&desk, "junk.vmdk", &["not a VMDK"]);
-    let elsewhere = "# Disk DescriptorFile\nversion=1\nRW 100 FLAT \"/etc/shadow\" 0\n";
+    let elsewhere = "# Disk DescriptorFile\nversion=1\ncreateType=\"vmfs\"\n\
+                     RW 100 FLAT \"/etc/shadow\" 0\n";
     desk.write("sly.vmdk", elsewhere);
     refuses(
         &desk,

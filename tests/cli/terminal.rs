@@ -1,5 +1,7 @@
 //! What `status` and `check` say to a person, on a terminal and in a file.
 
+use va_upgrade::boot::state::State;
+
 use super::desk::{Desk, Run};
 
 /// A version that would clear the screen.
@@ -53,19 +55,19 @@ fn a_check_in_a_file_is_plain_text() {
     let mut lines = check.stdout.lines();
     let first = lines.next().unwrap();
     assert!(
-        first.starts_with("Not ready for an upgrade: ") && first.contains("checks failed ("),
+        first.starts_with("Not ready for an upgrade: ") && first.contains("checks refuse it ("),
         "{first}"
     );
     assert_eq!(lines.next(), Some(""));
     for line in lines {
         assert!(
-            ["ok    ", "warn  ", "FAIL  "].contains(&&line[..6]),
+            ["ok      ", "warn    ", "REFUSE  "].contains(&&line[..8]),
             "{line}"
         );
     }
     for words in [
-        "\nok    boot state ",
-        "\nFAIL  volumes ",
+        "\nok      boot state ",
+        "\nREFUSE  volumes ",
         "a ?[2J broken disk",
     ] {
         assert!(check.stdout.contains(words), "{words} in {check:?}");
@@ -95,7 +97,7 @@ fn a_terminal_gets_colours_unless_they_are_refused() {
     let check = run_on_terminal(&desk, "TERM=linux", &["check"]);
     assert_eq!(check.status, 3, "{check:?}");
     assert!(
-        check.stdout.contains("\u{1b}[31mFAIL\u{1b}[0m  volumes "),
+        check.stdout.contains("\u{1b}[31mREFUSE\u{1b}[0m  volumes "),
         "{check:?}"
     );
     // It has all been said above the error.
@@ -123,6 +125,59 @@ fn nobody_reading_the_messages_changes_no_outcome() {
     for args in [&["--verbose", "check"][..], &["check"]] {
         let check = run_by(&desk, &["bash", "-c", deaf, "bash"], args);
         assert_eq!(check.status, 3, "{check:?}");
-        assert!(check.stdout.contains("\nFAIL  volumes "), "{check:?}");
+        assert!(check.stdout.contains("\nREFUSE  volumes "), "{check:?}");
     }
+}
+
+/// Runs the rest of the words on a terminal that was closed.
+const HUNG_UP: &str = r#"
+    script --quiet --command 'tty >name; exec sleep 600' /dev/null </dev/null >&- 2>&- &
+    until grep -q /dev/ name; do sleep 0.1; done
+    exec 7<>"$(cat name)"; kill -KILL $!; wait; rm name; exec "$@" <&7 >&7 2>&7"#;
+
+/// A desk on which `discard` and the like can do their work; GRUB is not looked at.
+fn desk_to_change() -> Desk {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    desk.be_an_appliance("9.4");
+    for tool in ["fsfreeze", "sync"] {
+        desk.write(&format!("tools/{tool}"), "#!/bin/sh\n");
+        let mode = Permissions::from_mode(0o755);
+        set_permissions(desk.at(&format!("tools/{tool}")), mode).unwrap();
+    }
+    desk
+}
+
+fn is_on_trial(desk: &Desk) -> bool {
+    let state = State::load(&desk.at("boot/va")).unwrap().unwrap();
+    state.trial().is_some()
+}
+
+#[test]
+fn a_terminal_that_is_closed_changes_no_outcome_and_no_exit_status() {
+    let full = "exec \"$@\" >/dev/full";
+    let closed = "exec \"$@\" >&- 2>&-";
+    let unread = "coproc read; exec >&${COPROC[1]} 2>&1; kill $COPROC_PID; wait; exec \"$@\"";
+    for (shell, status) in [(full, 1), (closed, 0), (unread, 0), (HUNG_UP, 0)] {
+        let desk = desk_to_change();
+        let through = ["bash", "-c", shell, "bash"];
+        let shown = run_by(&desk, &through, &["status"]);
+        assert_eq!(shown.status, status, "{shell}: {shown:?}");
+        for verb in ["discard", "confirm"] {
+            let yes: &[&str] = if verb == "discard" { &["--yes"] } else { &[] };
+            let args = [&[verb, "--verbose"], yes].concat();
+            let run = run_by(&desk, &through, &args);
+            assert_eq!(run.status, 0, "{shell}: {verb}: {run:?}");
+            assert!(!is_on_trial(&desk), "{shell}: {verb}");
+        }
+    }
+}
+
+#[test]
+fn a_person_who_is_gone_before_the_answer_has_agreed_to_nothing() {
+    let desk = desk_to_change();
+    let run = run_by(&desk, &["bash", "-c", HUNG_UP, "bash"], &["discard"]);
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(is_on_trial(&desk));
 }

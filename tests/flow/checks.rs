@@ -24,7 +24,7 @@ fn verdict(machine: &Machine, name: &str) -> (Verdict, String) {
     let report = check(machine);
     let check = report.checks.into_iter().find(|check| check.name == name);
     let check = check.unwrap_or_else(|| panic!("no check {name}"));
-    (check.verdict, check.message)
+    (check.verdict, check.message())
 }
 
 fn set(machine: &Machine, settings: &str) {
@@ -35,12 +35,12 @@ fn set(machine: &Machine, settings: &str) {
 #[test]
 fn a_machine_without_memory_is_refused_unless_its_settings_say_otherwise() {
     let machine = Machine::fresh();
-    assert_eq!(verdict(&machine, "memory").0, Verdict::Pass);
+    assert_eq!(verdict(&machine, "memory").0, Verdict::Ok);
     machine.write("/proc/meminfo", "MemAvailable: 100000 kB\n");
     let (found, message) = verdict(&machine, "memory");
-    assert_eq!(found, Verdict::Fail);
+    assert_eq!(found, Verdict::Refuse);
     assert!(message.contains("97 MiB of memory are free"), "{message}");
-    for (policy, wanted) in [("warn", Verdict::Warn), ("observe", Verdict::Pass)] {
+    for (policy, wanted) in [("warn", Verdict::Warn), ("observe", Verdict::Ok)] {
         set(&machine, &format!("checks: {{memory: {policy}}}"));
         assert_eq!(verdict(&machine, "memory").0, wanted);
         assert!(check(&machine).ok);
@@ -53,7 +53,7 @@ fn a_check_that_nothing_can_go_on_without_keeps_its_strictness() {
     for name in ["volumes", "boot disk", "nonsense"] {
         set(&machine, &format!("checks: {{{name}: warn}}"));
         let (found, message) = verdict(&machine, "configuration");
-        assert_eq!(found, Verdict::Fail);
+        assert_eq!(found, Verdict::Refuse);
         assert!(message.contains(&format!("names {name:?}")), "{message}");
     }
 }
@@ -71,7 +71,7 @@ fn a_group_that_belongs_to_one_machine_or_is_there_twice_is_refused() {
         let machine = Machine::fresh();
         machine.answer("vgs", groups);
         let (found, message) = verdict(&machine, "volumes");
-        assert_eq!(found, Verdict::Fail);
+        assert_eq!(found, Verdict::Refuse);
         assert!(message.contains(words), "{message}");
     }
 }
@@ -80,9 +80,9 @@ fn a_group_that_belongs_to_one_machine_or_is_there_twice_is_refused() {
 fn features_that_grub_does_not_read_are_named_before_anything_is_written() {
     let machine = Machine::fresh();
     for (incompat, wanted) in [
-        (0x0042_u32, Verdict::Pass),
+        (0x0042_u32, Verdict::Ok),
         (0x2042, Verdict::Warn),
-        (0x4042, Verdict::Fail),
+        (0x4042, Verdict::Refuse),
     ] {
         let mut start = vec![0; 4096];
         start[1080..1082].copy_from_slice(&[0x53, 0xef]);
@@ -116,7 +116,7 @@ fn a_clock_before_the_bundle_was_made_is_a_warning_and_no_bad_signature() {
 fn a_running_package_transaction_is_waited_for_by_a_person() {
     let machine = Machine::fresh();
     machine.write("/var/lib/dpkg/lock-frontend", "");
-    assert_eq!(verdict(&machine, "packages").0, Verdict::Pass);
+    assert_eq!(verdict(&machine, "packages").0, Verdict::Ok);
     let file = File::options()
         .write(true)
         .open(machine.at("/var/lib/dpkg/lock-frontend"));
@@ -131,11 +131,11 @@ fn a_running_package_transaction_is_waited_for_by_a_person() {
     let file = file.unwrap();
     fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
     let (found, message) = verdict(&machine, "packages");
-    assert_eq!(found, Verdict::Fail);
+    assert_eq!(found, Verdict::Refuse);
     assert!(
         message.starts_with("another program is installing"),
         "{message}"
     );
     drop(file);
-    assert_eq!(verdict(&machine, "packages").0, Verdict::Pass);
+    assert_eq!(verdict(&machine, "packages").0, Verdict::Ok);
 }

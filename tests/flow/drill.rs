@@ -277,6 +277,27 @@ fn nobody_confirms_a_drill_or_gives_it_time() {
 }
 
 #[test]
+fn a_drilled_slot_whose_boot_state_is_gone_is_left_and_not_confirmed() {
+    let (_dir, machine) = drilled();
+    restart(&machine);
+    let line = machine.read("/proc/cmdline");
+    machine.write("/proc/cmdline", &format!("va.drill=1 {line}"));
+    for copy in ["env1", "env2"] {
+        fs::remove_file(machine.at(&format!("/boot/va/{copy}"))).unwrap();
+    }
+    let error = machine.confirm().unwrap_err();
+    assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+    assert!(matches!(start(&machine), Outcome::Restarting(_)));
+    assert_eq!(machine.reboots(), [Restart::Orderly]);
+    // The menu then starts what default.cfg names.
+    assert!(!machine.at("/boot/va/env1").exists());
+    assert_eq!(boots::fault(&machine), None);
+    machine.boot("root", "noenv");
+    start(&machine);
+    assert_eq!(state(&machine).unwrap().committed(), Slot::Root);
+}
+
+#[test]
 fn a_drill_is_cancelled_before_the_restart_and_the_slot_keeps_its_system() {
     type Cancel = fn(&Machine);
     let cancels: [Cancel; 2] = [

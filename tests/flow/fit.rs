@@ -50,10 +50,20 @@ const ALIASES: (&str, &str) = (
 const LISTER: (&str, &str) = ("usr/bin/lsinitramfs", "");
 const LOADER: (&str, &str) = ("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "");
 
-/// Applies; the upgrade must be undone, and say `words`.
+/// Applies; the upgrade must be refused before anything is written, and say `words`.
 fn refused(machine: &Machine, bundle: &Path, words: &str) {
+    fails(machine, bundle, Class::Refused, words);
+    assert!(!machine.log().contains("mkfs.ext4 -q"), "{}", machine.log());
+}
+
+/// Applies; the upgrade must be undone, and say `words`.
+fn undone(machine: &Machine, bundle: &Path, words: &str) {
+    fails(machine, bundle, Class::Undone, words);
+}
+
+fn fails(machine: &Machine, bundle: &Path, class: Class, words: &str) {
     let error = run(machine, bundle).err().expect("applied all the same");
-    assert_eq!(class_of(&error), Class::Undone, "{error:#}");
+    assert_eq!(class_of(&error), class, "{error:#}");
     let text = format!("{error:#}");
     assert!(text.contains(words), "{text}");
     assert!(!machine.at("/boot/va").exists());
@@ -73,7 +83,7 @@ fn a_disk_controller_without_a_driver_in_kernel_or_initramfs_is_refused() {
     let bundle = bundle_with(dir.path(), &[LISTER, ALIASES]);
     let machine = machine_with_disk();
     machine.answer("initramfs", "usr/lib/modules/6.1.0-2/kernel/fs/ext4.ko\n");
-    refused(
+    undone(
         &machine,
         &bundle,
         "initramfs of kernel 6.1.0-2 has no driver",
@@ -138,7 +148,7 @@ fn a_kernel_without_its_sum_does_not_replace_one_in_fips_mode() {
     let machine = Machine::fresh();
     machine.write("/proc/cmdline", "root=/dev/mapper/VA-root ro fips=1\n");
     let bundle = bundle_with(dir.path(), &[]);
-    refused(&machine, &bundle, "boot/.vmlinuz-6.1.0-2.hmac");
+    undone(&machine, &bundle, "boot/.vmlinuz-6.1.0-2.hmac");
     let dir = scratch();
     let bundle = bundle_with(dir.path(), &[("boot/.vmlinuz-6.1.0-2.hmac", "0 x\n")]);
     run(&machine, &bundle).unwrap();

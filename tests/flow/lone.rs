@@ -14,15 +14,17 @@ use va_upgrade::signals;
 use va_upgrade::upgrade::trial::{Outcome, after_boot};
 
 use crate::apply::armed;
+use crate::incident::Incident;
 use crate::machine::{Machine, scratch};
 use crate::release::make_bundle;
-use crate::{apply, repair, rollback};
+use crate::{apply, repair, rollback, stage};
 
 /// What the process is told, by environment variables.
-const FLOW: &str = "VA_UPGRADE_TEST_FLOW";
+pub const FLOW: &str = "VA_UPGRADE_TEST_FLOW";
 const MACHINE: &str = "VA_UPGRADE_TEST_MACHINE";
 const BUNDLE: &str = "VA_UPGRADE_TEST_BUNDLE";
-const SIGNAL: &str = "VA_UPGRADE_TEST_SIGNAL";
+const INCIDENT: &str = "VA_UPGRADE_TEST_INCIDENT";
+const WORDS: &str = "VA_UPGRADE_TEST_WORDS";
 
 /// Added to the class of an error, so that its number is told from what the test
 /// harness ends with.
@@ -33,16 +35,22 @@ const STATUS: i32 = 40;
 pub enum Flow {
     FirstApply,
     LaterApply,
+    Activate,
+    Discard,
     AfterBoot,
+    Confirm,
     Rollback,
     Repair,
 }
 
 impl Flow {
-    pub const ALL: [Flow; 5] = [
+    pub const ALL: [Flow; 8] = [
         Flow::FirstApply,
         Flow::LaterApply,
+        Flow::Activate,
+        Flow::Discard,
         Flow::AfterBoot,
+        Flow::Confirm,
         Flow::Rollback,
         Flow::Repair,
     ];
@@ -51,7 +59,13 @@ impl Flow {
     fn prepare(self, bundles: &Path) -> Machine {
         match self {
             Flow::FirstApply => Machine::fresh(),
-            Flow::AfterBoot => {
+            Flow::Activate => {
+                let machine = Machine::fresh();
+                stage::write_only(&machine, &make_bundle(bundles, "9.4.1")).unwrap();
+                machine
+            }
+            Flow::Discard => armed(bundles),
+            Flow::AfterBoot | Flow::Confirm => {
                 let machine = armed(bundles);
                 machine.boot("back", "trial");
                 machine
@@ -74,6 +88,9 @@ impl Flow {
                 assert!(matches!(outcome, Outcome::Confirmed(_)), "{outcome:?}");
                 Ok(())
             }
+            Flow::Activate => stage::activate(machine).map(drop),
+            Flow::Discard => stage::discard(machine).map(|dropped| assert!(dropped.is_some())),
+            Flow::Confirm => machine.confirm().map(|is_new| assert!(is_new)),
             Flow::Rollback => rollback::run(machine).map(drop),
             Flow::Repair => repair::run(machine).map(drop),
         }
@@ -107,10 +124,15 @@ impl Stage {
         &self.machine
     }
 
+    /// Returns where the machine of each run is.
+    pub fn place(&self) -> PathBuf {
+        self.scratch.path().join("machine")
+    }
+
     /// Runs the flow on a copy of the machine, below the words of another program;
-    /// a signal comes within the call of the given number.
-    pub fn run(&self, below: &[String], signal: Option<(usize, Signal)>) -> Ran {
-        let root = self.scratch.path().join("machine");
+    /// something comes within the call of the given number.
+    pub fn run(&self, below: &[String], incident: Option<(usize, Incident)>) -> Ran {
+        let root = self.place();
         let _ = fs::remove_dir_all(&root);
         let mut copy = Command::new("cp");
         let copied = copy
@@ -129,16 +151,20 @@ impl Stage {
             "--nocapture",
             "--test-threads=1",
         ]);
-        let signal = signal.map(|(step, signal)| format!("{step} {signal}"));
+        let incident = incident.map(|(step, incident)| format!("{step} {incident}"));
+        let told = self.scratch.path().join("words");
+        let _ = fs::remove_file(&told);
         let output = Command::new(words[0])
             .args(&words[1..])
             .env(FLOW, format!("{:?}", self.flow))
             .env(MACHINE, &root)
             .env(BUNDLE, &self.bundle)
-            .env(SIGNAL, signal.unwrap_or_default())
+            .env(INCIDENT, incident.unwrap_or_default())
+            .env(WORDS, &told)
             .output()
             .unwrap();
-        Ran::new(Machine::found(&root), &output)
+        let told = fs::read_to_string(told).unwrap_or_default();
+        Ran::new(Machine::found(&root), &output, &told)
     }
 }
 
@@ -147,8 +173,8 @@ pub struct Ran {
     pub machine: Machine,
     /// `None` for a flow that was killed.
     pub outcome: Option<Result<(), Class>>,
-    /// Whether the signal came before the flow was over.
-    pub is_signalled: bool,
+    /// Whether the incident came before the flow was over.
+    pub is_met: bool,
     /// What the flow said, with its calls of the machine.
     pub words: String,
 }
@@ -161,10 +187,10 @@ impl Ran {
             .map_or("", |(_, error)| error)
     }
 
-    fn new(machine: Machine, output: &Output) -> Ran {
+    fn new(machine: Machine, output: &Output, told: &str) -> Ran {
         lose_mounts(&machine);
         let words = [&output.stdout, &output.stderr].map(|out| String::from_utf8_lossy(out));
-        let words = words.concat();
+        let words = words.concat() + told;
         let outcome = match output.status {
             status if status.signal() == Some(Signal::SIGKILL as i32) => None,
             status => Some(outcome_of(status, &words)),
@@ -172,7 +198,7 @@ impl Ran {
         Ran {
             machine,
             outcome,
-            is_signalled: outcome.is_none() || words.contains("signalled"),
+            is_met: outcome.is_none() || told.contains("\nmet\n"),
             words,
         }
     }
@@ -224,15 +250,11 @@ fn a_flow_runs_alone() {
     if flow == Flow::Repair {
         machine.be_damaged();
     }
-    if let Some((step, signal)) = env::var(SIGNAL).unwrap().split_once(' ') {
-        machine.signal_at(step.parse().unwrap(), signal.parse().unwrap());
+    if let Some((step, incident)) = env::var(INCIDENT).unwrap().split_once(' ') {
+        machine.meet_at(step.parse().unwrap(), incident.parse().unwrap());
     }
     let outcome = flow.run(&machine, Path::new(&env::var(BUNDLE).unwrap()));
-    let signalled = if signals::check().is_err() {
-        "signalled"
-    } else {
-        ""
-    };
+    let met = if machine.has_met() { "met" } else { "" };
     let log = machine.log();
     let mut status = STATUS;
     let error = match outcome {
@@ -249,7 +271,8 @@ fn a_flow_runs_alone() {
     if let Err(error) = machine.with_appliance(|appliance| appliance.lock()) {
         assert_ne!(class_of(&error), Class::Locked, "the lock is left");
     }
-    // Unlike `println!`, this fails nothing where there is no reader.
-    va_upgrade::stderr::say(&format!("{log}\n{signalled}\n{error}"));
+    // The outputs may have no reader, and a test may have files fail.
+    let told = format!("{log}\n{met}\n{error}");
+    let _ = fs::write(env::var(WORDS).unwrap(), told);
     std::process::exit(status);
 }

@@ -4,26 +4,23 @@
 //! real; programs and mounts are answered here. Any program it was not told of
 //! is an error, and any one call can be made to fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::incident::Incident;
 use crate::parts::{CPUINFO, make_disk};
-pub use crate::parts::{boot_img, core_img, scratch};
-use crate::{boots, programs};
+pub use crate::parts::{Fault, boot_img, core_img, scratch};
+use crate::{boots, incident, programs};
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use va_upgrade::appliance::Appliance;
 use va_upgrade::boot::bios::area::BootArea;
 use va_upgrade::config::Config;
-use va_upgrade::progress::Silent;
-use va_upgrade::signals;
 use va_upgrade::system::{Cmd, Mount, Restart, System};
 use va_upgrade::upgrade::trial::confirm;
 
@@ -34,22 +31,6 @@ pub struct Machine {
     /// Removes the directory, unless it is another's.
     _scratch: Option<tempfile::TempDir>,
     state: Mutex<Calls>,
-}
-
-/// How a program goes wrong; what is no program only fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fault {
-    /// It does nothing and says so.
-    #[default]
-    Fails,
-    /// It does its work and then fails, as one that hangs at its end is killed.
-    FailsAfterItsWork,
-    /// It does nothing and says that all is well.
-    Lies,
-}
-
-impl Fault {
-    pub const ALL: [Fault; 3] = [Fault::Fails, Fault::FailsAfterItsWork, Fault::Lies];
 }
 
 /// Words of a call, and what happens within it.
@@ -66,8 +47,11 @@ struct Calls {
     failed: Option<String>,
     /// Whatever is waited for with a limit comes too late.
     is_out_of_time: bool,
-    /// The signal that comes within a call, by its number.
-    signal_at: Option<(usize, Signal)>,
+    /// What comes within a call, by its number.
+    incident_at: Option<(usize, Incident)>,
+    has_met: bool,
+    /// What the clock says, one look after the other; else what it is.
+    clock: VecDeque<SystemTime>,
     /// What a test does within the next call that holds these words.
     meanwhile: Option<Event>,
     log: Vec<String>,
@@ -155,7 +139,7 @@ impl Machine {
         work(&Appliance {
             sys: self,
             config: &config,
-            progress: &Silent,
+            progress: incident::progress(),
         })
     }
 
@@ -250,10 +234,20 @@ impl Machine {
         state.fault = fault;
     }
 
-    /// Has `signal` come within the call number `step`, counted from now.
-    pub fn signal_at(&self, step: usize, signal: Signal) {
+    /// Has `incident` come within the call number `step`, counted from now.
+    pub fn meet_at(&self, step: usize, incident: Incident) {
         let mut state = self.state.lock().unwrap();
-        state.signal_at = Some((state.count + step, signal));
+        state.incident_at = Some((state.count + step, incident));
+    }
+
+    /// Tells whether an incident that was to come has come.
+    pub fn has_met(&self) -> bool {
+        self.state.lock().unwrap().has_met
+    }
+
+    /// Has the clock say these times, one look after the other, over and over.
+    pub fn set_clock(&self, times: impl IntoIterator<Item = SystemTime>) {
+        self.state.lock().unwrap().clock = times.into_iter().collect();
     }
 
     /// Makes the next call that holds `words` fail.
@@ -363,8 +357,9 @@ impl Machine {
         let count = state.count;
         state.count += 1;
         state.log.push(what.clone());
-        if let Some((_, signal)) = state.signal_at.take_if(|(step, _)| *step == count) {
-            come(signal);
+        if let Some((_, incident)) = state.incident_at.take_if(|(step, _)| *step == count) {
+            state.has_met = true;
+            incident.come();
         }
         let hit = state.fail_on.is_some_and(|words| what.contains(words));
         if hit || state.fail_at == Some(count) {
@@ -445,8 +440,8 @@ impl System for Machine {
             .context("not mounted")?;
         let (source, target) = state.mounts.remove(place);
         drop(state);
-        let volume = source.starts_with("/dev/VA");
-        if volume {
+        let groups = ["/dev/VA", "/dev/vg0", "/dev/mapper", "/dev/vda2"];
+        if groups.iter().any(|group| source.starts_with(group)) {
             fs::rename(&target, self.device_dir(&source))?;
             fs::create_dir(&target)?;
         }
@@ -457,6 +452,13 @@ impl System for Machine {
         self.step("reboot".into())?;
         self.state.lock().unwrap().reboots.push(how);
         Ok(())
+    }
+
+    fn now(&self) -> SystemTime {
+        let mut state = self.state.lock().unwrap();
+        let len = state.clock.len();
+        state.clock.rotate_left(1.min(len));
+        state.clock.back().copied().unwrap_or_else(SystemTime::now)
     }
 
     /// Nothing happens here by itself, so time passes at once.
@@ -482,13 +484,5 @@ impl System for Machine {
     fn selinux_label(&self, _path: &Path) -> io::Result<Option<Vec<u8>>> {
         let is_labelled = self.state.lock().unwrap().is_labelled;
         Ok(is_labelled.then(|| b"system_u:object_r:lib_t:s0\0".to_vec()))
-    }
-}
-
-/// Sends this process a signal and waits until it has come.
-fn come(signal: Signal) {
-    kill(Pid::this(), signal).unwrap();
-    while signals::check().is_ok() {
-        std::thread::yield_now();
     }
 }

@@ -62,6 +62,8 @@ pub fn ip(machine: &Machine, cmd: &Cmd) -> Result<String> {
         ["-o", "addr", "show", "scope", "global"] => answer("ip")
             .unwrap_or_else(|| "2: eth0    inet 10.0.2.15/24 scope global eth0\n".into()),
         ["-o", "-6", "route", "show", "default"] => answer("ip -6 route").unwrap_or_default(),
+        ["-o", "-4", "route", "show"] => answer("routes").unwrap_or_default(),
+        ["-o", "-6", "route", "show"] => answer("routes -6").unwrap_or_default(),
         ["-o", "neigh", "show"] => answer("ip neigh")
             .unwrap_or_else(|| "10.0.2.2 dev eth0 lladdr 52:55:0a:00:02:02 REACHABLE\n".into()),
         ["-o", "link", "show", "dev", _] => answer("ip link").unwrap_or_default(),

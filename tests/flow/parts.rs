@@ -3,6 +3,22 @@
 use std::fs;
 use std::path::Path;
 
+/// How a program goes wrong; what is no program only fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// It does nothing and says so.
+    #[default]
+    Fails,
+    /// It does its work and then fails, as one that hangs at its end is killed.
+    FailsAfterItsWork,
+    /// It does nothing and says that all is well.
+    Lies,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 3] = [Fault::Fails, Fault::FailsAfterItsWork, Fault::Lies];
+}
+
 /// A directory in memory where there is such a place: the flows sync a lot.
 pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");

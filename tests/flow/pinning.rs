@@ -74,13 +74,13 @@ fn the_check_tells_how_names_are_kept_and_which_cannot_be() {
     });
     let said = |name: &str| {
         let check = checks.iter().find(|check| check.name == name).unwrap();
-        (check.verdict, check.message.as_str())
+        (check.verdict, check.message())
     };
     let kept = format!(
         "names are kept: ens192 ({FIRST}) by a file for udev; eth0 ({SECOND}) by our service \
          at each start"
     );
-    assert_eq!(said("network cards"), (Verdict::Pass, kept.as_str()));
+    assert_eq!(said("network cards"), (Verdict::Ok, kept));
     let not = |name| {
         format!(
             "the name {name} is not pinned to its network card: {THIRD} is not an address of \
@@ -88,10 +88,7 @@ fn the_check_tells_how_names_are_kept_and_which_cannot_be() {
         )
     };
     let both = format!("{}; {}", not("ens5"), not("ens6"));
-    assert_eq!(
-        said("names of network cards"),
-        (Verdict::Warn, both.as_str())
-    );
+    assert_eq!(said("names of network cards"), (Verdict::Warn, both));
 }
 
 /// A trial of a system with two cards, of which it has the addresses.

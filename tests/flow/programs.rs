@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use va_upgrade::system::{Cmd, Exited};
 
 use crate::machine::{BOOT_UUID, Machine, core_img};
-use crate::network;
+use crate::{network, volumes};
 
 /// Does what `cmd` does, as far as a flow can tell; one that it was not told of is
 /// an error.
@@ -21,6 +21,9 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
         .into_owned();
     let answer = |name: &str| machine.answered(name);
     let text = cmd.to_string();
+    if let Some(output) = volumes::run(machine, cmd)? {
+        return Ok(output);
+    }
     Ok(match program.as_str() {
         "blkid" if text.contains("TYPE") => "ext4\n".into(),
         "blkid" => format!("{BOOT_UUID}\n"),
@@ -32,6 +35,7 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
         "stat" => answer("stat").unwrap_or_else(|| "4096 100000 100000 90000\n".into()),
         "ip" => network::ip(machine, cmd)?,
         "udevadm" | "ping" => String::new(),
+        "busctl" => answer("clock").unwrap_or_else(|| "b true\n".into()),
         "ethtool" => answer("ethtool").unwrap_or_default(),
         "sh" if text.contains("command -v") => answer("missing").unwrap_or_default(),
         "sh" if text.contains("mkfs") => "mke2fs 1.46.2 (28-Feb-2021)\n".into(),
@@ -54,10 +58,13 @@ pub fn run(machine: &Machine, cmd: &Cmd) -> Result<String> {
             anyhow::ensure!(!text.starts_with("Fatal"), "exit status: 127: {text}");
             text
         }
-        "visudo" => String::new(),
+        "visudo" | "restorecon" => String::new(),
         "sshd" => checked_sshd(machine, cmd)?,
         "lsinitramfs" => answer("initramfs").unwrap_or_default(),
         "lvchange" | "blockdev" | "sync" | "grub-script-check" => String::new(),
+        "lvm" if text.contains("lvs") => answer("lvs").unwrap_or_default(),
+        "lvm" => String::new(),
+        "losetup" => "/dev/loop0\n".into(),
         "cp" => {
             let ran = Command::new("cp").args(cmd.arguments()).output()?;
             let words = String::from_utf8_lossy(&ran.stderr);

@@ -79,11 +79,18 @@ pub fn make_bundle(dir: &Path, version: &str) -> PathBuf {
 pub fn make_bundle_of(dir: &Path, version: &str, created: u64) -> PathBuf {
     let tree = dir.join(format!("tree-{version}"));
     make_tree(&tree, "6.1.0-2");
+    let out = dir.join(format!("{version}.vab"));
+    pack(&tree, version, &PackOptions::new(1, created), &out);
+    out
+}
+
+/// Packs the tree of a release into the bundle `out`.
+pub fn pack(tree: &Path, version: &str, options: &PackOptions, out: &Path) {
     let release = Release::parse(&format!(
         "product: acme\nversion: {version}\ncpu_level: x86-64-v2\n"
     ))
     .unwrap();
-    let found = bootable::inspect(&tree).unwrap();
+    let found = bootable::inspect(tree).unwrap();
     let bytes = |path: &Path| tree.join(path).metadata().unwrap().len();
     let facts = TreeFacts {
         boot: BootFiles {
@@ -96,8 +103,5 @@ pub fn make_bundle_of(dir: &Path, version: &str, created: u64) -> PathBuf {
         cpu_level: found.cpu_level,
         architecture: found.architecture.to_owned(),
     };
-    let out = dir.join(format!("{version}.vab"));
-    let options = PackOptions::new(1, created);
-    bundle::pack(&tree, &release, &facts, &options, &out, &Silent).unwrap();
-    out
+    bundle::pack(tree, &release, &facts, options, out, &Silent).unwrap();
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use anyhow::Result;
 use va_upgrade::appliance::machine::Machine as Facts;
 use va_upgrade::failure::{Class, class_of};
@@ -93,6 +95,22 @@ fn what_is_gone_is_a_warning_and_what_is_new_a_note() {
     machine.boot("back", "trial");
     mount(&machine, "4 1 8:1 / /srv ro - xfs /dev/sda1 ro\n");
     assert!(messages(&machine).contains(&"warn  mount: /srv cannot be written any more".into()));
+}
+
+#[test]
+fn what_is_activated_later_is_compared_with_the_system_as_it_was_then() {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    listen(&machine, &["00000000:0016"]);
+    crate::stage::write_only(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    // A week later.
+    listen(&machine, &["00000000:01BB"]);
+    machine.set_clock([UNIX_EPOCH + Duration::from_secs(1_796_000_000)]);
+    crate::stage::activate(&machine).unwrap();
+    machine.boot("back", "trial");
+    let changes = report(&machine).unwrap();
+    assert_eq!(changes.before, 1_796_000_000);
+    assert_eq!(messages(&machine), [""; 0]);
 }
 
 #[test]
@@ -217,4 +235,68 @@ fn whichever_step_of_a_failed_trial_goes_wrong_it_restarts() {
             break;
         }
     }
+}
+
+/// A trial after a system with an account, a certificate and a clock that is right.
+fn with_assets(policies: &str) -> (tempfile::TempDir, Machine) {
+    let dir = scratch();
+    let machine = Machine::fresh();
+    machine.write(
+        "/etc/va-upgrade/config.yaml",
+        &format!("product: acme\n{policies}"),
+    );
+    machine.write(
+        "/etc/passwd",
+        "root:x:0:0::/:/bin/sh\nadmin:x:1000:1000::/:/bin/sh\n",
+    );
+    machine.write("/etc/shadow", "root:*:::::::\nadmin:$6$x$y:::::::\n");
+    machine.write("/etc/group", "root:x:0:\n");
+    machine.write("/etc/nginx/site.conf", "ssl_certificate /etc/own.pem;\n");
+    machine.write("/etc/own.pem", include_str!("../data/certificate.pem"));
+    run(&machine, &make_bundle(dir.path(), "9.4.1")).unwrap();
+    machine.boot("back", "trial");
+    (dir, machine)
+}
+
+#[test]
+fn certificates_accounts_and_the_clock_are_compared() {
+    let (_dir, machine) = with_assets("");
+    assert_eq!(messages(&machine), [""; 0]);
+    machine.write("/etc/shadow", "root:*:::::::\nadmin:!:::::::\n");
+    machine.write("/etc/own.pem", "");
+    machine.answer("clock", "b false\n");
+    assert_eq!(
+        messages(&machine),
+        [
+            "warn  time: the clock is not synchronized any more",
+            "warn  account: admin has no password any more",
+            "warn  certificate: /etc/own.pem holds none any more",
+        ]
+    );
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
+}
+
+#[test]
+fn what_the_configuration_enforces_ends_a_trial_and_what_it_observes_is_a_note() {
+    let policies = "report: {certificate: enforce, time: observe}\n";
+    let (_dir, machine) = with_assets(policies);
+    machine.answer("clock", "b false\n");
+    assert_eq!(
+        messages(&machine),
+        ["note  time: the clock is not synchronized any more"]
+    );
+    machine.write("/etc/own.pem", "");
+    let Outcome::Restarting(why) = machine.with_appliance(after_boot).unwrap() else {
+        panic!("it goes on");
+    };
+    assert_eq!(why, "certificate: /etc/own.pem holds none any more");
+    // What is only late is no fault.
+    let (_dir, machine) = with_assets(policies);
+    machine.write("/etc/own.pem", "");
+    machine.meanwhile("wait", |machine| {
+        machine.write("/etc/own.pem", include_str!("../data/certificate.pem"));
+    });
+    let outcome = machine.with_appliance(after_boot).unwrap();
+    assert_eq!(outcome, Outcome::Confirmed(Slot::Back));
 }

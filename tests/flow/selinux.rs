@@ -185,7 +185,7 @@ fn check_tells_when_labels_are_set() {
             let look = Look::look(appliance).unwrap();
             let checks = preflight::check(appliance, &look, None).0.checks;
             let check = checks.into_iter().find(|check| check.name == "selinux");
-            check.unwrap().message
+            check.unwrap().message()
         })
     };
     let machine = Machine::fresh();

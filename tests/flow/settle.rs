@@ -92,7 +92,7 @@ fn a_line_of_fstab_that_is_left_out_is_named_before_and_while_it_is() {
             let look = Look::look(appliance).unwrap();
             let checks = preflight::check(appliance, &look, None).0.checks;
             let warned = checks.into_iter().filter(|c| c.verdict == Verdict::Warn);
-            warned.map(|check| check.message).collect::<Vec<_>>()
+            warned.map(|check| check.message()).collect::<Vec<_>>()
         })
     };
     assert!(checked().is_empty());

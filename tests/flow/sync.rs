@@ -20,7 +20,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bi
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 /// Files that the old release and the new one have in common.
-const SHIPPED: [(&str, &str); 9] = [
+pub const SHIPPED: [(&str, &str); 9] = [
     ("etc/hostname", "appliance\n"),
     ("etc/ssh/sshd_config", SSHD),
     ("etc/motd", "welcome\n"),
@@ -30,7 +30,7 @@ const SHIPPED: [(&str, &str); 9] = [
     ("etc/group", GROUP),
     (
         "etc/shadow",
-        "root:*:19000:0:99999:7:::\nnobody:*:19000:::::: \n",
+        "root:*:19000:0:99999:7:::\nnobody:*:19000::::::\n",
     ),
     (
         "etc/va-upgrade/sync.d/product.yaml",
@@ -38,14 +38,14 @@ const SHIPPED: [(&str, &str); 9] = [
     ),
 ];
 
-fn put(root: &Path, path: &str, text: &str) {
+pub fn put(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
 /// A machine that came from a bundle, as it was delivered.
-fn delivered() -> Machine {
+pub fn delivered() -> Machine {
     let machine = Machine::fresh();
     let root = machine.at("/");
     for (path, text) in SHIPPED {
@@ -56,7 +56,7 @@ fn delivered() -> Machine {
 }
 
 /// A bundle of a newer release, with its own `sshd_config`.
-fn newer(dir: &Path) -> PathBuf {
+pub fn newer(dir: &Path) -> PathBuf {
     let tree = dir.join("tree-9.4.1");
     for (path, text) in SHIPPED {
         put(&tree, path, text);
@@ -72,7 +72,7 @@ fn newer(dir: &Path) -> PathBuf {
 }
 
 /// Lives in a machine: what a customer does to it.
-fn live_in(machine: &Machine) {
+pub fn live_in(machine: &Machine) {
     let root = machine.at("/");
     put(&root, "etc/hostname", "gw-oslo\n");
     put(&root, "etc/ssh/sshd_config", &SSHD.replace("22", "2222"));
@@ -365,6 +365,45 @@ fn what_was_changed_after_the_upgrade_was_written_is_carried_early_in_the_trial(
     let sshd = machine.read("/etc/ssh/sshd_config");
     assert_eq!(sshd, format!("{SSHD}X11Forwarding no\n"));
     assert!(!machine.at("/etc/app/own.conf").exists());
+}
+
+#[test]
+fn what_is_changed_while_it_is_carried_over_is_carried_early_in_the_trial() {
+    let dir = scratch();
+    let machine = delivered();
+    live_in(&machine);
+    machine.meanwhile("sshd -t", |machine| {
+        let text = SSHD.replace("22", "2223");
+        put(&machine.at("/"), "etc/ssh/sshd_config", &text);
+    });
+    run(&machine, &newer(dir.path())).unwrap();
+    assert!(machine.read("/etc/ssh/sshd_config").contains("2223"));
+    machine.swap_slots();
+    machine.boot("back", "trial");
+    machine.with_appliance(last_word::run).unwrap();
+    let sshd = machine.read("/etc/ssh/sshd_config");
+    assert!(
+        sshd.contains("2223") && sshd.contains("X11Forwarding no"),
+        "{sshd}"
+    );
+}
+
+#[test]
+fn what_is_carried_early_in_a_trial_gets_its_labels_wherever_it_lies() {
+    let dir = scratch();
+    let machine = on_trial(dir.path());
+    put(
+        &machine.at("/devices/VA-root"),
+        "var/spool/cron/root",
+        "@daily true\n",
+    );
+    fs::create_dir_all(machine.at("/sys/fs/selinux")).unwrap();
+    fs::write(machine.at("/sys/fs/selinux/enforce"), "1").unwrap();
+    machine.meanwhile("/var/spool/cron/root", |machine| {
+        put(&machine.at("/"), "run/labelled", "");
+    });
+    assert!(machine.with_appliance(last_word::run).unwrap());
+    assert!(machine.at("/run/labelled").exists());
 }
 
 #[test]

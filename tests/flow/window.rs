@@ -8,20 +8,20 @@ use va_upgrade::upgrade::trial::{Outcome, after_boot, extend};
 
 use crate::apply::state;
 use crate::machine::Machine;
-use crate::trial::{degrade, trial_running};
+use crate::trial::{degrade, shown, trial_running};
 
-fn grant(machine: &Machine, minutes: u64) -> anyhow::Result<u64> {
+pub fn grant(machine: &Machine, minutes: u64) -> anyhow::Result<u64> {
     let left = machine.with_appliance(|appliance| extend(appliance, minutes, &appliance.lock()?));
     left.map(|left| left.as_secs())
 }
 
-fn uptime(machine: &Machine) -> u64 {
+pub fn uptime(machine: &Machine) -> u64 {
     let text = machine.read("/proc/uptime");
     text.split('.').next().unwrap().parse().unwrap()
 }
 
 /// A trial that has just started and that a person is to confirm in 20 minutes.
-fn by_operator() -> (tempfile::TempDir, Machine) {
+pub fn by_operator() -> (tempfile::TempDir, Machine) {
     let (dir, machine) = trial_running();
     let settings = "product: acme\nconfirm_by: operator\nconfirm_minutes: 20\n";
     machine.write("/etc/va-upgrade/config.yaml", settings);
@@ -37,11 +37,15 @@ fn a_healthy_trial_waits_for_a_person_where_the_settings_say_so() {
         panic!("{outcome:?}")
     };
     assert_eq!(left.as_secs(), 20 * 60);
+    assert_eq!(shown(&machine)["confirmation"]["seconds_left"], 20 * 60);
+    machine.write("/proc/uptime", "90.00 1.0\n");
+    assert_eq!(shown(&machine)["confirmation"]["seconds_left"], 19 * 60);
     assert_eq!(state(&machine).unwrap().committed(), Slot::Root);
     machine.meanwhile("wait", |machine| assert!(machine.confirm().unwrap()));
     machine.with_appliance(watch).unwrap();
     assert!(machine.reboots().is_empty());
     assert_eq!(state(&machine).unwrap().committed(), Slot::Back);
+    assert_eq!(shown(&machine)["confirmation"], serde_json::json!(null));
 }
 
 #[test]
@@ -81,6 +85,18 @@ fn a_trial_that_gets_more_time_while_the_watcher_waits_is_restarted_only_then() 
     assert_eq!(machine.reboots(), [Restart::Forced]);
     // The boot service was to confirm it, so another try is due.
     assert_eq!(state(&machine).unwrap().trial().unwrap().tries_left, 3);
+}
+
+#[test]
+fn a_trial_that_the_boot_service_confirms_or_that_does_not_run_waits_for_no_person() {
+    let (_dir, machine) = trial_running();
+    grant(&machine, 60).unwrap();
+    assert_eq!(shown(&machine)["confirmation"], serde_json::json!(null));
+    let (_dir, machine) = by_operator();
+    assert_eq!(shown(&machine)["confirmation"], serde_json::json!(null));
+    machine.with_appliance(after_boot).unwrap();
+    machine.boot("root", "commit");
+    assert_eq!(shown(&machine)["confirmation"], serde_json::json!(null));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use va_upgrade::slot::Slot;
 use crate::apply::{self, assert_trial_is_whole, state};
 use crate::lone::{Flow, Ran, Stage};
 use crate::machine::Machine;
-use crate::{boots, repair, rollback};
+use crate::{boots, repair, rollback, stage};
 
 /// The calls that change files, but for those that open one.
 const CALLS: [&str; 19] = [
@@ -273,13 +273,18 @@ pub fn judge_apply(stage: &Stage, ran: &Ran, what: &str) {
 
 /// A flow of one write to the boot state: it counts, or that of before does.
 pub fn judge_state(stage: &Stage, ran: &Ran, what: &str) {
-    let committed = |machine| state(machine).map(|state| state.committed());
-    let before = committed(stage.before());
+    let decided = |machine| {
+        state(machine).map(|state| match stage.flow {
+            Flow::Activate | Flow::Discard => state.next(),
+            _ => state.committed(),
+        })
+    };
+    let before = decided(stage.before());
     match (stage.flow, ran.outcome) {
-        (Flow::Repair, _) => assert_eq!(committed(&ran.machine), before, "{what}"),
-        (_, Some(Ok(()))) => assert_ne!(committed(&ran.machine), before, "{what}"),
+        (Flow::Repair, _) => assert_eq!(decided(&ran.machine), before, "{what}"),
+        (_, Some(Ok(()))) => assert_ne!(decided(&ran.machine), before, "{what}"),
         (_, Some(Err(Class::Unexpected | Class::Refused | Class::Undone))) => {
-            assert_eq!(committed(&ran.machine), before, "{what}");
+            assert_eq!(decided(&ran.machine), before, "{what}");
         }
         other => panic!("{other:?}: {what}"),
     }
@@ -293,7 +298,9 @@ fn judge_resumable(stage: &Stage, ran: &Ran, what: &str) {
     let again = match stage.flow {
         Flow::FirstApply | Flow::LaterApply => apply::run(&ran.machine, &stage.bundle).map(drop),
         Flow::Repair => repair::run(&ran.machine).map(drop),
-        Flow::AfterBoot => ran.machine.confirm().map(drop),
+        Flow::AfterBoot | Flow::Confirm => ran.machine.confirm().map(drop),
+        Flow::Activate => stage::activate(&ran.machine).map(drop),
+        Flow::Discard => stage::discard(&ran.machine).map(drop),
         Flow::Rollback => {
             let next = state(&ran.machine).map(|state| state.next());
             let is_done = next != state(stage.before()).map(|state| state.next());
@@ -311,8 +318,9 @@ fn judge_resumable(stage: &Stage, ran: &Ran, what: &str) {
 }
 
 #[test]
-fn a_change_of_a_file_that_fails_leaves_confirm_rollback_and_repair_done_or_undone() {
-    for flow in [Flow::AfterBoot, Flow::Rollback, Flow::Repair] {
+fn a_change_of_a_file_that_fails_leaves_what_is_no_apply_done_or_undone() {
+    let is_apply = |flow: &Flow| matches!(flow, Flow::FirstApply | Flow::LaterApply);
+    for flow in Flow::ALL.into_iter().filter(|flow| !is_apply(flow)) {
         walk(flow, Fate::Once, judge_state);
     }
 }

@@ -7,6 +7,7 @@ use va_upgrade::build::{BuildOptions, build};
 use va_upgrade::bundle::{Codec, Manifest, PackMode, PackPlan};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::Silent;
+use va_upgrade::source::Reader;
 use va_upgrade::system::Host;
 
 use super::disk::{Disk, FileSystem, Lvm, run, text};
@@ -70,6 +71,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
     let release = dir.join("release.yaml");
     fs::write(&release, "{product: Gateway, version: '9.4.1'}").unwrap();
     let options = BuildOptions {
+        environment: false,
         source,
         output: dir.join("out.vab"),
         release,
@@ -80,6 +82,7 @@ fn build_from(source: PathBuf, dir: &Path) -> anyhow::Result<Manifest> {
         plan: PackPlan::new(Codec::Xz, PackMode::Default),
         threads: 2,
         settings: Vec::new(),
+        reader: Reader::Kernel,
         clamp: false,
     };
     let host = Host::new(false);

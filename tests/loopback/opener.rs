@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::progress::{Note, Progress, Step};
 use va_upgrade::signals;
-use va_upgrade::source::{self, SourceOptions};
+use va_upgrade::source::{self, Reader, SourceOptions};
 use va_upgrade::system::Host;
 
 /// What the process saw.
@@ -78,6 +78,15 @@ impl Opener {
         pause: Option<&str>,
         tools: Option<&Path>,
     ) -> Opener {
+        let wanted = [("VA_TEST_ROOT", root), ("VA_TEST_PAUSE", pause)];
+        let settings: Vec<(&str, &str)> = wanted
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        Opener::spawn(source, &settings, tools)
+    }
+
+    fn spawn(source: &Path, settings: &[(&str, &str)], tools: Option<&Path>) -> Opener {
         let temp = source.with_extension("tmpdir");
         fs::create_dir_all(&temp).unwrap();
         // As in the real program, no thread may be left that a signal ends at
@@ -92,10 +101,10 @@ impl Opener {
             .env("TMPDIR", &temp)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        for (name, value) in [("VA_TEST_ROOT", root), ("VA_TEST_PAUSE", pause)] {
+        for name in ["VA_TEST_ROOT", "VA_TEST_PAUSE", "VA_TEST_READER"] {
             command.env_remove(name);
-            command.envs(value.map(|value| (name, value)));
         }
+        command.envs(settings.iter().copied());
         if let Some(tools) = tools {
             let path = std::env::var("PATH").unwrap();
             command.env("PATH", format!("{}:{path}", tools.display()));
@@ -109,6 +118,21 @@ impl Opener {
             source: source.to_owned(),
             word: "",
         }
+    }
+
+    /// Starts one that lets no kernel of this machine look into the image, with programs
+    /// in `tools` before all others.
+    pub fn untrusting(source: &Path, tools: Option<&Path>) -> Opener {
+        Opener::spawn(source, &[("VA_TEST_READER", "guest")], tools)
+    }
+
+    /// Returns the mounts that the process's threads have.
+    pub fn mounts(&self) -> String {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let mounts = threads.map(|thread| thread.unwrap().path().join("mounts"));
+        mounts
+            .filter_map(|mounts| fs::read_to_string(mounts).ok())
+            .collect()
     }
 
     /// Waits until it has stopped at its step.
@@ -223,6 +247,10 @@ fn the_process_that_opens() {
     host.enter_private_mounts().unwrap();
     let options = SourceOptions {
         root: std::env::var("VA_TEST_ROOT").ok(),
+        reader: match std::env::var_os("VA_TEST_READER") {
+            Some(_) => Reader::Guest,
+            None => Reader::Kernel,
+        },
         ..SourceOptions::default()
     };
     let work = || -> anyhow::Result<()> {

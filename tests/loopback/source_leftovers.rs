@@ -1,7 +1,8 @@
 //! Nothing stays behind, wherever a signal ends the work: no loop device, no
 //! mount, no temporary file. [`Opener::finish`] checks it after every run.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,10 @@ fn a_process_that_is_interrupted_cleans_up_and_says_so() {
 fn endless_conversion(dir: &Path) -> PathBuf {
     let tools = dir.join("tools");
     fs::create_dir(&tools).unwrap();
+    // It runs as nobody, who needs a way to it.
+    for open_to_all in [dir, &tools] {
+        fs::set_permissions(open_to_all, Permissions::from_mode(0o777)).unwrap();
+    }
     let real = run("sh", &["-c", "command -v qemu-img"]);
     let script = format!(
         "#!/bin/sh\n\

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use va_upgrade::build::{BuildOptions, build};
 use va_upgrade::bundle::{Codec, PackMode, PackPlan, Sealed, Trust, UnpackOptions, unpack};
 use va_upgrade::progress::Silent;
+use va_upgrade::source::Reader;
 use va_upgrade::system::Host;
 use va_upgrade::tree::digest::digest_tree;
 
@@ -52,6 +53,7 @@ fn build_from(tree: &Path, dir: &Path) -> PathBuf {
     let release = dir.join("release.yaml");
     fs::write(&release, "{product: Gateway, version: '12'}").unwrap();
     let options = BuildOptions {
+        environment: false,
         source: tree.to_owned(),
         output: dir.join("whole.vab"),
         release,
@@ -66,6 +68,7 @@ fn build_from(tree: &Path, dir: &Path) -> PathBuf {
         },
         threads: 2,
         settings: Vec::new(),
+        reader: Reader::Kernel,
         clamp: false,
     };
     build(&Host::new(false), &options, &Silent).unwrap_or_else(|e| panic!("{e:#}"));

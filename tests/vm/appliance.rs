@@ -71,9 +71,20 @@ impl Appliance {
 
     /// The same on other hardware, for which the appliance has to start anew.
     pub fn old_on(name: &str, hardware: Hardware) -> Result<Appliance> {
+        Appliance::old_anew(name, hardware, 0)
+    }
+
+    /// The same on a disk that was enlarged by so many GiB since it was installed.
+    pub fn old_enlarged(name: &str, more_gib: u64) -> Result<Appliance> {
+        Appliance::old_anew(name, Hardware::default(), more_gib)
+    }
+
+    fn old_anew(name: &str, hardware: Hardware, more_gib: u64) -> Result<Appliance> {
         let dir = disk_dir()?;
         let disk = dir.path().join("disk.qcow2");
         overlay(&images::old_appliance()?, "raw", &disk)?;
+        let resize = Cmd::new("qemu-img").args(["resize", "-q"]).arg(&disk);
+        host().run(&resize.arg(format!("+{more_gib}G")))?;
         let guest = Guest::new(name, disk, payload()?, hardware)?;
         let mut appliance = Appliance { guest, _disk: dir };
         appliance.power_on()?;
@@ -134,6 +145,26 @@ impl Appliance {
         guest.record_writes(log)?;
         let mut appliance = Appliance { guest, _disk: dir };
         appliance.power_on()?;
+        Ok(appliance)
+    }
+
+    /// Returns a running old appliance of the RHEL family's shape, which enforces
+    /// SELinux, with bundles of the first so many of [`RHEL_RELEASES`].
+    pub fn of_rhels_shape(name: &str) -> Result<Appliance> {
+        static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let payload = once(&MADE, || {
+            let files = disk_dir()?;
+            let count = if runs_all() { 2 } else { 1 };
+            build_bundles(files.path(), &RHEL_RELEASES[..count])?;
+            make_payload(files.path(), "rhel-payload.raw")
+        })?;
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(&images::old_rhel_appliance()?, "raw", &disk)?;
+        let guest = Guest::new(name, disk, payload, Hardware::default())?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        appliance.install_program()?;
         Ok(appliance)
     }
 
@@ -288,7 +319,8 @@ impl Appliance {
     }
 }
 
-fn disk_dir() -> Result<TempDir> {
+/// Returns a directory for disks, which goes with the value.
+pub fn disk_dir() -> Result<TempDir> {
     Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
 }
 
@@ -349,6 +381,8 @@ struct Release {
     version: &'static str,
     cpu_level: &'static str,
     source: fn() -> Result<PathBuf>,
+    /// How `build` is to pack it.
+    packing: &'static [&'static str],
 }
 
 const RELEASES: [Release; 2] = [
@@ -356,13 +390,37 @@ const RELEASES: [Release; 2] = [
         version: RELEASE,
         cpu_level: "x86-64-v1",
         source: images::release_ova,
+        packing: &[],
     },
     Release {
         version: NEXT_RELEASE,
         cpu_level: "x86-64-v2",
         source: images::next_release_tree,
+        packing: &[],
     },
 ];
+
+/// The same for appliances of the RHEL family's shape; they differ in their numbers
+/// and in how they are packed.
+const RHEL_RELEASES: [Release; 2] = [
+    Release {
+        version: RELEASE,
+        cpu_level: "x86-64-v2",
+        source: images::rhel_release,
+        packing: &["--codec=zstd", "--fast"],
+    },
+    Release {
+        version: NEXT_RELEASE,
+        cpu_level: "x86-64-v2",
+        source: images::rhel_release,
+        packing: &["--fast"],
+    },
+];
+
+/// Tells whether the tests that take long run as well.
+pub fn runs_all() -> bool {
+    env::var_os("VA_UPGRADE_ALL").is_some()
+}
 
 static PAYLOAD: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
@@ -389,7 +447,8 @@ pub fn use_payload(public_key: &Path, bundle: &Path) -> Result<()> {
     once(&PAYLOAD, pack).map(drop)
 }
 
-fn make_payload(dir: &Path, name: &str) -> Result<PathBuf> {
+/// Makes a disk with a file system that holds what is in `dir`.
+pub fn make_payload(dir: &Path, name: &str) -> Result<PathBuf> {
     let payload = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     File::create(&payload)?.set_len(PAYLOAD_SIZE)?;
     let mkfs = Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]);
@@ -428,6 +487,7 @@ fn build_bundles(dir: &Path, releases: &[Release]) -> Result<()> {
             .arg(&description)
             .arg("--key")
             .arg(at("key.pem"))
+            .args(release.packing)
             .limit(Duration::from_secs(40 * 60));
         host().run(&build)?;
     }

@@ -24,6 +24,7 @@ fn a_drill_starts_the_old_system_once_and_the_new_one_comes_back() -> Result<()>
     let lines = appliance.command_lines();
     let starts: Vec<_> = lines.iter().rev().take(2).collect();
     assert!(starts[1].contains("va.slot=root va.why=trial"), "{lines:?}");
+    assert!(starts[1].contains(" va.drill=1 "), "{lines:?}");
     assert!(
         starts[0].contains("va.slot=back va.why=exhausted"),
         "{lines:?}"

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::appliance::{Appliance, NEXT_RELEASE, RELEASE};
+use crate::appliance::{Appliance, NEXT_RELEASE, RELEASE, runs_all};
 use crate::lab::tell::say;
 
 /// The moments tried when nobody asked for all ten.
@@ -19,8 +19,7 @@ const USUAL_CUTS: u32 = 2;
 #[test]
 #[ignore = "starts virtual machines"]
 fn a_power_cut_at_any_moment_of_an_apply_leaves_a_system_that_boots() -> Result<()> {
-    let all = env::var_os("VA_UPGRADE_ALL").is_some();
-    let cuts = if all { 10 } else { USUAL_CUTS };
+    let cuts = if runs_all() { 10 } else { USUAL_CUTS };
     let seed = match env::var("VA_LAB_SEED") {
         Ok(text) => text.parse().context("VA_LAB_SEED")?,
         Err(_) => RandomState::new().build_hasher().finish(),

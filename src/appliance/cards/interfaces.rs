@@ -68,6 +68,19 @@ impl Interfaces {
         Ok(found)
     }
 
+    /// Returns interfaces of which only the cards were written down.
+    pub fn recorded(record: Record) -> Interfaces {
+        let addresses = record
+            .cards
+            .iter()
+            .map(|card| (card.name.clone(), card.mac.clone()));
+        Interfaces {
+            addresses: addresses.collect(),
+            cards: record.cards,
+            ..Interfaces::default()
+        }
+    }
+
     /// Returns the cards as they are written down.
     pub fn record(&self) -> Record {
         Record {

@@ -177,9 +177,9 @@ fn is_as_delivered(
     path: &Path,
     delivered: &Delivered,
 ) -> Result<bool> {
-    // The kernel sets this time, and nobody sets it back.
+    // The kernel sets this time, and no program sets it back.
     let changed = (entry.stat.st_ctime, entry.stat.st_ctime_nsec);
-    if pristine.since.is_some_and(|since| changed < since) {
+    if pristine.written.is_some_and(|written| written.has(changed)) {
         return Ok(true);
     }
     let meta = &entry.meta;

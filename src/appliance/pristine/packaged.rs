@@ -64,7 +64,7 @@ pub fn read(sys: &dyn System, root: &Path) -> Result<Pristine> {
     Ok(Pristine {
         list,
         etc: None,
-        since: None,
+        written: None,
     })
 }
 

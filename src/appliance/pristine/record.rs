@@ -15,11 +15,14 @@ use crate::paths::PRISTINE_DIR;
 use crate::sha::Sha;
 use crate::system::{Cmd, System, files};
 use crate::tree::resolve;
+use crate::tree::walk::walk;
 
 /// The bundle's list of files, within [`PRISTINE_DIR`].
 const LIST: &str = "files.jsonl.xz";
 /// The copy of the image's `/etc`, likewise.
-const ETC: &str = "etc";
+pub(super) const ETC: &str = "etc";
+/// The time of the first change in the tree, likewise.
+const FIRST: &str = "first";
 /// The largest file whose content is of use in a comparison of texts.
 const MAX_CONTENT_BYTES: u64 = 1 << 20;
 
@@ -68,9 +71,34 @@ pub struct Pristine {
     pub list: BTreeMap<Vec<u8>, Delivered>,
     /// The copy of `/etc`, which tells more than the list.
     pub etc: Option<PathBuf>,
-    /// When all of it had been written, in seconds and nanoseconds: an inode that
-    /// was not changed since is as delivered.
-    pub since: Option<(i64, i64)>,
+    /// When it was written: an inode that was last changed then is as delivered.
+    pub written: Option<Written>,
+}
+
+/// When the first and the last inode of a tree was written, by what the kernel
+/// noted: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub first: (i64, i64),
+    pub last: (i64, i64),
+}
+
+impl Written {
+    /// The longest that counts, in seconds: a clock that was set in between says
+    /// nothing of a later change.
+    const LONGEST: i64 = 24 * 60 * 60;
+
+    /// Returns the time between both; `None` where the clock was set in it.
+    fn between(first: (i64, i64), last: (i64, i64)) -> Option<Written> {
+        let is_sound = first < last && last.0.saturating_sub(first.0) <= Written::LONGEST;
+        is_sound.then_some(Written { first, last })
+    }
+
+    /// Tells whether what was last changed at `time` was not changed afterwards.
+    /// A later change is outside, whatever the clock said by then.
+    pub fn has(&self, time: (i64, i64)) -> bool {
+        self.first <= time && time < self.last
+    }
 }
 
 /// Keeps, in the tree at `root`, what it was unpacked from: `list` is the bundle's
@@ -98,8 +126,31 @@ pub fn keep(sys: &dyn System, root: &Path, list: Option<&[u8]>) -> Result<()> {
         .context("keeping the image's own settings")?;
     let (from, there) = (files::digests(&etc)?, files::digests(&to)?);
     ensure!(from == there, "{} is not what was copied", to.display());
+    let (seconds, nanoseconds) = first_change(root)?;
+    let text = format!("{seconds} {nanoseconds}\n");
+    files::write_atomic(&dir.join(FIRST), text.as_bytes(), 0o600)?;
     // Written last: its own time is that after which changes count.
     files::write_atomic(&dir.join(LIST), list.unwrap_or_default(), 0o600)
+}
+
+/// Returns the earliest time of a change in the tree at `root`.
+fn first_change(root: &Path) -> Result<(i64, i64)> {
+    let mut first = (i64::MAX, 0);
+    walk(root, &[], &mut |entry| {
+        first = first.min((entry.stat.st_ctime, entry.stat.st_ctime_nsec));
+        Ok(())
+    })?;
+    Ok(first)
+}
+
+/// Reads when the tree whose record is in `dir` was written; `None` where an earlier
+/// version wrote it down in part.
+fn written(dir: &Path) -> Option<Written> {
+    let text = fs::read_to_string(dir.join(FIRST)).ok()?;
+    let (seconds, nanoseconds) = text.trim().split_once(' ')?;
+    let first = (seconds.parse().ok()?, nanoseconds.parse().ok()?);
+    let list = fs::metadata(dir.join(LIST)).ok()?;
+    Written::between(first, (list.ctime(), list.ctime_nsec()))
 }
 
 impl Pristine {
@@ -131,10 +182,9 @@ impl Pristine {
                 list.extend(path.map(|path| (path, delivered)));
             }
         }
-        let written = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
         let etc = dir.join(ETC);
         Ok(Some(Pristine {
-            since: (!list.is_empty()).then(|| (written.ctime(), written.ctime_nsec())),
+            written: written(&dir).filter(|_| !list.is_empty()),
             etc: etc.is_dir().then_some(etc),
             list,
         }))
@@ -187,4 +237,38 @@ pub fn of_hex(hex: Option<&str>, text: Option<String>) -> Option<Vec<u8>> {
     let digits = (0..hex.len()).step_by(2);
     let bytes = digits.map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok());
     bytes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_later_is_seen_whatever_the_clock_said_then() {
+        let written = Written::between((1000, 5), (1200, 7)).unwrap();
+        for (time, is_delivered) in [
+            ((1000, 5), true),
+            ((1200, 6), true),
+            ((1200, 7), false),
+            ((5000, 0), false),
+            // The clock was ahead while it was written, or stood in 1970 later.
+            ((999, 0), false),
+            ((0, 0), false),
+            ((-1, 0), false),
+        ] {
+            assert_eq!(written.has(time), is_delivered, "{time:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_while_a_tree_was_written_tells_nothing() {
+        for (first, last) in [
+            ((60, 0), (1_700_000_000, 0)),
+            ((1_700_000_000, 0), (60, 0)),
+            ((60, 0), (60, 0)),
+            ((i64::MIN, 0), (i64::MAX, 0)),
+        ] {
+            assert_eq!(Written::between(first, last), None);
+        }
+    }
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest, Sha256};
 
+use super::saved::Saved;
 use super::sector::{
     BOOT_CODE_BYTES, SECTOR_BYTES, Sectors, block_list, boot_sector, kernel_sector, place_core,
 };
@@ -58,18 +59,11 @@ pub fn find_partition(disk: &Path) -> Result<Sectors> {
         .with_context(|| format!("{} has no bios_grub partition", disk.display()))
 }
 
-/// What can be put back when a later step fails.
-pub struct Saved {
-    boot_code: Vec<u8>,
-    partition: Sectors,
-    content: Vec<u8>,
-}
-
 /// A disk whose boot sector and bios_grub partition are open for writing.
 pub struct BootArea {
     disk: PathBuf,
     file: File,
-    partition: Sectors,
+    pub(super) partition: Sectors,
 }
 
 impl BootArea {
@@ -136,6 +130,41 @@ impl BootArea {
             }
         }
         Ok(())
+    }
+
+    /// Returns what [`Saved::parts_at`] gave as something to restore.
+    ///
+    /// # Errors
+    /// When it is not that of this disk.
+    pub fn saved_at(&self, lba: u64, boot_code: Vec<u8>, sectors: Vec<u8>) -> Result<Saved> {
+        let partition = Sectors {
+            start_lba: lba,
+            count: (sectors.len() / SECTOR_BYTES) as u64,
+        };
+        ensure!(
+            boot_code.len() == BOOT_CODE_BYTES
+                && sectors.len().is_multiple_of(SECTOR_BYTES)
+                && partition.start_lba >= self.partition.start_lba
+                && partition.end() <= self.partition.end(),
+            "what was saved of the boot area is not of {}",
+            self.disk.display()
+        );
+        Ok(Saved {
+            boot_code,
+            partition,
+            content: sectors,
+        })
+    }
+
+    /// Returns the word for the core that LBA 0 would start with the boot code of
+    /// `saved`; see [`BootArea::current_core`].
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn core_started_by(&self, saved: &Saved) -> Result<String> {
+        let mut sector = self.read(0, SECTOR_BYTES)?;
+        sector[..saved.boot_code.len()].copy_from_slice(&saved.boot_code);
+        self.fingerprint(&self.used_from(kernel_sector(&sector))?)
     }
 
     /// Returns how many sectors of the partition are free for a second core.
@@ -270,7 +299,11 @@ impl BootArea {
 
     /// Returns the sectors that the core started by LBA 0 lies on.
     fn used(&self) -> Result<Vec<Sectors>> {
-        let first = self.current_sector()?;
+        self.used_from(self.current_sector()?)
+    }
+
+    /// Returns the sectors that a core lies on whose first sector is `first`.
+    fn used_from(&self, first: u64) -> Result<Vec<Sectors>> {
         let start = Sectors {
             start_lba: first,
             count: 1,
@@ -309,7 +342,7 @@ impl BootArea {
         gaps
     }
 
-    fn read(&self, lba: u64, len: usize) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, lba: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         self.file
             .read_exact_at(&mut bytes, lba * SECTOR_BYTES as u64)

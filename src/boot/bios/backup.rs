@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::paths::BOOT_DIR;
 use crate::sha::Sha;
@@ -22,6 +24,17 @@ pub struct Backup {
     content: BTreeMap<PathBuf, Sha>,
     /// Whether a distribution's tools write the files at its top.
     has_foreign_menu: bool,
+}
+
+/// A directory of a GRUB that may start again later.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dir {
+    /// Where it is, in `/boot`.
+    pub path: PathBuf,
+    /// The digest of what GRUB's tools put there.
+    pub content: Sha,
+    /// Whether it has a menu, which others write.
+    pub has_menu: bool,
 }
 
 impl Backup {
@@ -87,8 +100,18 @@ impl Backup {
         now.keys().filter(is_new).collect()
     }
 
+    /// Describes the directory for the day when GRUB is to start from it again.
+    pub fn describe(&self, sys: &dyn System) -> Dir {
+        let inside = self.path.strip_prefix(sys.root()).unwrap_or(&self.path);
+        Dir {
+            path: Path::new("/").join(inside),
+            content: digest(&self.content, self.has_foreign_menu),
+            has_menu: self.content.contains_key(Path::new("grub.cfg")),
+        }
+    }
+
     fn is_of_others(&self, path: &Path) -> bool {
-        self.has_foreign_menu && path.components().count() == 1
+        self.has_foreign_menu && is_at_top(path)
     }
 
     /// Puts back single files.
@@ -136,6 +159,30 @@ impl Backup {
         fs::rename(&restored, &self.path)?;
         files::remove_tree(&ruined)
     }
+}
+
+/// Returns the digest of what GRUB's tools put into a directory; `has_foreign_menu`
+/// where the files at its top are others' work.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn fingerprint(dir: &Path, has_foreign_menu: bool) -> Result<Sha> {
+    Ok(digest(&content(dir)?, has_foreign_menu))
+}
+
+fn digest(content: &BTreeMap<PathBuf, Sha>, has_foreign_menu: bool) -> Sha {
+    let mut text = Vec::new();
+    for (path, sha) in content {
+        if !(has_foreign_menu && is_at_top(path)) {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.extend_from_slice(format!("\0{sha}\n").as_bytes());
+        }
+    }
+    Sha::of(&text)
+}
+
+fn is_at_top(path: &Path) -> bool {
+    path.components().count() == 1
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

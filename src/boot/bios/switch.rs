@@ -5,7 +5,8 @@
 //! 2. run the target's own `grub-install` in a chroot of the target, which makes
 //!    modules and a core in a new directory and touches nothing else;
 //! 3. write the menu, let the target's `grub-script-check` read it;
-//! 4. write the core beside the current one, read it back;
+//! 4. write the core beside the current one, read it back; keep what it starts now
+//!    ([`before`](super::before));
 //! 5. switch the boot sector.
 //!
 //! Until step 5 the old GRUB boots; after it the new one. [`Switch::undo`] puts
@@ -16,9 +17,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::area::{BootArea, Saved};
+use super::area::BootArea;
 use super::backup::Backup;
+use super::before::{About, Before};
 use super::installed::{CORE_FILE, dirs_in_use, new_dir};
+use super::saved::Saved;
+use super::sector::Sectors;
 use crate::boot::bootable::Bootable;
 use crate::boot::{journal, menu};
 use crate::paths::{BOOT, BOOT_DIR};
@@ -32,6 +36,8 @@ const SAVED_DIR: &str = ".va-upgrade-saved";
 
 /// What is to be installed where.
 pub struct Plan<'a> {
+    /// Which slot that is, and whether it is the first `apply`.
+    pub about: About,
     /// The slot being written, mounted.
     pub slot_root: &'a Path,
     /// What was found in it.
@@ -84,10 +90,30 @@ impl<'a> Switch<'a> {
     /// # Errors
     /// When any tool, write or comparison fails.
     pub fn run(&self, plan: &Plan) -> Result<()> {
+        let core = self.place(plan)?;
+        let backups = self.backups.iter();
+        let dirs = backups.map(|it| it.describe(self.sys)).collect();
+        Before::keep(
+            &self.new_dir,
+            &self.area,
+            &self.saved,
+            core.place,
+            plan.about,
+            dirs,
+        )
+        .context("keeping what the boot sector starts")?;
+        core.start_in(&self.area)
+    }
+
+    /// Installs without the switch: steps 2 to 4.
+    ///
+    /// # Errors
+    /// When any tool, write or comparison fails.
+    pub fn place(&self, plan: &Plan) -> Result<Placed> {
         let dir_name = plan.bootable.grub.dir_name;
         let platform = self.new_dir.join(dir_name).join("i386-pc");
         self.install(plan, &platform)?;
-        start(self.sys, &self.area, &self.new_dir, &platform)
+        place(self.sys, &self.area, &self.new_dir, &platform)
     }
 
     /// Lets the target's tools make modules, core and menu, and looks at them.
@@ -114,7 +140,9 @@ impl<'a> Switch<'a> {
         files::write_atomic(&menu_path, text.as_bytes(), 0o644)?;
         let entries = Slot::ALL.map(|slot| Path::new(BOOT_DIR).join(slot.name()).join("entry.cfg"));
         let menu = inside.join(grub.dir_name).join("grub.cfg");
-        for script in [menu].iter().chain(&entries) {
+        // A disk that was made anew has a system in one slot only.
+        let entries = entries.iter().filter(|entry| self.sys.at(entry).exists());
+        for script in [menu].iter().chain(entries) {
             chroot
                 .run(Cmd::new(&grub.script_check).arg(script))
                 .with_context(|| format!("checking {}", script.display()))?;
@@ -148,17 +176,62 @@ impl<'a> Switch<'a> {
     }
 }
 
+/// A core that is on the disk and that nothing starts yet.
+pub struct Placed {
+    boot_img: Vec<u8>,
+    place: Sectors,
+    /// What tells the core from any other.
+    word: String,
+}
+
+impl Placed {
+    /// Has the first sector of `disk` start the core: one write, read back.
+    ///
+    /// # Errors
+    /// When the sector cannot be written or does not read back.
+    pub fn start(&self, sys: &dyn System, disk: &Path) -> Result<()> {
+        self.start_in(&BootArea::change(&sys.at(disk))?)
+    }
+
+    /// Looks whether the core on `disk` is what was written.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub fn verify(&self, sys: &dyn System, disk: &Path) -> Result<()> {
+        let found = BootArea::look(&sys.at(disk))?.core_at(self.place)?;
+        ensure!(
+            found == self.word,
+            "GRUB's core on {} is not what was written",
+            disk.display()
+        );
+        Ok(())
+    }
+
+    fn start_in(&self, area: &BootArea) -> Result<()> {
+        area.switch(&self.boot_img, self.place.start_lba)
+            .context("switching the boot sector")
+    }
+}
+
 /// Writes the core in `platform` beside the one in use, notes it in `dir`, and has
 /// LBA 0 start it.
 pub(super) fn start(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<()> {
+    place(sys, area, dir, platform)?.start_in(area)
+}
+
+/// Writes the core in `platform` beside the one in use and notes it in `dir`.
+fn place(sys: &dyn System, area: &BootArea, dir: &Path, platform: &Path) -> Result<Placed> {
     let core = read(&platform.join("core.img"))?;
     let boot_img = read(&platform.join("boot.img"))?;
     let place = area.write_core(&core).context("writing GRUB's core")?;
-    let written = area.core_at(place)?;
-    files::write_atomic(&dir.join(CORE_FILE), written.as_bytes(), 0o644)?;
+    let word = area.core_at(place)?;
+    files::write_atomic(&dir.join(CORE_FILE), word.as_bytes(), 0o644)?;
     journal::flush(sys, &sys.at(BOOT))?;
-    area.switch(&boot_img, place.start_lba)
-        .context("switching the boot sector")
+    Ok(Placed {
+        boot_img,
+        place,
+        word,
+    })
 }
 
 /// Compares the modules `grub-install` copied with those of the target.

@@ -150,18 +150,33 @@ pub fn is_same_flavour(one: &str, other: &str) -> bool {
 }
 
 /// Returns the words of a release without its version, and without what
-/// distributions write into that: `6.1.0-0.deb11.13-amd64`, `5.14.0-427.el9_4.x86_64`.
+/// distributions and the kernel's own build write into that: `6.1.0-0.deb11.13-amd64`,
+/// `5.14.0-427.el9_4.x86_64`, `5.10.7-00042-g1a2b3c4d5e6f-dirty`.
 fn flavour(release: &str) -> Vec<String> {
-    const OF_VERSIONS: [&str; 6] = ["bpo", "deb", "el", "fc", "git", "rc"];
+    const OF_VERSIONS: [&str; 7] = ["bpo", "deb", "dirty", "el", "fc", "git", "rc"];
     let words = release.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let letters = |word: &str| -> String {
         let letters = word.chars().filter(char::is_ascii_alphabetic);
         letters.collect()
     };
     words
+        .filter(|word| !is_hash(word))
         .map(letters)
         .filter(|word| !word.is_empty() && !OF_VERSIONS.contains(&word.as_str()))
         .collect()
+}
+
+/// Tells whether a word of a release is the name of a commit: `g1a2b3c4` (the
+/// kernel's `scripts/setlocalversion`), `20230915git9fdfb15a3dbf` (Fedora's), or
+/// the bare name, which has a digit.
+fn is_hash(word: &str) -> bool {
+    const SHORTEST: usize = 7;
+    let of_date = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let marked = of_date.strip_prefix("git").or(of_date.strip_prefix('g'));
+    let name = marked.unwrap_or(word);
+    name.len() >= SHORTEST
+        && name.chars().all(|c| c.is_ascii_hexdigit())
+        && (marked.is_some() || name.contains(|c: char| c.is_ascii_digit()))
 }
 
 /// Returns where the initramfs of `release` may be.
@@ -205,6 +220,13 @@ mod tests {
             ("5.14.0-427.el9.x86_64", "5.14.0-503.11.1.el9_5.x86_64"),
             ("3.10.0-1160.el7.x86_64", "3.10.0-1160.119.1.el7.x86_64"),
             ("5.15.0-100-generic", "5.15.0-101-generic"),
+            ("5.10.7-00042-g1a2b3c4d5e6f", "5.10.8-00043-gdeadbeefcafe"),
+            ("6.1.0-acme-g1a2b3c4-dirty", "6.1.1-acme-g4d5e6f7"),
+            ("6.1.0-acme-1a2b3c4d5e6f7", "6.1.1-acme-0f1e2d3c4b5a6"),
+            (
+                "6.6.0-0.rc1.20230915git9fdfb15a3dbf.18.fc40.x86_64",
+                "6.6.0-0.rc2.20230920gitabcdef012345.20.fc40.x86_64",
+            ),
         ] {
             assert!(is_same_flavour(one, other), "{one} {other}");
         }
@@ -217,6 +239,8 @@ mod tests {
             ("3.10.0-1160.el7.x86_64", "3.10.0-1161.el7.x86_64.debug"),
             ("3.10.0-1160.el7.x86_64", "3.10.0-1160.rt56.1131.el7.x86_64"),
             ("5.15.0-100-generic", "5.15.0-101-lowlatency"),
+            ("6.1.0-acme-g1a2b3c4", "6.1.0-acme-rt-g4d5e6f7"),
+            ("6.1.0-gateway", "6.1.0-gadget"),
         ] {
             assert!(!is_same_flavour(one, other), "{one} {other}");
         }

@@ -15,7 +15,7 @@
 mod block;
 mod copies;
 mod drill;
-mod grubenv;
+pub mod grubenv;
 mod phase;
 mod rules;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use zstd::stream::raw::{self, CParameter, DParameter, InBuffer, Operation, OutBuffer};
 
 use super::step::{Decoded, OnStep, STEP_BYTES};
@@ -101,7 +101,8 @@ impl Decoder {
             Err(error) if error.to_string() == TOO_SMALL => {
                 bail!("it unpacks to more than {size} bytes")
             }
-            other => other?,
+            // Its words are about the frame, not about a disk or a network.
+            other => other.map_err(|error| anyhow!("{error}"))?,
         };
         Ok(Decoded {
             read: input.pos(),
@@ -113,8 +114,27 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::bundle::codec::Codec;
     use crate::bundle::codec::tests::unpack;
+
+    #[test]
+    fn a_bad_frame_is_no_failure_of_a_disk() {
+        let effort = Effort {
+            level: 1,
+            window_bytes: 1 << 20,
+        };
+        let frame = pack(&b"some words ".repeat(50), effort, &mut |_| Ok(())).unwrap();
+        for bit in 0..frame.len() * 8 {
+            let mut bad = frame.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let Err(error) = unpack(Codec::Zstd, &bad, 550, 100) else {
+                continue;
+            };
+            let is_io = error.chain().any(|cause| cause.is::<io::Error>());
+            assert!(!is_io, "bit {bit}: {error:#}");
+        }
+    }
 
     #[test]
     fn a_window_beyond_the_limit_is_refused() {

@@ -12,13 +12,13 @@ use xz2::stream::{Check, Filters, LzmaOptions, Stream};
 
 use crate::sha::Sha;
 use crate::tree::meta::{Kind, Meta};
-use crate::tree::path::hex_unless_text;
+use crate::tree::path::{hex_unless_text, unhex};
 
 /// The member's name.
 pub const FILES: &str = "files.jsonl.xz";
 
 /// The longest line accepted: a path and a link's end, all of it escaped.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 5 << 20;
 /// The memory that unpacking the member may take.
 const DECODER_BYTES: u64 = 64 << 20;
 /// Half of each line is a digest, which nothing makes smaller.
@@ -82,6 +82,19 @@ impl FileLine {
             sha256: content.filter(|_| is_file),
             target: (!link_end.is_empty()).then(|| String::from_utf8_lossy(link_end).into_owned()),
             target_hex: hex_unless_text(link_end),
+        }
+    }
+}
+
+impl FileLine {
+    /// Returns the bytes of the path.
+    ///
+    /// # Errors
+    /// When its hexadecimal form is none.
+    pub fn path_bytes(&self) -> Result<Vec<u8>> {
+        match &self.path_hex {
+            None => Ok(self.path.clone().into_bytes()),
+            Some(hex) => unhex(hex).context("a path in the list of files is unreadable"),
         }
     }
 }
@@ -195,6 +208,8 @@ mod tests {
         }
         assert_eq!(read, lines());
         assert_eq!(read[1].path_hex.as_deref(), Some("6574632fff"));
+        assert_eq!(read[1].path_bytes().unwrap(), b"etc/\xff");
+        assert_eq!(read[0].path_bytes().unwrap(), b"etc/a");
         assert_eq!((&*read[0].mode, read[0].size), ("4755", Some(3)));
         assert_eq!(read[2].size, None);
     }

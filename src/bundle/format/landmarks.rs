@@ -5,8 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-use crate::sha::Sha;
+use sha2::{Digest, Sha256};
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const WIDTH: usize = 3;
@@ -28,11 +27,7 @@ pub struct Names(Vec<u32>);
 impl Names {
     /// Adds a path and the directories above it.
     pub fn add(&mut self, path: &[u8]) {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        for (slash, _) in slashes {
-            self.0.push(mark(&path[..slash]));
-        }
-        self.0.push(mark(path));
+        self.0.extend(marks(path));
     }
 
     /// Adds the names of `other`.
@@ -54,6 +49,11 @@ impl Names {
     /// Tells whether the chunk may hold `path` or something below it.
     pub fn may_hold(&self, path: &[u8]) -> bool {
         self.0.binary_search(&mark(path)).is_ok()
+    }
+
+    /// Tells whether the chunk is said to hold `path` and the directories above it.
+    pub fn hold(&self, path: &[u8]) -> bool {
+        marks(path).all(|mark| self.0.binary_search(&mark).is_ok())
     }
 
     fn render(&self) -> String {
@@ -86,9 +86,22 @@ impl Names {
     }
 }
 
+/// Returns the marks of the directories above a path, and last its own.
+fn marks(path: &[u8]) -> impl Iterator<Item = u32> {
+    let mut hasher = Sha256::new();
+    let mut is_first = true;
+    path.split(|byte| *byte == b'/').map(move |name| {
+        if !std::mem::take(&mut is_first) {
+            hasher.update(b"/");
+        }
+        hasher.update(name);
+        let [a, b, c, ..]: [u8; 32] = hasher.clone().finalize().into();
+        (u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c)) >> 6
+    })
+}
+
 fn mark(path: &[u8]) -> u32 {
-    let Sha([a, b, c, ..]) = Sha::of(path);
-    (u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c)) >> 6
+    marks(path).last().unwrap_or_default()
 }
 
 impl Serialize for Names {
@@ -107,6 +120,7 @@ impl<'de> Deserialize<'de> for Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sha::Sha;
 
     #[test]
     fn names_are_found_with_the_directories_above_them_and_survive_the_text() {
@@ -124,7 +138,14 @@ mod tests {
         }
         for path in ["usr/bin/l", "bin", "etc/passwd"] {
             assert!(!read.may_hold(path.as_bytes()), "{path}");
+            assert!(!read.hold(path.as_bytes()), "{path}");
         }
+        assert!(read.hold(b"usr/bin/cat"));
+        // It is what every bundle so far says of it.
+        assert_eq!(mark(b"usr/bin/ls"), {
+            let Sha([a, b, c, ..]) = Sha::of(b"usr/bin/ls");
+            (u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c)) >> 6
+        });
     }
 
     #[test]

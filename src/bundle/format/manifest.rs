@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::codec::Codec;
 use crate::cpu::CpuLevel;
 use crate::sha::Sha;
+use crate::yaml;
 
 /// The newest manifest format this program reads and the one it writes.
 pub const FORMAT: u32 = 2;
@@ -135,14 +136,17 @@ impl Manifest {
     pub fn parse(text: &[u8]) -> Result<Manifest> {
         let text = str::from_utf8(text).context("the manifest is not text")?;
         let body = check_sum(text)?;
-        let probe: Probe = serde_yaml::from_str(body).context("the manifest is unreadable")?;
-        ensure!(
-            probe.format == FORMAT,
-            "the bundle has format {}, this va-upgrade reads format {FORMAT}; use a newer one",
-            probe.format
-        );
-        let manifest: Manifest =
-            serde_yaml::from_str(body).context("the manifest is unreadable")?;
+        let manifest: Manifest = match yaml::parse(body) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                // A later format may have other fields.
+                if let Ok(Probe { format }) = yaml::parse(body) {
+                    check_format(format)?;
+                }
+                return Err(error.context("the manifest is unreadable"));
+            }
+        };
+        check_format(manifest.format)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -206,6 +210,14 @@ impl Manifest {
 #[derive(Deserialize)]
 struct Probe {
     format: u32,
+}
+
+fn check_format(format: u32) -> Result<()> {
+    ensure!(
+        format == FORMAT,
+        "the bundle has format {format}, this va-upgrade reads format {FORMAT}; use a newer one"
+    );
+    Ok(())
 }
 
 /// Checks the last line against the rest and returns the rest.

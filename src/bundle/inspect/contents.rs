@@ -6,7 +6,7 @@ use std::ops::Bound;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::visit::{Entry, Visitor};
+use super::visit::{Entry, NAME_OVERHEAD, Visitor};
 use crate::failure::{Class, Classify};
 use crate::sha::Sha;
 use crate::tree::file_hasher::FileHasher;
@@ -16,10 +16,14 @@ use crate::tree::xattrs::Xattr;
 
 /// The most that the names of one tree may take.
 pub const MAX_NAME_BYTES: usize = 1 << 30;
-/// What a name takes besides its bytes, roughly.
-pub const NAME_OVERHEAD: usize = 128;
 /// The kernel's own limit on links in one lookup.
 const MAX_LINKS: u32 = 40;
+/// What a package owns has no longer path (`PATH_MAX`) and lies no deeper: each
+/// name of it is looked up with all that stand before it.
+const MAX_OWNED_BYTES: usize = 4096;
+const MAX_OWNED_DEPTH: usize = 256;
+/// The most names that are looked up on the way, those in the ends of links too.
+const MAX_LOOKUPS: usize = 2048;
 
 /// What is known of one name; the time does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,10 @@ impl Contents {
     /// Notes that a package owns `path`, which may lead through symbolic
     /// links; a path that is not there is passed over.
     pub fn set_owned(&mut self, path: &[u8]) {
+        let depth = path.iter().filter(|byte| **byte == b'/').count();
+        if path.len() > MAX_OWNED_BYTES || depth > MAX_OWNED_DEPTH {
+            return;
+        }
         let Ok(path) = clean_path(path) else { return };
         let found = match self.nodes.contains_key(&path[..]) {
             true => Some(path),
@@ -95,11 +103,14 @@ impl Contents {
     /// Follows the symbolic links on the way to `path`, not the last name.
     fn resolve_parent(&self, path: Vec<u8>) -> Option<Vec<u8>> {
         let mut todo = path;
+        let mut at = 0;
         let mut done: Vec<u8> = Vec::new();
         let mut links = 0;
-        loop {
-            let slash = todo.iter().position(|byte| *byte == b'/');
-            let name = &todo[..slash.unwrap_or(todo.len())];
+        // The ends of links may be as long and as deep as the paths.
+        for _ in 0..MAX_LOOKUPS {
+            let slash = todo[at..].iter().position(|byte| *byte == b'/');
+            let end = slash.map_or(todo.len(), |slash| at + slash);
+            let name = &todo[at..end];
             match name {
                 b"" | b"." => {}
                 b".." => done.truncate(split(&done).0.len()),
@@ -110,25 +121,24 @@ impl Contents {
                     done.extend_from_slice(name);
                 }
             }
-            let Some(slash) = slash else {
+            if slash.is_none() {
                 return Some(done);
-            };
-            let rest = &todo[slash + 1..];
-            todo = match self.links.get(&done[..]) {
-                None => rest.to_vec(),
-                Some(link_end) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return None;
-                    }
-                    match link_end.starts_with(b"/") {
-                        true => done.clear(),
-                        false => done.truncate(split(&done).0.len()),
-                    }
-                    [link_end, &b"/"[..], rest].concat()
+            }
+            at = end + 1;
+            if let Some(link_end) = self.links.get(&done[..]) {
+                links += 1;
+                if links > MAX_LINKS {
+                    return None;
                 }
-            };
+                match link_end.starts_with(b"/") {
+                    true => done.clear(),
+                    false => done.truncate(split(&done).0.len()),
+                }
+                todo = [link_end, &b"/"[..], &todo[at..]].concat();
+                at = 0;
+            }
         }
+        None
     }
 
     fn add(&mut self, entry: &Entry) -> Result<()> {
@@ -260,7 +270,9 @@ mod tests {
             add(&mut contents, Kind::File, path, "", false);
         }
         contents.finish();
+        let deep = "x/".repeat(2_000_000);
         for path in [
+            &deep,
             "bin/ls",
             "./bin",
             "usr/lib64/x.so",

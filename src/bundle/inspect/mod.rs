@@ -1,5 +1,6 @@
 //! Looks into a bundle without unpacking it.
 
 pub mod contents;
+pub mod landmarks;
 pub mod proof;
 pub mod visit;

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::contents::{MAX_NAME_BYTES, NAME_OVERHEAD};
-use super::visit::{Entry, Visitor, visit};
+use super::contents::MAX_NAME_BYTES;
+use super::landmarks::LandmarkProof;
+use super::visit::{Entry, NAME_OVERHEAD, Visitor, visit};
 use crate::bundle::format::files::{FileLine, FilesReader};
+use crate::bundle::format::index::Chunk;
 use crate::bundle::format::manifest::TreeSummary;
 use crate::bundle::open::bundle::Bundle;
 use crate::failure::{Class, Classify};
@@ -17,11 +19,12 @@ use crate::tree::digest::{InodeHasher, TreeSum};
 use crate::tree::file_hasher::FileHasher;
 use crate::tree::meta::{Kind, Meta};
 use crate::tree::path::{show, split};
+use crate::tree::xattrs::check_values;
 
 /// Checks every byte after the manifest, decodes every chunk, reads every
 /// header and compares the tree with the manifest (how many names and inodes it
-/// has, and the digest of all of it) and, of a file, with the list of its files.
-/// Writes nothing.
+/// has, and the digest of all of it), the members with what the index says of each
+/// chunk and, of a file, with the list of its files. Writes nothing.
 ///
 /// # Errors
 /// Class [`Class::BadBundle`] when anything is not as it should be.
@@ -43,6 +46,7 @@ pub fn verify_deep(bundle: &mut Bundle, progress: &dyn Progress) -> Result<()> {
 #[derive(Default)]
 struct TreeProof<'f> {
     files: Option<FilesReader<&'f [u8]>>,
+    landmarks: LandmarkProof,
     seen: HashMap<Box<[u8]>, Seen>,
     /// The file whose data go by.
     current: Option<Current>,
@@ -111,6 +115,7 @@ impl TreeProof<'_> {
             return self.compare_with_list(Some(line));
         }
         self.inodes += 1;
+        check_values(entry.xattrs)?;
         let mut xattrs = entry.xattrs.to_vec();
         xattrs.sort_unstable();
         if entry.meta.kind == Kind::File {
@@ -176,5 +181,14 @@ impl Visitor for TreeProof<'_> {
             current.content.data(offset, data);
         }
         Ok(())
+    }
+
+    fn begins(&mut self, chunks: &[Chunk], begin: u64, path: &[u8]) -> Result<()> {
+        let compared = self.landmarks.begin(chunks, begin, path);
+        compared.class(Class::BadBundle)
+    }
+
+    fn ends(&mut self, chunks: &[Chunk], end: u64) -> Result<()> {
+        self.landmarks.end(chunks, end).class(Class::BadBundle)
     }
 }

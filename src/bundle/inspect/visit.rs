@@ -5,12 +5,14 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::archive::batch::Batch;
 use crate::archive::parse::Parser;
+use crate::bundle::format::index::Chunk;
 use crate::bundle::open::bundle::Bundle;
 use crate::bundle::open::pieces::Pieces;
+use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
 use crate::tree::acl;
 use crate::tree::meta::{Kind, Meta};
@@ -31,6 +33,9 @@ pub struct Entry<'a> {
     pub xattrs: &'a [Xattr],
 }
 
+/// What a name that is held takes besides its bytes, roughly.
+pub const NAME_OVERHEAD: usize = 128;
+
 /// Sees the names of a tree and the data of its files go by.
 pub trait Visitor {
     /// Takes the next name. Directories may come after what is in them.
@@ -45,6 +50,23 @@ pub trait Visitor {
     /// # Errors
     /// Whatever should end the reading.
     fn data(&mut self, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Takes where the next member begins in the payload, which is in `chunks`; one
+    /// that comes twice is not an [`entry`](Visitor::entry) again.
+    ///
+    /// # Errors
+    /// Whatever should end the reading.
+    fn begins(&mut self, _chunks: &[Chunk], _begin: u64, _path: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes where the last member ends.
+    ///
+    /// # Errors
+    /// Whatever should end the reading.
+    fn ends(&mut self, _chunks: &[Chunk], _end: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Decodes the whole payload and shows every name in it to `visitor`, in
@@ -70,12 +92,14 @@ pub fn visit(
         while let Some(piece) = pieces.next_piece()? {
             let parsed = parser.parse(piece, &mut batch);
             parsed.map_err(|error| feed.bad_chunk(index, error))?;
-            show(&batch, piece, &mut repeated, visitor)?;
+            show(&batch, piece, feed.chunks(), &mut repeated, visitor)?;
             progress.advance(piece.len() as u64);
         }
     }
+    let members_end = parser.members_end();
     let ended = parser.finish();
     ended.map_err(|error| feed.bad_chunk(count.saturating_sub(1), error))?;
+    visitor.ends(feed.chunks(), members_end)?;
     bundle.check_end()?;
     progress.finish();
     Ok(())
@@ -84,6 +108,7 @@ pub fn visit(
 fn show(
     batch: &Batch,
     piece: &[u8],
+    chunks: &[Chunk],
     repeated: &mut Repeated,
     visitor: &mut dyn Visitor,
 ) -> Result<()> {
@@ -98,7 +123,12 @@ fn show(
             meta: &member.meta,
             xattrs: &member.xattrs,
         };
-        if repeated.has_come(&entry) {
+        visitor.begins(chunks, member.begin, entry.path)?;
+        if repeated
+            .has_come(&entry)
+            .class(Class::BadBundle)
+            .context("looking for what comes twice")?
+        {
             continue;
         }
         visitor.entry(&entry)?;
@@ -109,14 +139,32 @@ fn show(
     Ok(())
 }
 
+/// The most that the names of directories with a default ACL may take.
+const MAX_REPEATED_BYTES: usize = 64 << 20;
+
 /// The directories that a bundle holds twice: those with a default ACL.
 #[derive(Default)]
-struct Repeated(HashSet<Vec<u8>>);
+struct Repeated {
+    paths: HashSet<Vec<u8>>,
+    bytes: usize,
+}
 
 impl Repeated {
-    fn has_come(&mut self, entry: &Entry) -> bool {
-        entry.meta.kind == Kind::Dir
-            && entry.xattrs.iter().any(|x| x.name == acl::DEFAULT)
-            && !self.0.insert(entry.path.to_vec())
+    fn has_come(&mut self, entry: &Entry) -> Result<bool> {
+        let may_repeat =
+            entry.meta.kind == Kind::Dir && entry.xattrs.iter().any(|x| x.name == acl::DEFAULT);
+        if !may_repeat {
+            return Ok(false);
+        }
+        if self.paths.contains(entry.path) {
+            return Ok(true);
+        }
+        self.bytes += NAME_OVERHEAD + entry.path.len();
+        ensure!(
+            self.bytes <= MAX_REPEATED_BYTES,
+            "the names of directories with a default ACL take more than {MAX_REPEATED_BYTES} bytes"
+        );
+        self.paths.insert(entry.path.to_vec());
+        Ok(false)
     }
 }

@@ -101,6 +101,11 @@ impl<'b, 'a> Feed<'b, 'a> {
         self.codec
     }
 
+    /// Returns all chunks of the payload.
+    pub fn chunks(&self) -> &'b [Chunk] {
+        self.chunks
+    }
+
     /// Returns the chunk with the number `index`.
     pub fn chunk(&self, index: usize) -> &'b Chunk {
         &self.chunks[index]

@@ -5,6 +5,7 @@ use anyhow::{Error, Result};
 use super::feed::Feed;
 use crate::bundle::codec::{Decoder, PIECE_BYTES};
 use crate::bundle::format::index::Chunk;
+use crate::signals;
 
 /// Decodes the chunks of a feed one after the other, for one thread.
 pub struct Pieces<'f, 'b, 'a> {
@@ -49,6 +50,7 @@ impl<'f, 'b, 'a> Pieces<'f, 'b, 'a> {
     /// # Errors
     /// Class `BadBundle` when the chunk does not decode to what the manifest says.
     pub fn next_piece(&mut self) -> Result<Option<&[u8]>> {
+        signals::check()?;
         let (feed, index) = (self.feed, self.index);
         let piece = self.decoder.next(&self.packed);
         let piece = piece.map_err(|error| feed.bad_chunk(index, error))?;

@@ -1,7 +1,6 @@
 //! What comes before the payload, unread, and who signed it.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -20,6 +19,7 @@ use crate::bundle::format::index::Index;
 use crate::bundle::format::manifest::{INDEX, IndexMember, MAX_MANIFEST_BYTES, Manifest};
 use crate::bundle::keyring::{KeyId, Keyring, Signedness};
 use crate::failure::{Class, Classify};
+use crate::input::{self, Patient};
 use crate::sha::Sha;
 
 /// The largest list of files that is kept of a stream; 100,000 files take 6 MiB.
@@ -62,7 +62,7 @@ impl<'a> Sealed<'a> {
     /// when there is nothing to open.
     pub fn open(path: &Path) -> Result<Sealed<'static>> {
         let label = path.display().to_string();
-        let file = File::open(path)
+        let file = input::open(path)
             .with_context(|| format!("opening the bundle {label}"))
             .class(Class::Refused)?;
         let kind = file.metadata().map(|meta| meta.file_type());
@@ -73,7 +73,7 @@ impl<'a> Sealed<'a> {
             kind if kind.is_file() => Source::File(file),
             kind if kind.is_block_device() => Source::Device(file),
             // A pipe by its name is still a stream.
-            _ => Source::Stream(Box::new(file)),
+            _ => Source::Stream(Box::new(Patient(file))),
         };
         Sealed::read(label, source)
     }

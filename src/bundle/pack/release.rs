@@ -1,8 +1,6 @@
 //! release.yaml: what a release engineer says about a bundle.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +10,9 @@ use crate::bundle::format::index::check_words;
 use crate::bundle::format::manifest::{check_product, check_version};
 use crate::cpu::CpuLevel;
 use crate::failure::{Class, Classify};
+use crate::input;
 use crate::tree::glob::Glob;
+use crate::yaml::{self, Shape};
 
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_PATTERNS: usize = 1000;
@@ -55,11 +55,7 @@ impl Release {
     /// Class [`Class::Usage`] when it cannot be read or says something unusable.
     pub fn load(path: &Path, settings: &[(String, String)]) -> Result<Release> {
         let read = || -> Result<Release> {
-            let mut text = String::new();
-            File::open(path)?
-                .take(MAX_BYTES + 1)
-                .read_to_string(&mut text)?;
-            ensure!(text.len() as u64 <= MAX_BYTES, "it is larger than 1 MiB");
+            let text = input::read_text(path, MAX_BYTES)?;
             Release::parse_with(&text, settings)
         };
         read()
@@ -78,12 +74,12 @@ impl Release {
     fn parse_with(text: &str, settings: &[(String, String)]) -> Result<Release> {
         // The parser quotes what it did not expect, and a key given by mistake
         // must not be quoted.
-        let any: serde_yaml::Value = serde_yaml::from_str(text).context("it is not YAML")?;
+        let shape = yaml::shape(text)?;
         ensure!(
-            any.is_mapping(),
+            shape == Shape::Mapping,
             "it holds no settings; it needs lines such as `product: acme` and `version: 9.4.1`"
         );
-        let mut release: Release = serde_yaml::from_str(text)?;
+        let mut release: Release = yaml::parse(text)?;
         for (name, value) in settings {
             release
                 .set(name, value)
@@ -150,10 +146,17 @@ mod tests {
 
     #[test]
     fn a_key_given_by_mistake_is_not_quoted() {
-        let text = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----\n";
-        let error = format!("{:#}", Release::parse(text).unwrap_err());
-        assert!(!error.contains("MC4CAQAwBQ"), "{error}");
-        assert!(error.contains("product: acme"), "{error}");
+        for (text, word) in [
+            (
+                "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----\n",
+                "private key",
+            ),
+            ("MC4CAQAwBQ", "product: acme"),
+        ] {
+            let error = format!("{:#}", Release::parse(text).unwrap_err());
+            assert!(!error.contains("MC4CAQAwBQ"), "{error}");
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::tree::meta::Mtime;
+use crate::tree::meta::{Meta, Mtime};
+use crate::tree::xattrs::Xattr;
 
 /// Times and default ACLs of directories, about 40 bytes each: a path is
 /// stored as what it does not share with the one before it.
@@ -10,6 +11,13 @@ use crate::tree::meta::Mtime;
 pub struct DirEnds {
     bytes: Vec<u8>,
     last: Vec<u8>,
+    root: Option<RootEnd>,
+}
+
+/// What the root of the tree gets, when all else is done.
+pub struct RootEnd {
+    pub meta: Meta,
+    pub xattrs: Vec<Xattr>,
 }
 
 /// What is called with path, time and default ACL.
@@ -29,7 +37,18 @@ impl DirEnds {
         self.last.extend_from_slice(&path[shared..]);
     }
 
-    /// Visits all directories in the order they were added.
+    /// Adds the root, of which what came last counts.
+    pub fn push_root(&mut self, meta: Meta, xattrs: &[Xattr]) {
+        let xattrs = xattrs.to_vec();
+        self.root = Some(RootEnd { meta, xattrs });
+    }
+
+    /// Returns what the root gets, where it was added.
+    pub fn root(&self) -> Option<&RootEnd> {
+        self.root.as_ref()
+    }
+
+    /// Visits all directories but the root in the order they were added.
     pub fn visit(&self, visit: Visit) -> Result<()> {
         let mut rest = &self.bytes[..];
         let mut path = Vec::new();

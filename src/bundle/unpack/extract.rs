@@ -5,14 +5,15 @@
 //! archive says, it cannot write elsewhere or through a link of its own.
 //!
 //! Per file: data, owner, mode, attributes with capabilities last, time.
-//! Directories' times and default ACLs wait for the end, in [`DirEnds`].
+//! Directories' times and default ACLs wait for the end, in [`DirEnds`], and all of
+//! the target's own.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,13 +23,13 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, futimens, makedev,
-    mkdirat, mknodat, utimensat,
+    Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
-use super::dir_ends::DirEnds;
+use super::dir_ends::{DirEnds, RootEnd};
 use crate::archive::batch::{Batch, Member, Part};
 use crate::bad_bundle;
 use crate::failure::{Class, with_class};
@@ -57,6 +58,17 @@ pub enum Rights {
     OfCaller,
 }
 
+/// What may be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// What to do with device nodes.
+    pub devices: Devices,
+    /// What is given back of the tree.
+    pub rights: Rights,
+    /// The size of the whole payload: no file in it is larger, but for holes.
+    pub payload_bytes: u64,
+}
+
 /// What could not be given back, counted over all threads.
 #[derive(Debug, Default)]
 pub struct Lost {
@@ -72,8 +84,7 @@ const MIN_RESERVED_BYTES: u64 = 1 << 20;
 /// One thread's way to the target.
 pub struct Extractor<'a> {
     dirs: Dirs,
-    devices: Devices,
-    rights: Rights,
+    limits: Limits,
     lost: &'a Lost,
 }
 
@@ -100,29 +111,29 @@ impl<'a> Extractor<'a> {
     pub fn new(
         target: &Path,
         open_dirs: usize,
-        devices: Devices,
-        rights: Rights,
+        limits: Limits,
         lost: &'a Lost,
     ) -> Result<Extractor<'a>> {
         Ok(Extractor {
             dirs: Dirs::new(target, open_dirs, Missing::Make)?,
-            devices,
-            rights,
+            limits,
             lost,
         })
     }
 
     /// Makes a directory, but for what must wait until its content is there.
     pub fn make_dir(&mut self, path: &[u8], member: &Member, ends: &mut DirEnds) -> Result<()> {
+        if path.is_empty() {
+            ends.push_root(member.meta, &member.xattrs);
+            return Ok(());
+        }
         let mut make = || -> Result<()> {
             let (parent, name) = split(path);
-            if !path.is_empty() {
-                let parent = self.dirs.get(parent)?;
-                match mkdirat(parent.as_fd(), OsStr::from_bytes(name), Mode::S_IRWXU) {
-                    // It was made for an earlier member, or is described twice.
-                    Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
+            let parent = self.dirs.get(parent)?;
+            match mkdirat(parent.as_fd(), OsStr::from_bytes(name), Mode::S_IRWXU) {
+                // It was made for an earlier member, or is described twice.
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
             }
             let dir = File::from(self.dirs.get(path)?.try_clone()?);
             self.set_owner_and_mode(&dir, &member.meta)?;
@@ -144,12 +155,25 @@ impl<'a> Extractor<'a> {
             let mut end = || -> Result<()> {
                 let dir = File::from(self.dirs.get(path)?.try_clone()?);
                 if let Some(default) = default {
-                    xattrs::set_open(&dir, acl::DEFAULT, default)?;
+                    xattrs::set_open(&dir, acl::DEFAULT, default)
+                        .map_err(|error| explain_xattr(acl::DEFAULT, default, error))?;
                 }
                 set_mtime(&dir, mtime)
             };
             end().with_context(|| format!("finishing directory {}", show(path)))
         })
+    }
+
+    /// Gives the target itself, open as `dir`, what the archive says of the root.
+    pub fn end_root(&self, dir: &File, root: &RootEnd) -> Result<()> {
+        let end = || -> Result<()> {
+            for xattr in &root.xattrs {
+                self.label(xattr, xattrs::set_open(dir, &xattr.name, &xattr.value))?;
+            }
+            set_mtime(dir, root.meta.mtime)?;
+            self.set_owner_and_mode(dir, &root.meta)
+        };
+        end().context("finishing the root of the tree")
     }
 
     /// Makes anything but a directory; data of regular files is in `parts`.
@@ -166,6 +190,14 @@ impl<'a> Extractor<'a> {
     /// Makes a file whose data goes on in the next piece.
     pub fn begin_spanning(&mut self, batch: &Batch, member: &Member) -> Result<Spanning> {
         let path = batch.path(member);
+        let payload_bytes = self.limits.payload_bytes;
+        if member.stored > payload_bytes {
+            bad_bundle!(
+                "unpacking {}: it has {} bytes, the whole payload {payload_bytes}",
+                show(path),
+                member.stored
+            );
+        }
         let mut make = || -> Result<File> {
             let file = self.create(path, &member.meta)?;
             if !member.is_sparse() && member.stored >= MIN_RESERVED_BYTES {
@@ -267,7 +299,7 @@ impl<'a> Extractor<'a> {
             symlinkat(OsStr::from_bytes(link_end), dir, name).map_err(explain)?;
         } else {
             let is_device = meta.kind != Kind::Fifo;
-            if is_device && self.devices == Devices::Refuse {
+            if is_device && self.limits.devices == Devices::Refuse {
                 bad_bundle!("it is a device node, which is not allowed here");
             }
             let kind = match meta.kind {
@@ -280,9 +312,9 @@ impl<'a> Extractor<'a> {
         }
         let (uid, gid) = owner(meta);
         let owned = fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW);
-        self.may_be_denied(owned.map_err(Into::into))?;
+        let is_owned = self.may_be_denied(owned.map_err(Into::into))?;
         if meta.kind != Kind::Symlink {
-            fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink)?;
+            set_node_mode(dir, name, self.mode_of(meta, is_owned))?;
         }
         for xattr in capabilities_last(&member.xattrs) {
             let set = xattrs::set_at(dir, name.as_bytes(), &xattr.name, &xattr.value);
@@ -298,16 +330,16 @@ impl<'a> Extractor<'a> {
         let (from_dir, from_name) = split(link_end);
         let from_dir = self.dirs.get(from_dir)?;
         let (dir, name) = self.place(path)?;
-        let from_name = OsStr::from_bytes(from_name);
-        linkat(
-            from_dir.as_fd(),
-            from_name,
-            dir.as_fd(),
-            name,
-            AtFlags::empty(),
-        )
-        .map_err(explain_link)
-        .with_context(|| format!("linking to {}", show(link_end)))
+        let (from_dir, from_name) = (from_dir.as_fd(), OsStr::from_bytes(from_name));
+        linkat(from_dir, from_name, dir.as_fd(), name, AtFlags::empty())
+            .map_err(|errno| match errno {
+                Errno::EPERM if is_dir(from_dir, from_name) => with_class(
+                    Class::BadBundle,
+                    anyhow!("it is a directory, which has no further names"),
+                ),
+                errno => explain_link(errno),
+            })
+            .with_context(|| format!("linking to {}", show(link_end)))
     }
 
     fn place<'p>(&mut self, path: &'p [u8]) -> Result<(Rc<OwnedFd>, &'p OsStr)> {
@@ -327,6 +359,7 @@ impl<'a> Extractor<'a> {
             other => self
                 .may_be_denied(other)
                 .map(drop)
+                .map_err(|error| explain_xattr(&xattr.name, &xattr.value, error))
                 .with_context(|| format!("setting attribute {}", xattr.name.escape_ascii())),
         }
     }
@@ -336,12 +369,17 @@ impl<'a> Extractor<'a> {
         let (uid, gid) = owner(meta);
         let owned = fchown(file, uid, gid).map_err(Into::into);
         let is_owned = self.may_be_denied(owned).context("setting the owner")?;
+        fchmod(file, self.mode_of(meta, is_owned)).context("setting the mode")
+    }
+
+    /// Returns a mode without what would lend the rights of another owner.
+    fn mode_of(&self, meta: &Meta, is_owned: bool) -> Mode {
         let bits = if is_owned {
             meta.mode
         } else {
             meta.mode & 0o1777
         };
-        fchmod(file, Mode::from_bits_truncate(bits)).context("setting the mode")
+        Mode::from_bits_truncate(bits)
     }
 
     /// Lets pass what an ordinary user is denied, where no more was asked for;
@@ -349,7 +387,7 @@ impl<'a> Extractor<'a> {
     fn may_be_denied(&self, outcome: io::Result<()>) -> io::Result<bool> {
         match outcome {
             Err(error)
-                if self.rights == Rights::OfCaller
+                if self.limits.rights == Rights::OfCaller
                     && error.raw_os_error() == Some(Errno::EPERM as i32) =>
             {
                 self.lost.rights.fetch_add(1, Ordering::Relaxed);
@@ -378,6 +416,37 @@ fn explain(errno: Errno) -> anyhow::Error {
         ),
         errno => errno.into(),
     }
+}
+
+/// Explains why an attribute could not be set: what no kernel takes is the archive's
+/// fault, whatever this one and its file system say of it.
+fn explain_xattr(name: &[u8], value: &[u8], error: io::Error) -> anyhow::Error {
+    match xattrs::is_legal(name, value) {
+        true => error.into(),
+        false => with_class(Class::BadBundle, anyhow!("it is malformed")),
+    }
+}
+
+fn is_dir(dir: BorrowedFd, name: &OsStr) -> bool {
+    let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|s| s.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
+}
+
+/// Sets the mode of a node whose owner is right already, where that dropped bits or
+/// the umask kept them back. Whatever may take its name meanwhile is not touched.
+fn set_node_mode(dir: BorrowedFd, name: &OsStr, mode: Mode) -> Result<()> {
+    const LOOK: OFlag = OFlag::O_PATH
+        .union(OFlag::O_NOFOLLOW)
+        .union(OFlag::O_CLOEXEC);
+    let node = openat(dir, name, LOOK, Mode::empty())?;
+    let stat = fstat(&node)?;
+    let is_link = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits();
+    if is_link || stat.st_mode & 0o7777 == mode.bits() {
+        return Ok(());
+    }
+    // What is open by O_PATH takes no fchmod(2).
+    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+    fs::set_permissions(path, Permissions::from_mode(mode.bits())).context("setting the mode")
 }
 
 fn explain_link(errno: Errno) -> anyhow::Error {

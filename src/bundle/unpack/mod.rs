@@ -8,9 +8,13 @@
 
 pub mod dir_ends;
 pub mod extract;
+pub mod listed;
 pub mod only;
 pub mod place;
+pub mod plain;
+pub mod shut;
 pub mod strand;
+pub mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -29,6 +33,7 @@ use crate::progress::{Progress, Step};
 use dir_ends::DirEnds;
 use extract::Extractor;
 use place::{Place, UnpackOptions, sync};
+use shut::Shut;
 use strand::Strand;
 
 /// How much is unpacked before the disk is told to write it.
@@ -239,7 +244,8 @@ impl Thread<'_, '_, '_, '_> {
 /// # Errors
 /// When something cannot be written. Class [`Class::BadBundle`] when the
 /// payload is damaged, hostile or not what the manifest says; the target
-/// then holds part of the tree and nothing outside it was touched.
+/// then holds part of the tree, into which nobody but its owner can look, and
+/// nothing outside it was touched.
 pub fn unpack(
     mut bundle: Bundle,
     target: &Path,
@@ -247,7 +253,9 @@ pub fn unpack(
     progress: &dyn Progress,
 ) -> Result<()> {
     progress.start(Step::Unpack, Some(bundle.manifest().payload.size_bytes));
-    let place = Place::new(target, options, progress);
+    let shut = Shut::new(target)?;
+    let payload_bytes = bundle.manifest().payload.size_bytes;
+    let place = Place::new(target, options, payload_bytes, progress);
     let crew = Crew::new(&place);
     let chunks = bundle.chunks().len();
     let feed = bundle.feed();
@@ -267,10 +275,10 @@ pub fn unpack(
             ended.expect("an unpacking thread does not panic");
         }
     });
-    let ends = crew.finish(chunks);
-    ends.and_then(|ends| place.settle(&ends))
-        .with_context(|| format!("unpacking {} to {}", bundle.label(), target.display()))?;
+    let unpacking = format!("unpacking {} to {}", bundle.label(), target.display());
+    let ends = crew.finish(chunks).with_context(|| unpacking.clone())?;
     bundle.check_end()?;
+    place.settle(&ends, shut).context(unpacking)?;
     progress.finish();
     Ok(())
 }

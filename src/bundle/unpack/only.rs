@@ -5,67 +5,27 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::dir_ends::DirEnds;
+use super::listed::Listed;
 use super::place::{Place, UnpackOptions};
+use super::shut::Shut;
 use super::strand::Strand;
+use super::wanted::Wanted;
 use crate::archive::batch::{Batch, Member};
 use crate::bundle::format::index::Chunk;
 use crate::bundle::open::bundle::Bundle;
 use crate::bundle::open::feed::Feed;
 use crate::bundle::open::pieces::Pieces;
-use crate::failure::{Class, Classify};
 use crate::progress::{Progress, Step};
 use crate::refuse;
-use crate::tree::path::{clean_path, show};
-
-/// A path that was asked for.
-struct Wanted {
-    path: Vec<u8>,
-    is_found: bool,
-}
-
-impl Wanted {
-    fn new(path: &[u8]) -> Result<Wanted> {
-        let start = path.iter().position(|byte| *byte != b'/');
-        let relative = start.map_or(&b"."[..], |start| &path[start..]);
-        let path = clean_path(relative)
-            .with_context(|| format!("looking for {}", show(path)))
-            .class(Class::Refused)?;
-        if path.is_empty() {
-            refuse!("the whole tree was asked for; unpack without naming a path");
-        }
-        Ok(Wanted {
-            path,
-            is_found: false,
-        })
-    }
-
-    fn all(paths: &[&[u8]]) -> Result<Vec<Wanted>> {
-        paths.iter().map(|path| Wanted::new(path)).collect()
-    }
-
-    /// Marks all that cover `path` as found; tells whether any does.
-    fn mark(wanted: &mut [Wanted], path: &[u8]) -> bool {
-        let mut is_covered = false;
-        for covering in wanted.iter_mut().filter(|w| w.covers(path)) {
-            covering.is_found = true;
-            is_covered = true;
-        }
-        is_covered
-    }
-
-    /// Tells whether `path` is the one asked for or below it.
-    fn covers(&self, path: &[u8]) -> bool {
-        let rest = path.strip_prefix(&self.path[..]);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-    }
-}
+use crate::tree::path::show;
 
 /// Unpacks `paths` of `bundle`, and what is below them, beneath the directory
 /// `target`. Directories above them are made, but not described.
 ///
 /// # Errors
 /// Class `Refused` when a path is not in the bundle, or is a further name
-/// of a file that was not asked for. Otherwise like [`unpack`](super::unpack).
+/// of a file that was not asked for; `BadBundle` when what is unpacked is not what
+/// the list of files says. Otherwise like [`unpack`](super::unpack).
 pub fn unpack_only(
     mut bundle: Bundle,
     paths: &[&[u8]],
@@ -79,14 +39,23 @@ pub fn unpack_only(
     let bytes = order.iter().map(|index| chunks[*index].size).sum();
     progress.start(Step::Unpack, Some(bytes));
 
-    let place = Place::new(target, options, progress);
+    let list = bundle.files()?;
+    let read = |member: Vec<u8>| Listed::read(&member, &wanted);
+    let mut listed = list
+        .map(read)
+        .transpose()
+        .with_context(|| format!("reading the list of files of {}", bundle.label()))?;
+    let shut = Shut::new(target)?;
+    let payload_bytes = bundle.manifest().payload.size_bytes;
+    let place = Place::new(target, options, payload_bytes, progress);
     let feed = bundle.feed_of(order)?;
-    let ends = unpack_wanted(&feed, &mut wanted, &place)?;
+    let ends = unpack_wanted(&feed, &mut wanted, listed.as_mut(), &place)?;
+    listed.map_or(Ok(()), Listed::finish)?;
     if let Some(missing) = wanted.iter().find(|w| !w.is_found) {
         refuse!("{} holds no {}", bundle.label(), show(&missing.path));
     }
     place
-        .settle(&[ends])
+        .settle(&[ends], shut)
         .with_context(|| format!("unpacking {} to {}", bundle.label(), target.display()))?;
     progress.finish();
     Ok(())
@@ -106,7 +75,12 @@ fn chunks_of(chunks: &[Chunk], wanted: &[Wanted]) -> Vec<usize> {
 }
 
 /// Unpacks what is wanted out of the chunks of `feed`, and marks it as found.
-fn unpack_wanted(feed: &Feed, wanted: &mut [Wanted], place: &Place) -> Result<DirEnds> {
+fn unpack_wanted(
+    feed: &Feed,
+    wanted: &mut [Wanted],
+    mut listed: Option<&mut Listed>,
+    place: &Place,
+) -> Result<DirEnds> {
     let mut extractor = place.extractor()?;
     let mut pieces = Pieces::of(feed)?;
     let (mut strand, mut ends) = (Strand::default(), DirEnds::default());
@@ -130,6 +104,9 @@ fn unpack_wanted(feed: &Feed, wanted: &mut [Wanted], place: &Place) -> Result<Di
             read.map_err(|error| feed.bad_chunk(index, error))?;
             batch.keep(|path| Wanted::mark(wanted, path));
             check_links(&batch, wanted)?;
+            if let Some(listed) = &mut listed {
+                listed.compare(&batch, piece)?;
+            }
             strand.write(piece, &batch, &mut extractor, &mut ends)?;
         }
     }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use nix::unistd::syncfs;
 
 use super::dir_ends::DirEnds;
-use super::extract::{Devices, Extractor, Lost, Rights};
+use super::extract::{Devices, Extractor, Limits, Lost, Rights};
+use super::shut::Shut;
 use crate::progress::Progress;
 
 /// Directories all threads together keep open; the usual limit is 1024 files.
@@ -47,18 +48,26 @@ pub struct Place<'a> {
     pub progress: &'a dyn Progress,
     devices: Devices,
     rights: Rights,
+    /// What is said of the payload's size.
+    payload_bytes: u64,
     lost: Lost,
 }
 
 impl<'a> Place<'a> {
-    /// Unpacks to `target`.
-    pub fn new(target: &'a Path, options: &UnpackOptions, progress: &'a dyn Progress) -> Place<'a> {
+    /// Unpacks to `target` a payload of this size.
+    pub fn new(
+        target: &'a Path,
+        options: &UnpackOptions,
+        payload_bytes: u64,
+        progress: &'a dyn Progress,
+    ) -> Place<'a> {
         Place {
             target,
             threads: options.threads.max(1),
             progress,
             devices: options.devices,
             rights: options.rights,
+            payload_bytes,
             lost: Lost::default(),
         }
     }
@@ -72,23 +81,34 @@ impl<'a> Place<'a> {
         Extractor::new(
             self.target,
             open_dirs,
-            self.devices,
-            self.rights,
+            Limits {
+                devices: self.devices,
+                rights: self.rights,
+                payload_bytes: self.payload_bytes,
+            },
             &self.lost,
         )
     }
 
-    /// Finishes directories and makes everything durable.
+    /// Finishes directories, makes everything durable, and only then gives the
+    /// target itself, which was `shut`, what the archive says of it.
     ///
     /// # Errors
     /// When something cannot be written.
-    pub fn settle(self, ends: &[DirEnds]) -> Result<()> {
+    pub fn settle(self, ends: &[DirEnds], shut: Shut) -> Result<()> {
         let mut extractor = self.extractor()?;
         for ends in ends {
             extractor.end_dirs(ends)?;
         }
-        let dir = File::open(self.target)?;
-        sync(&dir, self.target)?;
+        sync(shut.dir(), self.target)?;
+        match ends.iter().find_map(DirEnds::root) {
+            Some(root) => extractor.end_root(shut.dir(), root)?,
+            None => shut.open_again()?,
+        }
+        shut.dir()
+            .sync_all()
+            .with_context(|| format!("syncing {}", self.target.display()))?;
+        shut.keep();
         drop(extractor);
         let Lost { labels, rights } = self.lost;
         let (unlabelled, denied) = (labels.into_inner(), rights.into_inner());

@@ -9,6 +9,7 @@ use super::name::Name;
 use crate::bundle::{Bundle, Entry, Visitor, visit};
 use crate::cli::Session;
 use crate::progress::{Progress, Silent};
+use crate::stderr::{printable, printable_json};
 use crate::tree::meta::{Kind, Mtime};
 use crate::tree::path::{hex_unless_text, show_whole};
 
@@ -50,8 +51,11 @@ struct Printer<W: Write> {
 impl<W: Write> Visitor for Printer<W> {
     fn entry(&mut self, entry: &Entry) -> Result<()> {
         let line = match self.json {
-            true => serde_json::to_string(&Line::of(entry)).context("rendering JSON")?,
-            false => text(entry),
+            true => {
+                let line = serde_json::to_string(&Line::of(entry)).context("rendering JSON")?;
+                printable_json(&line)
+            }
+            false => printable(&text(entry)),
         };
         writeln!(self.out, "{line}").context("writing to standard output")
     }

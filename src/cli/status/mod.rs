@@ -3,14 +3,15 @@
 use anyhow::Result;
 
 use super::Session;
-use super::output::{Page, Tone, print_json};
+use super::output::{Page, Tone, print, print_json};
 use crate::appliance::machine::Machine;
 use crate::boot::bios::installed::Owner;
 use crate::boot::state::{Phase, Reason, Trial};
+use crate::migrate::in_ram;
 use crate::slot::Slot;
 use crate::upgrade::boot_sector;
 use crate::upgrade::drill;
-use crate::upgrade::status::{Failed, SlotStatus, Status, status};
+use crate::upgrade::status::{Confirmation, Failed, SlotStatus, Status, status};
 
 /// Show the slots, their versions, what boots next and why
 #[derive(clap::Args)]
@@ -23,7 +24,15 @@ pub struct Args {
 /// Runs `status`.
 pub fn run(session: &Session, args: &Args) -> Result<()> {
     let appliance = session.appliance();
-    let machine = Machine::look(&appliance)?;
+    let machine = match Machine::look(&appliance) {
+        Ok(machine) => machine,
+        // A system with one root has no slots; it may be about to get them.
+        Err(error) => match in_ram::last(&appliance)? {
+            Some(last) if args.json => return Err(error.context(last)),
+            Some(last) => return print(&format!("{last}\n")),
+            None => return Err(error),
+        },
+    };
     let status = status(&appliance, &machine)?;
     if args.json {
         return print_json(&status);
@@ -179,6 +188,16 @@ fn about_trial(status: &Status) -> Option<Note> {
     if status.drill.is_some_and(|drill| drill.outcome.is_none()) {
         return Some(about_drill(status, slot));
     }
+    if let Some(Confirmation { seconds_left }) = status.confirmation {
+        let back = status.committed;
+        let text = format!(
+            "it is healthy and waits for a person: `va-upgrade confirm` keeps it, within {}; then \
+             slot {back} boots again. `va-upgrade confirm --extend MINUTES` gives it more time, \
+             `va-upgrade rollback --reboot` goes back",
+            in_words(seconds_left)
+        );
+        return Some(Note::new(Tone::Warn, "note", text));
+    }
     let text = if slot == status.booted {
         "the boot service confirms it once it is healthy; `va-upgrade confirm` keeps it now, \
          `va-upgrade rollback --reboot` goes back"
@@ -188,6 +207,16 @@ fn about_trial(status: &Status) -> Option<Note> {
         "`va-upgrade rollback` ends the trial"
     };
     Some(Note::new(Tone::Strong, "note", text))
+}
+
+/// Renders a time, rounded down: it is one that somebody has left.
+fn in_words(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} seconds"),
+        120..=7199 => format!("{} minutes", seconds / 60),
+        7200..=172_799 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86400),
+    }
 }
 
 /// Tells of a drill that is armed, or runs.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::boot::state::Drill;
-use crate::upgrade::status::KernelTrial;
+use crate::upgrade::status::{Confirmation, KernelTrial};
 
 fn slot(name: Slot, state: Phase, version: &str) -> SlotStatus {
     SlotStatus {
@@ -21,6 +21,7 @@ fn appliance(root: Phase, back: Phase) -> Status {
         committed: Slot::Root,
         next: Slot::Root,
         trial: None,
+        confirmation: None,
         failed: None,
         state_unread: false,
         kernel_drift: None,
@@ -70,6 +71,28 @@ fn a_kernel_on_trial_is_told_beside_what_runs() {
         ),
         "{text}"
     );
+}
+
+#[test]
+fn a_trial_that_waits_for_a_person_says_for_how_long() {
+    let mut status = appliance(Phase::Committed, Phase::Trial);
+    (status.booted, status.next) = (Slot::Back, Slot::Back);
+    status.trial = Some(Trial {
+        slot: Slot::Back,
+        tries_left: 2,
+    });
+    for (seconds_left, words) in [
+        (0, "0 seconds"),
+        (119, "119 seconds"),
+        (1799, "29 minutes"),
+        (7200, "2 hours"),
+        (604_800, "7 days"),
+    ] {
+        status.confirmation = Some(Confirmation { seconds_left });
+        let text = text(&status);
+        let wanted = format!("`va-upgrade confirm` keeps it, within {words}; then slot root boots");
+        assert!(text.contains(&wanted), "{text}");
+    }
 }
 
 #[test]

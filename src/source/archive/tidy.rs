@@ -53,6 +53,7 @@ mod tests {
 
     fn tidied(kind: Kind, mode: u32, name: &[u8], value: Vec<u8>) -> Result<(u32, usize)> {
         let member = Member {
+            begin: 0,
             path: 0..0,
             link_end: 0..0,
             is_hard_link: false,

@@ -6,8 +6,8 @@ use crate::source::content::ReadAt;
 
 const SECTOR: usize = 512;
 const MAGIC: &[u8] = b" LVM2 x[5A%r0N*>";
-/// A volume group of thousands of volumes has a few megabytes.
-const MAX_TEXT: u64 = 16 << 20;
+/// A volume group of a thousand volumes has one megabyte.
+const MAX_TEXT: u64 = 4 << 20;
 /// The flag of a metadata area that is not in use.
 const IGNORED: u32 = 1;
 

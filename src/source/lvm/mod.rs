@@ -8,6 +8,7 @@ mod label;
 mod text;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -21,6 +22,10 @@ use text::Section;
 const SECTOR: u64 = 512;
 /// More than any real volume group has.
 const MAX_SEGMENTS: i64 = 100_000;
+/// More logical volumes than any real machine has.
+const MAX_VOLUMES: usize = 1000;
+/// LVM's own limit (`NAME_LEN`), with the zero behind it.
+const MAX_NAME: usize = 127;
 
 /// A physical volume found in the image.
 pub struct PhysicalVolume {
@@ -46,6 +51,19 @@ impl PhysicalVolume {
             size_bytes,
             metadata: label.metadata,
         })
+    }
+}
+
+#[cfg(fuzzing)]
+impl PhysicalVolume {
+    /// Makes one that holds the metadata `text`.
+    pub fn of_text(uuid: &str, size_bytes: u64, text: &str) -> PhysicalVolume {
+        PhysicalVolume {
+            place: uuid.to_owned(),
+            uuid: uuid.to_owned(),
+            size_bytes,
+            metadata: Some(text.to_owned()),
+        }
     }
 }
 
@@ -94,6 +112,7 @@ pub fn logical_volumes(pvs: &[PhysicalVolume]) -> Result<Vec<LogicalVolume>> {
             .class(Class::Refused)?;
         volumes.extend(found);
     }
+    check_disjoint(&volumes).class(Class::Refused)?;
     Ok(volumes)
 }
 
@@ -154,14 +173,18 @@ impl Group {
     ) -> Result<Vec<LogicalVolume>> {
         let extent_size = sectors(self.section.integer("extent_size")?)?;
         ensure!(extent_size > 0, "extents of no size");
-        // Stretches of missing physical volumes are known by name only.
-        let mut starts: HashMap<&str, Option<(usize, u64)>> = HashMap::new();
+        let mut places: HashMap<&str, Place<'_>> = HashMap::new();
         let physical = self.section.section("physical_volumes");
         for (name, section) in physical.iter().flat_map(|all| all.sections()) {
             let uuid = section.string("id")?.replace('-', "");
             let start = sectors(section.integer("pe_start")?)?;
-            let index = by_uuid.get(uuid.as_str());
-            starts.insert(name, index.map(|index| (*index, start)));
+            let index = by_uuid.get(uuid.as_str()).copied();
+            let place = Place {
+                index,
+                start,
+                section,
+            };
+            places.insert(name, place);
         }
         let logical = self.section.section("logical_volumes");
         let mut volumes = Vec::new();
@@ -169,8 +192,12 @@ impl Group {
             if !section.list("status").contains(&"VISIBLE") {
                 continue;
             }
+            ensure!(
+                name.len() <= MAX_NAME && volumes.len() < MAX_VOLUMES,
+                "more than {MAX_VOLUMES} logical volumes, or a longer name than LVM allows"
+            );
             let layout = self
-                .layout(section, extent_size, pvs, &starts)
+                .layout(section, extent_size, pvs, &places)
                 .with_context(|| format!("logical volume {name}"))?;
             volumes.push(LogicalVolume {
                 group: self.name.clone(),
@@ -183,6 +210,39 @@ impl Group {
     }
 }
 
+/// Where the metadata have a physical volume.
+struct Place<'g> {
+    /// Its index, if it is in this image.
+    index: Option<usize>,
+    /// Where its extents start.
+    start: u64,
+    /// What is known of it.
+    section: &'g Section,
+}
+
+/// Makes sure that no two places of volumes are the same bytes, which LVM does not
+/// allow either: a small image would make a large tree.
+fn check_disjoint(volumes: &[LogicalVolume]) -> Result<()> {
+    let mut taken: Vec<(usize, Range<u64>, &str)> = Vec::new();
+    for volume in volumes {
+        for stretch in volume.layout.iter().flatten() {
+            let range = stretch.offset..stretch.offset + stretch.size_bytes;
+            taken.push((stretch.pv, range, &volume.name));
+        }
+    }
+    taken.sort_by_key(|(pv, range, _)| (*pv, range.start));
+    for pair in taken.windows(2) {
+        let [(pv, range, name), (next_pv, next, next_name)] = pair else {
+            continue;
+        };
+        ensure!(
+            pv != next_pv || range.end <= next.start,
+            "logical volumes {name} and {next_name} have the same bytes"
+        );
+    }
+    Ok(())
+}
+
 impl Group {
     /// Returns where the bytes of a logical volume are; the inner error says why
     /// it is not of the kind that can be read.
@@ -191,17 +251,18 @@ impl Group {
         volume: &Section,
         extent_size: u64,
         pvs: &[PhysicalVolume],
-        starts: &HashMap<&str, Option<(usize, u64)>>,
+        places: &HashMap<&str, Place<'_>>,
     ) -> Result<Result<Vec<Stretch>, String>> {
         let count = volume.integer("segment_count")?;
         if !(1..=MAX_SEGMENTS).contains(&count) {
             return Err(anyhow!("{count} segments"));
         }
+        let segments: HashMap<&str, &Section> = volume.sections().collect();
         let mut stretches: Vec<Stretch> = Vec::new();
-        let mut next_extent = 0;
+        let mut next_extent = 0_i64;
         for i in 1..=count {
-            let segment = volume
-                .section(&format!("segment{i}"))
+            let segment = segments
+                .get(format!("segment{i}").as_str())
                 .with_context(|| format!("segment {i} is missing"))?;
             let kind = segment.string("type")?;
             if kind != "striped" || segment.integer("stripe_count")? != 1 {
@@ -209,8 +270,8 @@ impl Group {
             }
             let (place, first) = segment.pair("stripes")?;
             // Another volume's name stands here while `pvmove` is at work.
-            let Some(Some((pv, start))) = starts.get(place) else {
-                return Ok(Err(self.missing(place)));
+            let Some((place, pv)) = places.get(place).and_then(|p| Some((p, p.index?))) else {
+                return Ok(Err(self.missing(place, places)));
             };
             let length = segment.integer("extent_count")?;
             if segment.integer("start_extent")? != next_extent || first < 0 || length < 1 {
@@ -218,11 +279,11 @@ impl Group {
             }
             let bytes = |extents: i64| u64::try_from(extents).ok()?.checked_mul(extent_size);
             let stretch = (|| {
-                let offset = bytes(first)?.checked_add(*start)?;
+                let offset = bytes(first)?.checked_add(place.start)?;
                 let size_bytes = bytes(length)?;
                 let end = offset.checked_add(size_bytes)?;
-                (end <= pvs[*pv].size_bytes).then_some(Stretch {
-                    pv: *pv,
+                (end <= pvs[pv].size_bytes).then_some(Stretch {
+                    pv,
                     offset,
                     size_bytes,
                 })
@@ -230,12 +291,14 @@ impl Group {
             .with_context(|| {
                 format!(
                     "segment {i} ends beyond {}: the image was cut off, copy it again",
-                    pvs[*pv].place
+                    pvs[pv].place
                 )
             })?;
-            next_extent += length;
+            next_extent = next_extent
+                .checked_add(length)
+                .context("more extents than can be counted")?;
             match stretches.last_mut() {
-                Some(last) if last.pv == *pv && last.offset + last.size_bytes == stretch.offset => {
+                Some(last) if last.pv == pv && last.offset + last.size_bytes == stretch.offset => {
                     last.size_bytes += stretch.size_bytes;
                 }
                 _ => stretches.push(stretch),
@@ -245,9 +308,8 @@ impl Group {
     }
 
     /// Says which physical volume is not here, as far as the metadata know it.
-    fn missing(&self, place: &str) -> String {
-        let physical = self.section.section("physical_volumes");
-        let Some(section) = physical.and_then(|all| all.section(place)) else {
+    fn missing(&self, place: &str, places: &HashMap<&str, Place<'_>>) -> String {
+        let Some(Place { section, .. }) = places.get(place) else {
             return format!("partly on {place}, which only LVM itself can read");
         };
         let device = section.string("device").unwrap_or("unknown");

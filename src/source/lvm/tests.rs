@@ -98,7 +98,9 @@ fn volumes_are_found_by_their_extents_also_over_two_disks() {
 
 #[test]
 fn pieces_that_touch_are_one() {
-    let text = TWO_PVS.replace("\"pv0\", 6", "\"pv0\", 4");
+    let text = TWO_PVS
+        .replace("\"pv0\", 4", "\"pv0\", 12")
+        .replace("\"pv0\", 6", "\"pv0\", 4");
     let volumes = logical_volumes(&[pv(PV0, &text), pv(PV1, "")]).unwrap();
     let touching = Ok(vec![stretch(0, 0, 12), stretch(1, 0, 4)]);
     assert_eq!(volumes[0].layout, touching);
@@ -174,4 +176,39 @@ fn one_flipped_byte_never_goes_unnoticed_nor_panics() {
             assert_eq!(text, Some(TWO_PVS), "byte {at}");
         }
     }
+}
+
+#[test]
+fn bytes_that_are_in_two_volumes_or_twice_in_one_are_refused() {
+    for (of, to) in [("\"pv0\", 4", "\"pv0\", 7"), ("\"pv0\", 6", "\"pv0\", 1")] {
+        let text = TWO_PVS.replace(of, to);
+        let refusal = refusal(&[pv(PV0, &text), pv(PV1, "")]);
+        assert!(refusal.contains("the same bytes"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_volume_of_many_segments_is_looked_up_segment_by_segment() {
+    const COUNT: i64 = 30_000;
+    let segments: String = (0..COUNT)
+        .map(|i| {
+            format!(
+                "segment{} {{ start_extent = {i} extent_count = 1 type = \"striped\" \
+                 stripe_count = 1 stripes = [ \"pv0\", {i} ] }}\n",
+                i + 1
+            )
+        })
+        .collect();
+    let text = format!(
+        "VA {{ id = \"g\" seqno = 1 extent_size = 1 \
+         physical_volumes {{ pv0 {{ id = \"{PV0}\" pe_start = 2048 }} }} \
+         logical_volumes {{ root {{ id = \"v\" status = [\"VISIBLE\"] \
+         segment_count = {COUNT}\n{segments} }} }} }}"
+    );
+    let held = PhysicalVolume {
+        metadata: Some(text),
+        ..pv(PV0, "")
+    };
+    let volumes = logical_volumes(&[held]).unwrap();
+    assert_eq!(volumes[0].layout.as_ref().unwrap().len(), 1);
 }

@@ -5,6 +5,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::xml::{self, Element};
 
+/// More disks, or devices of the machine, than a description has.
+const MAX_DEVICES: usize = 1000;
+
 /// A file that the description refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileRef {
@@ -63,6 +66,10 @@ impl Envelope {
             .flat_map(|section| section.children("Disk"))
             .map(|disk| disk_ref(disk, &files))
             .collect::<Result<Vec<_>>>()?;
+        ensure!(
+            disks.len() <= MAX_DEVICES,
+            "it has more than {MAX_DEVICES} disks"
+        );
         let machines = top.descendants("VirtualSystem");
         ensure!(
             machines.len() <= 1,
@@ -142,6 +149,10 @@ fn attached(hardware: &Element, disks: &[DiskRef], files: &[FileRef]) -> Result<
         // A limit on what may be set, not a device.
         .filter(|item| item.attribute("bound").is_none())
         .collect();
+    ensure!(
+        items.len() <= MAX_DEVICES,
+        "its machine has more than {MAX_DEVICES} devices"
+    );
     let mut found = Vec::new();
     for item in items.iter().filter(|item| kind(item) == DISK_DRIVE) {
         let resource = item.text_of("HostResource").unwrap_or_default();

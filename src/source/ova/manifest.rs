@@ -1,5 +1,7 @@
 //! The `.mf` of an OVA: one line with a digest for every other file.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, bail};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
@@ -16,7 +18,7 @@ struct Line<'t> {
     digest: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Algorithm {
     Sha1,
     Sha256,
@@ -39,15 +41,23 @@ pub fn check(
         Ok(lines) => lines,
         Err(error) => refuse!("the manifest (.mf) in {shown} cannot be read: {error:#}"),
     };
+    let names: HashSet<&str> = lines.iter().map(|line| line.name).collect();
     for name in needed {
-        if !lines.iter().any(|line| line.name == *name) {
+        if !names.contains(name) {
             refuse!(
                 "the manifest (.mf) in {shown} has no digest of {name}, so it cannot be proved; \
                  export the VM again"
             );
         }
     }
+    let mut seen = HashSet::new();
     for line in &lines {
+        if !seen.insert((line.name, line.algorithm)) {
+            refuse!(
+                "the manifest (.mf) in {shown} has two digests of {}; export the VM again",
+                line.name
+            );
+        }
         let Some(member) = members.find(line.name) else {
             refuse!(
                 "{shown} does not hold {}, which its manifest (.mf) names; copy it again",

@@ -10,11 +10,12 @@
 //! (`.cert`) are not checked.
 
 mod archive;
-mod envelope;
+pub(super) mod envelope;
 mod files;
 mod manifest;
 mod xml;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -101,6 +102,20 @@ pub fn open(path: &Path, progress: &dyn Progress) -> Result<Vec<Disk>> {
         .collect()
 }
 
+/// Lists the members of the archive at `path` and reads its description.
+///
+/// # Errors
+/// Class `Refused` when either is not as it should be.
+#[cfg(fuzzing)]
+pub fn examine(path: &Path) -> Result<()> {
+    let members = Members::list(path)?;
+    if let Some(description) = members.only(".ovf")? {
+        let envelope = Envelope::parse(&members.text(description)?)?;
+        check_disks(&members, &envelope)?;
+    }
+    Ok(())
+}
+
 /// Refuses disks that cannot be read, whatever is in them.
 fn check_disks(members: &Members<'_>, envelope: &Envelope) -> Result<()> {
     let shown = members.shown();
@@ -117,6 +132,16 @@ fn check_disks(members: &Members<'_>, envelope: &Envelope) -> Result<()> {
             "{shown} has {} disks, more than {MAX_DISKS}",
             envelope.disks.len()
         );
+    }
+    let mut files = HashSet::new();
+    let named = envelope.disks.iter().filter_map(|disk| disk.file.as_ref());
+    for file in named {
+        if !files.insert(&file.href) {
+            refuse!(
+                "{shown} has two disks in the one file {}; export the VM again",
+                file.href
+            );
+        }
     }
     if let Some(disk) = envelope.disks.iter().find(|disk| disk.is_delta) {
         refuse!(

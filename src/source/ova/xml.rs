@@ -8,6 +8,8 @@ use quick_xml::events::{BytesStart, Event};
 
 /// Deeper nesting than a description has.
 const MAX_DEPTH: usize = 32;
+/// More attributes than an element has; each is compared with those before it.
+const MAX_ATTRIBUTES: usize = 256;
 /// More elements than a description has.
 const MAX_ELEMENTS: usize = 100_000;
 
@@ -100,6 +102,10 @@ pub fn parse(text: &str) -> Result<Element> {
 fn element(start: &BytesStart<'_>) -> Result<Element> {
     let mut attributes = Vec::new();
     for attribute in start.attributes() {
+        ensure!(
+            attributes.len() < MAX_ATTRIBUTES,
+            "an element with more than {MAX_ATTRIBUTES} attributes"
+        );
         let attribute = attribute.context("an attribute")?;
         let name = attribute.key.local_name().as_ref().to_owned();
         let value = attribute.normalized_value(XmlVersion::Implicit1_0)?;

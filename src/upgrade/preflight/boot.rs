@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::checked::Checked;
+use super::checked::{Checked, refuse};
 use crate::appliance::Appliance;
 use crate::appliance::machine::{Machine, boot_disk};
 use crate::boot::bios::area::BootArea;
@@ -12,7 +12,6 @@ use crate::boot::next;
 use crate::bundle::Manifest;
 use crate::disk::{features, space};
 use crate::paths::BOOT;
-use crate::refuse;
 use crate::report::Report;
 use crate::upgrade::boot_sector;
 
@@ -31,10 +30,13 @@ pub fn check_disk(appliance: &Appliance) -> Checked<PathBuf> {
     let area = BootArea::look(&appliance.at(&disk))?;
     let free = area.free_sectors()?;
     if free < CORE_SECTORS {
-        refuse!(
-            "the bios_grub partition of {} has {free} sectors free beside the current GRUB, {CORE_SECTORS} are needed; \
-             enlarge it to 1 MiB",
-            disk.display()
+        return refuse(
+            format!(
+                "the bios_grub partition of {} has {free} sectors free beside the current GRUB",
+                disk.display()
+            ),
+            format!("{CORE_SECTORS} sectors"),
+            "enlarge it to 1 MiB",
         );
     }
     let message = format!(
@@ -60,21 +62,30 @@ pub fn check_sector(appliance: &Appliance, machine: &Machine, report: &mut Repor
 /// Looks whether GRUB can read and write `/boot`; returns its UUID.
 pub fn check_boot(appliance: &Appliance, machine: &Machine) -> Checked<String> {
     if !machine.boot.writable {
-        refuse!("/boot is mounted read-only; run `mount -o remount,rw /boot`");
+        return refuse(
+            "/boot is mounted read-only",
+            "a /boot that can be written",
+            "run `mount -o remount,rw /boot`",
+        );
     }
     if !["ext4", "ext3", "ext2", "xfs"].contains(&machine.boot.fs_type.as_str()) {
-        refuse!(
-            "/boot is {}; GRUB can keep its state on ext4 and XFS",
-            machine.boot.fs_type
+        return refuse(
+            format!("/boot is {}", machine.boot.fs_type),
+            "ext4 or XFS, where GRUB can keep its state",
+            "make /boot anew as one of them",
         );
     }
     if appliance
         .at(format!("/sys/dev/block/{}/dm", machine.boot.device_number))
         .exists()
     {
-        refuse!(
-            "/boot is on {}, a mapped device, where GRUB cannot write",
-            machine.boot.source
+        return refuse(
+            format!(
+                "/boot is on {}, a mapped device, where GRUB cannot write",
+                machine.boot.source
+            ),
+            "a partition of its own",
+            "move /boot to a partition",
         );
     }
     let uuid = machine.boot_uuid(appliance)?;
@@ -95,10 +106,12 @@ pub fn check_features(appliance: &Appliance, machine: &Machine, report: &mut Rep
     let source = &machine.boot.source;
     if !found.unreadable.is_empty() {
         let names = found.unreadable.join(", ");
-        let fault = || -> Checked<()> {
-            refuse!("GRUB does not read {source}, whose file system has {names}; make it anew")
-        };
-        report.add(NAME, fault());
+        let fault: Checked<()> = refuse(
+            format!("GRUB does not read {source}, whose file system has {names}"),
+            "a file system without them",
+            "make it anew",
+        );
+        report.add(NAME, fault);
     } else if !found.doubtful.is_empty() {
         let names = found.doubtful.join(", ");
         report.warn(
@@ -147,18 +160,23 @@ pub fn check_boot_space(
         freed += directory_bytes(&next::dir(appliance.sys, slot, &waiting)?);
     }
     if free.bytes + freed < need {
-        refuse!(
-            "/boot has {} MiB free, version {} needs {} MiB there; remove old kernels",
-            (free.bytes + freed) >> 20,
-            manifest.version,
-            need.div_ceil(1 << 20)
+        return refuse(
+            format!("/boot has {} MiB free", (free.bytes + freed) >> 20),
+            format!(
+                "{} MiB for version {}",
+                need.div_ceil(1 << 20),
+                manifest.version
+            ),
+            "remove old kernels",
         );
     }
     if let Some(inodes) = free.inodes
         && inodes < BOOT_INODES
     {
-        refuse!(
-            "/boot has room for {inodes} more files, {BOOT_INODES} are needed; remove old files"
+        return refuse(
+            format!("/boot has room for {inodes} more files"),
+            BOOT_INODES.to_string(),
+            "remove old files",
         );
     }
     Ok((

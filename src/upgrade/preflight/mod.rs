@@ -14,16 +14,18 @@ mod system;
 mod volumes;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-use self::checked::Checked;
+pub use self::system::check_programs;
+pub use self::volumes::slot_bytes;
+
+use self::checked::{Checked, refuse};
 use crate::appliance::Appliance;
+use crate::appliance::hypervisor::Hypervisor;
 use crate::appliance::machine::Machine;
 use crate::bundle::Manifest;
 use crate::disk::lvm::LogicalVolume;
 use crate::disk::mkfs::FsType;
-use crate::refuse;
-use crate::report::Report;
+use crate::report::{Finding, Report};
 use crate::slot::Slot;
 use crate::upgrade::kernel_drift;
 
@@ -65,6 +67,20 @@ pub struct Offer<'a> {
     pub allow_downgrade: bool,
 }
 
+/// Whether the volume that is written is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inactive {
+    /// It is.
+    Volume,
+    /// It is made later.
+    ToBeMade,
+}
+
+/// Runs every check that needs no second slot.
+pub fn check_without_slot(appliance: &Appliance, machine: &Machine, offer: Offer) -> Report {
+    run(appliance, machine, Some(offer), Inactive::ToBeMade).0
+}
+
 /// Runs every check on the machine, and on a bundle when there is one.
 ///
 /// Returns the report, and what was found when nothing was in the way.
@@ -72,6 +88,15 @@ pub fn check(
     appliance: &Appliance,
     machine: &Machine,
     offer: Option<Offer>,
+) -> (Report, Option<Facts>) {
+    run(appliance, machine, offer, Inactive::Volume)
+}
+
+fn run(
+    appliance: &Appliance,
+    machine: &Machine,
+    offer: Option<Offer>,
+    inactive: Inactive,
 ) -> (Report, Option<Facts>) {
     let mut report = Report::new(&appliance.config.checks);
     if !appliance.config.checks.is_empty() {
@@ -90,14 +115,21 @@ pub fn check(
     report.add("firmware", system::check_firmware(appliance));
     report.add("memory", moment::check_memory(appliance));
     report.add("packages", moment::check_packages(appliance));
-    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, SystemTime::now()))
-    {
+    let remedy = Hypervisor::of(appliance).set_clock();
+    let now = appliance.sys.now();
+    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, now, remedy)) {
         report.warn("clock", fault);
     }
     report.add("sync rules", system::check_rules(appliance));
     report.add("selinux", system::check_selinux(appliance));
-    let volume = report.add("volumes", volumes::check_volumes(appliance, target));
-    report.add("inactive slot", volumes::check_unused(appliance, target));
+    let volume = match inactive {
+        Inactive::ToBeMade => None,
+        Inactive::Volume => {
+            let found = report.add("volumes", volumes::check_volumes(appliance, target));
+            report.add("inactive slot", volumes::check_unused(appliance, target));
+            found
+        }
+    };
     let fs_type = report.add("file system", volumes::check_fs_type(machine));
     let disk = report.add("boot disk", boot::check_disk(appliance));
     if disk.is_some() {
@@ -120,12 +152,20 @@ pub fn check(
     if let (Some(manifest), Some(volume)) = (manifest, &volume) {
         let slot_space = volumes::check_slot_space(appliance, target, volume, manifest);
         report.add("slot space", slot_space);
+    }
+    if let Some(manifest) = manifest
+        && (volume.is_some() || inactive == Inactive::ToBeMade)
+    {
         let boot_space = boot::check_boot_space(appliance, machine, manifest);
         report.add("boot space", boot_space);
     }
     if let Some((slot, reason)) = machine.state().failed() {
-        let message = format!("the last trial, in slot {slot}, failed: {reason}");
-        report.warn("last trial", message);
+        let finding = Finding::new(
+            format!("the last trial, in slot {slot}, failed: {reason}"),
+            "a cause that is known and gone",
+            "read its report, which `va-upgrade status` names",
+        );
+        report.warn("last trial", finding);
     }
     let facts = match (volume, fs_type, disk, boot_uuid) {
         (Some(volume), Some(fs_type), Some(disk), Some(boot_uuid)) if report.ok => Some(Facts {
@@ -147,9 +187,10 @@ fn check_policies(appliance: &Appliance) -> Checked<()> {
         .keys()
         .find(|name| !NEGOTIABLE.contains(&&name[..]))
     {
-        refuse!(
-            "checks in config.yaml names {name:?}, which is none that can be set; these can: {}",
-            NEGOTIABLE.join(", ")
+        return refuse(
+            format!("checks in config.yaml names {name:?}, which is none that can be set"),
+            format!("one of {}", NEGOTIABLE.join(", ")),
+            "take it out",
         );
     }
     Ok(((), format!("{} checks have a policy", policies.len())))

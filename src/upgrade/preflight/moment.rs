@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::checked::Checked;
+use super::checked::{Checked, refuse};
 use crate::appliance::Appliance;
-use crate::refuse;
+use crate::linux::meminfo::available_bytes;
+use crate::report::Finding;
 
 /// What unpacking, GRUB's tools and the rest of an upgrade take, generously.
 const MEMORY_BYTES: u64 = 128 << 20;
@@ -31,30 +32,23 @@ pub fn check_memory(appliance: &Appliance) -> Checked<()> {
         return Ok(((), "the kernel does not tell what is free".into()));
     };
     if free < MEMORY_BYTES {
-        refuse!(
-            "{} MiB of memory are free, an upgrade needs {}; stop a service, or give the machine more",
-            free >> 20,
-            MEMORY_BYTES >> 20
+        return refuse(
+            format!("{} MiB of memory are free", free >> 20),
+            format!("{} MiB", MEMORY_BYTES >> 20),
+            "stop a service, or give the machine more",
         );
     }
     Ok(((), format!("{} MiB are free", free >> 20)))
-}
-
-/// Reads the line `MemAvailable` of `/proc/meminfo` (proc(5)).
-fn available_bytes(meminfo: &str) -> Option<u64> {
-    let mut lines = meminfo.lines();
-    let value = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }
 
 /// Looks whether a package manager is changing the running system.
 pub fn check_packages(appliance: &Appliance) -> Checked<()> {
     for path in PACKAGE_LOCKS {
         if let Some(who) = holder(appliance, path)? {
-            refuse!(
-                "{who} is installing or removing packages (it holds {path}); wait until it has \
-                 ended"
+            return refuse(
+                format!("{who} is installing or removing packages (it holds {path})"),
+                "packages that nobody changes meanwhile",
+                "wait until it has ended",
             );
         }
     }
@@ -86,13 +80,16 @@ fn holder(appliance: &Appliance, path: &str) -> Result<Option<String>> {
 
 /// Tells what is wrong with the clock, if it stands before the bundle was made,
 /// `created` seconds after 1970.
-pub fn clock_fault(created: u64, now: SystemTime) -> Option<String> {
+pub fn clock_fault(created: u64, now: SystemTime, remedy: &str) -> Option<Finding> {
     let made = UNIX_EPOCH + Duration::from_secs(created);
     let behind = made.duration_since(now).ok().filter(|it| !it.is_zero())?;
-    Some(format!(
-        "this machine's clock is at least {} behind, since the bundle was made then; \
-         set it, or certificates and logs of the new system will be wrong",
-        in_words(behind)
+    Some(Finding::new(
+        format!(
+            "this machine's clock is at least {} behind, since the bundle was made then",
+            in_words(behind)
+        ),
+        "a clock by which certificates and logs of the new system are right",
+        remedy,
     ))
 }
 
@@ -110,24 +107,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_free_is_read_where_the_kernel_tells() {
-        let text = "MemTotal:        8167848 kB\nMemFree:  1 kB\nMemAvailable:    3000 kB\n";
-        assert_eq!(available_bytes(text), Some(3000 << 10));
-        assert_eq!(available_bytes("MemTotal: 1 kB\nMemFree: 1 kB\n"), None);
-        assert_eq!(available_bytes("MemAvailable: many\n"), None);
-    }
-
-    #[test]
     fn a_clock_that_is_behind_says_by_how_much() {
         const CREATED: u64 = 1_700_000_000;
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(clock_fault(CREATED, at(CREATED)), None);
+        assert_eq!(clock_fault(CREATED, at(CREATED), "set it"), None);
         for (now, words) in [
             (1_699_999_990, "10 seconds"),
             (1_699_990_000, "2 hours"),
             (0, "19675 days"),
         ] {
-            let fault = clock_fault(CREATED, at(now)).unwrap();
+            let fault = clock_fault(CREATED, at(now), "set it").unwrap();
+            let fault = fault.to_string();
             assert!(fault.contains(words), "{fault}");
         }
     }

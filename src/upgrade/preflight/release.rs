@@ -3,19 +3,27 @@
 use std::fs;
 
 use super::Offer;
-use super::checked::Checked;
+use super::checked::{Checked, refuse};
 use crate::appliance::Appliance;
+use crate::appliance::hypervisor::Hypervisor;
 use crate::appliance::release::ReleaseRecord;
 use crate::bundle::Manifest;
-use crate::{bad_bundle, cpu, refuse, version};
+use crate::failure::{Class, with_class};
+use crate::report::Finding;
+use crate::{cpu, version};
 
 /// Compares the product of the bundle with the appliance's.
 pub fn check_product(appliance: &Appliance, manifest: &Manifest) -> Checked<()> {
     match ReleaseRecord::of_running(appliance)?.product {
-        Some(product) if product != manifest.product => bad_bundle!(
-            "the bundle is for product {:?}, this appliance is {product:?}; use the bundle made for it",
-            manifest.product
-        ),
+        Some(product) if product != manifest.product => Err(with_class(
+            Class::BadBundle,
+            Finding::new(
+                format!("the bundle is for product {:?}", manifest.product),
+                format!("one for {product:?}, which this appliance is"),
+                "use the bundle made for it",
+            )
+            .into(),
+        )),
         Some(product) => Ok(((), product)),
         None => Ok((
             (),
@@ -34,40 +42,55 @@ pub fn check_version(appliance: &Appliance, offer: &Offer) -> Checked<()> {
         && is_older(&said.version)
         && !offer.allow_downgrade
     {
-        refuse!(
-            "version {} is older than the running {running}; --allow-downgrade takes it all the \
-             same, and `va-upgrade rollback` goes back to the other slot as it is",
-            manifest.version
+        return refuse(
+            format!(
+                "version {} is older than the running {running}, a downgrade",
+                manifest.version
+            ),
+            "a newer version",
+            "--allow-downgrade takes it all the same, and `va-upgrade rollback` goes back to the \
+             other slot as it is",
         );
     }
     if let Some(min) = &manifest.min_version
         && version::compare(&running, min).is_lt()
     {
-        refuse!(
-            "version {running} is too old for version {}, which upgrades {min} or newer; upgrade to {min} first",
-            manifest.version
+        return refuse(
+            format!(
+                "version {running} is too old for version {}",
+                manifest.version
+            ),
+            format!("{min} or newer"),
+            format!("upgrade to {min} first"),
         );
     }
-    Ok(((), format!("from {running} to {}", manifest.version)))
+    let word = if is_older(&running) {
+        ", a downgrade"
+    } else {
+        ""
+    };
+    Ok(((), format!("from {running} to {}{word}", manifest.version)))
 }
 
 /// Compares what the processor has with what the bundle needs.
 pub fn check_processor(appliance: &Appliance, manifest: &Manifest) -> Checked<()> {
     if manifest.architecture != "x86_64" {
-        refuse!(
-            "the bundle is for {}, this machine is x86_64",
-            manifest.architecture
+        return refuse(
+            format!("the bundle is for {}", manifest.architecture),
+            "x86_64, as this machine is",
+            "use the bundle made for it",
         );
     }
     let cpuinfo = fs::read_to_string(appliance.at("/proc/cpuinfo"))?;
     let missing = cpu::missing_flags(&cpuinfo, manifest.cpu_level);
     if !missing.is_empty() {
-        refuse!(
-            "version {} needs a processor of level {}; this one lacks {}. \
-             On a cluster, raise its CPU compatibility mode (EVC) and restart the machine from power-off",
-            manifest.version,
-            manifest.cpu_level,
-            missing.join(", ")
+        return refuse(
+            format!("this machine's processor lacks {}", missing.join(", ")),
+            format!(
+                "level {} for version {}",
+                manifest.cpu_level, manifest.version
+            ),
+            Hypervisor::of(appliance).raise_processor(),
         );
     }
     Ok(((), format!("{} is there", manifest.cpu_level)))

@@ -1,12 +1,11 @@
 //! Whether the running system is one that can be upgraded.
 
-use super::checked::Checked;
+use super::checked::{Checked, refuse};
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
 use crate::appliance::selinux::Mode;
 use crate::disk::mkfs::FsType;
 use crate::install::customer;
-use crate::refuse;
 use crate::system::Cmd;
 use crate::upgrade::kernel_update;
 
@@ -31,20 +30,26 @@ const TOOLS: [&str; 13] = [
 pub fn check_boot_state(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     let state = machine.state();
     if kernel_update::is_running(appliance, machine) {
-        refuse!(
-            "the kernel that runs is on trial; wait until it is confirmed, or run `va-upgrade confirm`"
+        return refuse(
+            "the kernel that runs is on trial",
+            "a system that is kept",
+            "wait until it is confirmed, or run `va-upgrade confirm`",
         );
     }
     match state.trial() {
-        Some(trial) if trial.slot == machine.booted => refuse!(
-            "this system, in slot {}, is on trial itself; wait until it is confirmed, or run `va-upgrade confirm`",
-            trial.slot
+        Some(trial) if trial.slot == machine.booted => refuse(
+            format!("this system, in slot {}, is on trial itself", trial.slot),
+            "a system that is kept",
+            "wait until it is confirmed, or run `va-upgrade confirm`",
         ),
-        _ if state.committed() != machine.booted => refuse!(
-            "this system runs from slot {}, but slot {} is the default; restart into it, \
-             or run `va-upgrade rollback` to keep this one",
-            machine.booted,
-            state.committed()
+        _ if state.committed() != machine.booted => refuse(
+            format!(
+                "this system runs from slot {}, but slot {} is the default",
+                machine.booted,
+                state.committed()
+            ),
+            "that the default runs",
+            "restart into it, or run `va-upgrade rollback` to keep this one",
         ),
         _ => Ok(((), format!("slot {} runs and is committed", machine.booted))),
     }
@@ -56,15 +61,24 @@ pub fn check_tools(appliance: &Appliance, machine: &Machine) -> Checked<()> {
     if let Ok(fs_type) = FsType::from_name(&machine.root_fs_type) {
         wanted.push(fs_type.program());
     }
+    check_programs(appliance, &wanted)
+}
+
+/// Looks for programs of the running system.
+///
+/// # Errors
+/// Class `Refused` when one is missing.
+pub fn check_programs(appliance: &Appliance, wanted: &[&str]) -> Checked<()> {
     let script = "for tool; do command -v \"$tool\" >/dev/null || echo \"$tool\"; done";
     let missing = appliance
         .sys
-        .run(&Cmd::new("sh").args(["-c", script, "sh"]).args(&wanted))?;
+        .run(&Cmd::new("sh").args(["-c", script, "sh"]).args(wanted))?;
     if !missing.trim().is_empty() {
         let names: Vec<&str> = missing.split_whitespace().collect();
-        refuse!(
-            "these programs are missing on this system: {}",
-            names.join(", ")
+        return refuse(
+            format!("these programs are missing: {}", names.join(", ")),
+            format!("{} programs", wanted.len()),
+            "install the packages that they are in",
         );
     }
     Ok(((), format!("{} programs are there", wanted.len())))
@@ -95,7 +109,11 @@ pub fn check_rules(appliance: &Appliance) -> Checked<()> {
 /// Refuses what we cannot make bootable.
 pub fn check_firmware(appliance: &Appliance) -> Checked<()> {
     if appliance.at("/sys/firmware/efi").exists() {
-        refuse!("this machine was started by UEFI; only BIOS is supported so far");
+        return refuse(
+            "this machine was started by UEFI",
+            "BIOS; nothing else is supported so far",
+            "use an appliance that is started by BIOS",
+        );
     }
     Ok(((), "BIOS".into()))
 }

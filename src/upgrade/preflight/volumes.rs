@@ -2,14 +2,13 @@
 
 use std::fs;
 
-use super::checked::Checked;
+use super::checked::{Checked, refuse};
 use crate::appliance::Appliance;
 use crate::appliance::machine::{self, Machine, slot_volume};
 use crate::bundle::Manifest;
 use crate::disk::lvm::{self, LogicalVolume};
 use crate::disk::mkfs::FsType;
 use crate::linux::device_mapper;
-use crate::refuse;
 use crate::slot::Slot;
 
 /// Finds the volumes of both slots.
@@ -17,21 +16,36 @@ pub fn check_volumes(appliance: &Appliance, target: Slot) -> Checked<LogicalVolu
     let vg = &appliance.config.vg;
     let groups = lvm::groups(appliance.sys, vg)?;
     match groups.as_slice() {
-        [] => refuse!("there is no volume group {vg}; set vg in config.yaml"),
-        [group] if !group.system_id.is_empty() => refuse!(
-            "volume group {vg} is for the machine {:?} alone, which the new system need not \
-             be; run `vgchange --systemid '' {vg}`",
-            group.system_id
-        ),
+        [] => {
+            return refuse(
+                format!("there is no volume group {vg}"),
+                "the group that both slots are in",
+                "set vg in config.yaml",
+            );
+        }
+        [group] if !group.system_id.is_empty() => {
+            return refuse(
+                format!(
+                    "volume group {vg} is for the machine {:?} alone, which the new system need \
+                     not be",
+                    group.system_id
+                ),
+                "a group for any machine",
+                format!("run `vgchange --systemid '' {vg}`"),
+            );
+        }
         [_] => {}
         several => {
             let uuids: Vec<&str> = several.iter().map(|group| &group.uuid[..]).collect();
-            refuse!(
-                "there are {} volume groups called {vg} ({}); detach the disk that does not \
-                 belong to this machine",
-                several.len(),
-                uuids.join(", ")
-            )
+            return refuse(
+                format!(
+                    "there are {} volume groups called {vg} ({})",
+                    several.len(),
+                    uuids.join(", ")
+                ),
+                "one",
+                "detach the disk that does not belong to this machine",
+            );
         }
     }
     let volumes = lvm::list(appliance.sys, vg)?;
@@ -52,9 +66,13 @@ pub fn check_unused(appliance: &Appliance, target: Slot) -> Checked<()> {
     for mount in &table {
         let path = appliance.at(format!("/sys/dev/block/{}/dm/name", mount.device_number));
         if fs::read_to_string(path).is_ok_and(|found| found.trim() == name) {
-            refuse!(
-                "slot {target} is mounted at {}; unmount it",
-                mount.mount_point.display()
+            return refuse(
+                format!(
+                    "slot {target} is mounted at {}",
+                    mount.mount_point.display()
+                ),
+                "that nobody uses it",
+                "unmount it",
             );
         }
     }
@@ -67,6 +85,13 @@ pub fn check_fs_type(machine: &Machine) -> Checked<FsType> {
     Ok((fs_type, fs_type.name().to_owned()))
 }
 
+/// Returns what a slot takes for the system in a bundle.
+pub fn slot_bytes(manifest: &Manifest) -> u64 {
+    // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
+    let tree = &manifest.tree;
+    tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20)
+}
+
 /// Compares the target's size with what the bundle unpacks to.
 pub fn check_slot_space(
     appliance: &Appliance,
@@ -74,16 +99,20 @@ pub fn check_slot_space(
     volume: &LogicalVolume,
     manifest: &Manifest,
 ) -> Checked<()> {
-    // Inodes of 512 bytes, a journal, and what a file system keeps for itself.
-    let tree = &manifest.tree;
-    let need = tree.data_bytes + tree.inodes * 512 + (tree.data_bytes / 20).max(64 << 20);
+    let need = slot_bytes(manifest);
     if volume.size_bytes < need {
-        refuse!(
-            "{} has {} MiB, version {} needs {} MiB; enlarge the volume with lvextend",
-            appliance.config.device(target).display(),
-            volume.size_bytes >> 20,
-            manifest.version,
-            need.div_ceil(1 << 20)
+        return refuse(
+            format!(
+                "{} has {} MiB",
+                appliance.config.device(target).display(),
+                volume.size_bytes >> 20
+            ),
+            format!(
+                "{} MiB for version {}",
+                need.div_ceil(1 << 20),
+                manifest.version
+            ),
+            "enlarge the volume with lvextend",
         );
     }
     Ok((

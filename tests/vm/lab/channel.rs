@@ -80,7 +80,11 @@ impl Channel {
             match self.stream.read(&mut buffer) {
                 Ok(0) => bail!("the guest is gone: QEMU closed the agent's socket"),
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    return Ok(None);
+                }
                 Err(error) => return Err(error).context("receiving from the guest"),
             }
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use va_upgrade::system::{Cmd, Mount, Mounted, System};
 
-use super::host;
+use super::{host, rhel};
 
 const MIB: u64 = 1 << 20;
 const DISK_SIZE: u64 = 6 << 30;
@@ -34,8 +34,31 @@ const LVM_CONFIG: &str = r#"global{activation=0 use_lvmpolld=0 event_activation=
     devices{use_devicesfile=0 obtain_device_list_from_udev=0 filter=["a|^@PV@$|","r|.*|"]}
     activation{udev_sync=0 udev_rules=0 monitoring=0} backup{backup=0 archive=0}"#;
 
+/// Which family's way a disk is laid out in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// ext4, and Debian's own names.
+    Debian,
+    /// XFS but for `data`, labels of SELinux, and the names of `grub2`.
+    Rhel,
+}
+
+impl Family {
+    /// Returns the kind of file system of the volume, or the partition, `name`.
+    fn fs_type(self, name: &str) -> &'static str {
+        match self {
+            Family::Debian => "ext4",
+            // Too small for XFS.
+            Family::Rhel if name == "data" => "ext4",
+            Family::Rhel => "xfs",
+        }
+    }
+}
+
 /// What makes one appliance's disk differ from another's.
 pub struct Contents<'a> {
+    /// The layout.
+    pub family: Family,
     /// The root file system.
     pub tar: &'a Path,
     /// The UUID of `/boot`.
@@ -47,13 +70,13 @@ pub struct Contents<'a> {
 }
 
 /// A part of a file as a block device.
-struct Loop<'a> {
+pub(super) struct Loop<'a> {
     sys: &'a dyn System,
-    device: PathBuf,
+    pub(super) device: PathBuf,
 }
 
 impl<'a> Loop<'a> {
-    fn new(sys: &'a dyn System, file: &Path, start: u64, size: u64) -> Result<Loop<'a>> {
+    pub(super) fn new(sys: &'a dyn System, file: &Path, start: u64, size: u64) -> Result<Loop<'a>> {
         let cmd = Cmd::new("losetup")
             .args(["--find", "--show"])
             .arg(format!("--offset={start}"))
@@ -74,18 +97,18 @@ impl Drop for Loop<'_> {
 }
 
 /// The device nodes of a disk's partitions, for kernels that do not read GPT.
-struct Partitions<'a> {
+pub(super) struct Partitions<'a> {
     disk: &'a Loop<'a>,
 }
 
 impl<'a> Partitions<'a> {
-    fn new(disk: &'a Loop<'a>) -> Result<Partitions<'a>> {
+    pub(super) fn new(disk: &'a Loop<'a>) -> Result<Partitions<'a>> {
         disk.sys
             .run(&Cmd::new("partx").arg("--add").arg(&disk.device))?;
         Ok(Partitions { disk })
     }
 
-    fn node(&self, number: u32) -> PathBuf {
+    pub(super) fn node(&self, number: u32) -> PathBuf {
         PathBuf::from(format!("{}p{number}", self.disk.device.display()))
     }
 }
@@ -116,18 +139,23 @@ pub fn make(path: &Path, contents: &Contents) -> Result<()> {
     let disk = Loop::new(sys, path, 0, DISK_SIZE)?;
     let partitions = Partitions::new(&disk)?;
     let boot = partitions.node(2);
-    make_file_system(sys, &boot, "boot", contents.boot_uuid)?;
+    let family = contents.family;
+    make_file_system(sys, &boot, "boot", family, Some(contents.boot_uuid))?;
     let [root, _back, data, image] = &volumes;
-    make_file_system(sys, &root.device, "root", "random")?;
-    make_file_system(sys, &data.device, "data", "random")?;
-    make_file_system(sys, &image.device, "image", "random")?;
+    make_file_system(sys, &root.device, "root", family, None)?;
+    make_file_system(sys, &data.device, "data", family, None)?;
+    make_file_system(sys, &image.device, "image", family, None)?;
 
     let mount_point = tempfile::tempdir()?;
     let at = |name: &str| mount_point.path().join(name);
-    let tree = Mounted::new(sys, &Mount::device(&root.device, &at("root"), "ext4", ""))?;
+    let mounted = |device: &Path, name: &str, point: &str| {
+        let mount = Mount::device(device, &at(point), family.fs_type(name), "");
+        Mounted::new(sys, &mount)
+    };
+    let tree = mounted(&root.device, "root", "root")?;
     // A mount point that the guard made would go with it.
     fs::create_dir(at("root/boot"))?;
-    let tree_boot = Mounted::new(sys, &Mount::device(&boot, &at("root/boot"), "ext4", ""))?;
+    let tree_boot = mounted(&boot, "boot", "root/boot")?;
     let untar = Cmd::new("tar")
         .args([
             "--xattrs",
@@ -141,14 +169,20 @@ pub fn make(path: &Path, contents: &Contents) -> Result<()> {
         .arg(tree.path());
     sys.run(&untar)?;
     personalise(tree.path(), contents)?;
-    let tree_data = Mounted::new(
-        sys,
-        &Mount::device(&data.device, &at("root/data"), "ext4", ""),
-    )?;
+    let tree_data = mounted(&data.device, "data", "root/data")?;
     fs::write(at("root/data/customer"), "belongs to the customer\n")?;
+    install_grub(sys, tree.path(), &disk.device, contents)?;
+    if family == Family::Rhel {
+        let tree_image = mounted(&image.device, "image", "root/image")?;
+        rhel::label(sys, tree.path(), &["/boot", "/data", "/image"])?;
+        tree_image.unmount()?;
+    }
     tree_data.unmount()?;
-    install_grub(sys, tree.path(), &disk.device, contents.boot_uuid)?;
     tree_boot.unmount()?;
+    if family == Family::Rhel {
+        // The mount points too, now that nothing is on them.
+        rhel::label(sys, tree.path(), &["/"])?;
+    }
     tree.unmount()
 }
 
@@ -209,22 +243,36 @@ fn first_extent(table: &str, name: &str) -> Result<u64> {
     first.parse().context("parsing the first extent")
 }
 
-fn make_file_system(sys: &dyn System, device: &Path, label: &str, uuid: &str) -> Result<()> {
-    let cmd = Cmd::new("mkfs.ext4")
-        .args(["-q", "-F", "-O", EXT4_FEATURES, "-L", label, "-U", uuid])
-        .arg(device);
-    sys.run(&cmd).map(drop)
+pub(super) fn make_file_system(
+    sys: &dyn System,
+    device: &Path,
+    name: &str,
+    family: Family,
+    uuid: Option<&str>,
+) -> Result<()> {
+    let cmd = if family.fs_type(name) == "xfs" {
+        rhel::mkfs(name, uuid)
+    } else {
+        let uuid = uuid.unwrap_or("random");
+        Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", EXT4_FEATURES, "-L", name, "-U", uuid])
+    };
+    sys.run(&cmd.arg(device)).map(drop)
 }
+
+const FSTAB: &str = "\
+/dev/mapper/VA-root / ext4 errors=remount-ro 0 1
+UUID=@BOOT@ /boot ext4 defaults 0 2
+/dev/VA/data /data ext4 defaults 0 0
+/dev/VA/image /image ext4 defaults 0 0
+";
 
 /// Writes what an installer asks its user for.
 fn personalise(root: &Path, contents: &Contents) -> Result<()> {
-    let fstab = format!(
-        "/dev/mapper/VA-root / ext4 errors=remount-ro 0 1\n\
-         UUID={} /boot ext4 defaults 0 2\n\
-         /dev/VA/data /data ext4 defaults 0 0\n\
-         /dev/VA/image /image ext4 defaults 0 0\n",
-        contents.boot_uuid
-    );
+    let fstab = match contents.family {
+        Family::Debian => FSTAB,
+        Family::Rhel => rhel::FSTAB,
+    };
+    let fstab = fstab.replace("@BOOT@", contents.boot_uuid);
     let name = contents.hostname;
     let id = match contents.machine_id {
         "" => String::new(),
@@ -242,13 +290,21 @@ fn personalise(root: &Path, contents: &Contents) -> Result<()> {
 }
 
 /// Lets the root's own GRUB install itself, then writes its menu.
-fn install_grub(sys: &dyn System, root: &Path, disk: &Path, boot_uuid: &str) -> Result<()> {
+fn install_grub(sys: &dyn System, root: &Path, disk: &Path, contents: &Contents) -> Result<()> {
+    let (install, menu, menu_path) = match contents.family {
+        Family::Debian => (
+            "grub-install",
+            include_str!("../guest/grub.cfg"),
+            "boot/grub/grub.cfg",
+        ),
+        Family::Rhel => ("grub2-install", rhel::MENU, "boot/grub2/grub.cfg"),
+    };
     let bind = |name: &str| {
         let mount = Mount::bind(&Path::new("/").join(name), &root.join(name));
         Mounted::new(sys, &mount)
     };
     let binds = [bind("dev")?, bind("proc")?, bind("sys")?];
-    let install = Cmd::new("grub-install")
+    let install = Cmd::new(install)
         .args(["--target=i386-pc", "--boot-directory=/boot", "--no-floppy"])
         .arg(disk)
         .chroot(root);
@@ -259,8 +315,8 @@ fn install_grub(sys: &dyn System, root: &Path, disk: &Path, boot_uuid: &str) -> 
     let modules = fs::read_dir(root.join("lib/modules"))?
         .next()
         .context("no kernel")??;
-    let menu = include_str!("../guest/grub.cfg")
-        .replace("@BOOT@", boot_uuid)
+    let menu = menu
+        .replace("@BOOT@", contents.boot_uuid)
         .replace("@KERNEL@", &modules.file_name().to_string_lossy());
-    fs::write(root.join("boot/grub/grub.cfg"), menu).context("writing grub.cfg")
+    fs::write(root.join(menu_path), menu).context("writing grub.cfg")
 }

@@ -18,6 +18,11 @@ use super::qemu::{Hardware, Qemu, monitor};
 /// instruction; a test that fails by it waits long, one that passes never.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
+/// How long a guest that may be restarting has for one answer, at first and at most:
+/// what it was asked before it restarted is never answered.
+const FIRST_LIMIT: Duration = Duration::from_secs(5);
+const LONGEST_LIMIT: Duration = Duration::from_secs(40);
+
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 /// A machine with a system disk it writes and a payload disk it only reads.
@@ -86,6 +91,7 @@ impl Guest {
     }
 
     /// Goes on where [`Guest::save`] saved the running machine.
+    #[expect(clippy::disallowed_methods, reason = "the guest gets the host's time")]
     pub fn resume(&mut self, snapshot: &str) -> Result<()> {
         self.start(&["-loadvm".into(), snapshot.into()])?;
         let id = self.ok(BOOT_ID)?;
@@ -154,7 +160,8 @@ impl Guest {
     /// Asks the system to restart, without waiting for anything.
     pub fn start_reboot(&mut self) -> Result<()> {
         // The agent is often stopped before it has answered.
-        self.ask("systemctl reboot --no-block").map(drop)
+        self.ask("systemctl reboot --no-block", FIRST_LIMIT)
+            .map(drop)
     }
 
     /// Waits until a system other than the last one seen has started wholly.
@@ -187,12 +194,16 @@ impl Guest {
     pub fn wait_until(&mut self, script: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
         let end = Instant::now() + PATIENCE;
         let mut last = String::new();
+        let mut limit = FIRST_LIMIT;
         loop {
-            let answer = self.ask(script)?;
+            let answer = self.ask(script, limit)?;
             if wanted(&answer) {
                 return Ok(answer);
             }
-            if !answer.is_empty() {
+            if answer.is_empty() {
+                // It may be too busy for an answer in that time.
+                limit = (limit * 2).min(LONGEST_LIMIT);
+            } else {
                 last = answer;
             }
             let late = || self.failure(&format!("`{script}` still says {last:?}"));
@@ -226,10 +237,10 @@ impl Guest {
     }
 
     /// Asks a question that a restarting guest may leave unanswered.
-    fn ask(&mut self, script: &str) -> Result<String> {
+    fn ask(&mut self, script: &str, limit: Duration) -> Result<String> {
         self.running()?.must_be_alive()?;
         let channel = self.channel.as_mut().context("the machine is off")?;
-        let answer = channel.request(script, Duration::from_secs(5));
+        let answer = channel.request(script, limit);
         match answer {
             Ok(Some(output)) => Ok(output.stdout.trim().to_owned()),
             Ok(None) => Ok(String::new()),

@@ -8,11 +8,17 @@ use anyhow::{Context, Result};
 use va_upgrade::system::{Cmd, System};
 
 use super::cache::cached;
-use super::disk::{self, Contents};
+use super::disk::{self, Contents, Family};
 use super::host;
 use super::rootfs::Debian;
 
 const DISK_CODE: &str = concat!(include_str!("disk.rs"), include_str!("../guest/grub.cfg"));
+
+const RHEL_DISK_CODE: &str = concat!(
+    include_str!("disk.rs"),
+    include_str!("rhel.rs"),
+    include_str!("../guest/rhel-grub.cfg")
+);
 
 /// The OVF descriptor of the release, as much of it as import tools want.
 const OVF: &str = include_str!("../guest/release.ovf");
@@ -27,6 +33,7 @@ pub fn old_appliance() -> Result<PathBuf> {
         &[&tar.to_string_lossy(), DISK_CODE],
         |path| {
             let contents = Contents {
+                family: Family::Debian,
                 tar: &tar,
                 boot_uuid: "0b5e55ed-0001-4000-8000-0123456789ab",
                 hostname: "old-appliance",
@@ -50,6 +57,7 @@ pub fn release_ova() -> Result<PathBuf> {
         let work = tempfile::tempdir_in(path.parent().context("a path without a parent")?)?;
         let raw = work.path().join("release.raw");
         let contents = Contents {
+            family: Family::Debian,
             tar: &tar,
             boot_uuid: "0b5e55ed-0002-4000-8000-0123456789ab",
             hostname: "new-release",
@@ -140,6 +148,7 @@ pub fn appliance_with_policy() -> Result<PathBuf> {
         &[&tar.to_string_lossy(), DISK_CODE],
         |path| {
             let contents = Contents {
+                family: Family::Debian,
                 tar: &tar,
                 boot_uuid: "0b5e55ed-0003-4000-8000-0123456789ab",
                 hostname: "selinux-appliance",
@@ -163,6 +172,41 @@ pub fn release_with_new_type() -> Result<PathBuf> {
         fs::write(path.join("lab.cil"), NEW_TYPE)?;
         let label = Cmd::new("unshare").args(["--mount", "sh", "-c", LABEL, "sh"]);
         host().run(&label.arg(path)).map(drop)
+    })
+}
+
+/// Returns the disk of an appliance of CentOS 7's shape, which enforces SELinux and
+/// has never seen `va-upgrade`.
+pub fn old_rhel_appliance() -> Result<PathBuf> {
+    let name = "the disk of an old appliance of the RHEL family's shape";
+    rhel_disk("rhel-appliance.raw", name, Debian::BullseyeAsRhel)
+}
+
+/// Returns the disk that a new release of Rocky 9's shape was made on.
+pub fn rhel_release() -> Result<PathBuf> {
+    let name = "the disk of a new release of the RHEL family's shape";
+    rhel_disk("rhel-release.raw", name, Debian::BookwormAsRhel)
+}
+
+fn rhel_disk(file: &str, name: &str, debian: Debian) -> Result<PathBuf> {
+    let tar = debian.tar()?;
+    let inputs = [&*tar.to_string_lossy(), RHEL_DISK_CODE];
+    let (boot_uuid, machine_id) = match debian {
+        Debian::BullseyeAsRhel => (
+            "0b5e55ed-0004-4000-8000-0123456789ab",
+            "6f1d0c2ab3e94d5f8a7b6c5d4e3f2a1d",
+        ),
+        _ => ("0b5e55ed-0005-4000-8000-0123456789ab", ""),
+    };
+    cached(file, name, &inputs, |path| {
+        let contents = Contents {
+            family: Family::Rhel,
+            tar: &tar,
+            boot_uuid,
+            hostname: "lab-linux",
+            machine_id,
+        };
+        disk::make(path, &contents)
     })
 }
 

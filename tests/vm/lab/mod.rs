@@ -8,7 +8,9 @@ pub mod dracut;
 pub mod guest;
 pub mod images;
 pub mod qemu;
+pub mod rhel;
 pub mod rootfs;
+pub mod single_disk;
 pub mod tell;
 
 use va_upgrade::system::Host;

@@ -20,10 +20,18 @@ pub enum Debian {
     Bookworm,
     /// Debian 12 whose SELinux policy is enforced.
     BookwormWithSelinux,
+    /// Debian 11 with the names, files and tools of CentOS 7.
+    BullseyeAsRhel,
+    /// Debian 12 with the names and files of Rocky 9.
+    BookwormAsRhel,
 }
 
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,kmod,lvm2,e2fsprogs,\
     util-linux,grub-pc-bin,grub2-common,initramfs-tools,dracut-core,zstd,xz-utils,iproute2,procps";
+
+const RHEL_PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,kmod,lvm2,\
+    e2fsprogs,xfsprogs,util-linux,grub-pc-bin,grub2-common,dracut,cpio,zstd,xz-utils,iproute2,\
+    procps,network-manager,rpm";
 
 const SELINUX_PACKAGES: &str = "selinux-policy-default,policycoreutils,selinux-utils";
 
@@ -37,11 +45,26 @@ const GUEST_FILES: [&str; 6] = [
     include_str!("../guest/initramfs-mark"),
 ];
 
+/// What the hook script reads for the RHEL family's shape.
+const RHEL_FILES: [&str; 4] = [
+    include_str!("../guest/rhel-shape"),
+    include_str!("../guest/rhel-grub2-install"),
+    include_str!("../guest/rhel-old-tool"),
+    include_str!("../guest/rhel-old-kernel.conf"),
+];
+
+/// CentOS 7 has one `/usr` for all, Debian 11 only when it is told. Without its
+/// databases of packages, mmdebstrap's last tidying fails.
+const RHEL_OPTIONS: [&str; 2] = [
+    "--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh",
+    "--skip=cleanup/apt,cleanup/mmdebstrap",
+];
+
 impl Debian {
     fn suite(self) -> &'static str {
         match self {
-            Debian::Bullseye => "bullseye",
-            Debian::Bookworm | Debian::BookwormWithSelinux => "bookworm",
+            Debian::Bullseye | Debian::BullseyeAsRhel => "bullseye",
+            Debian::Bookworm | Debian::BookwormWithSelinux | Debian::BookwormAsRhel => "bookworm",
         }
     }
 
@@ -49,7 +72,14 @@ impl Debian {
         match self {
             Debian::Bullseye | Debian::Bookworm => PACKAGES.to_owned(),
             Debian::BookwormWithSelinux => format!("{PACKAGES},{SELINUX_PACKAGES}"),
+            Debian::BullseyeAsRhel | Debian::BookwormAsRhel => {
+                format!("{RHEL_PACKAGES},{SELINUX_PACKAGES}")
+            }
         }
+    }
+
+    fn is_of_rhels_shape(self) -> bool {
+        matches!(self, Debian::BullseyeAsRhel | Debian::BookwormAsRhel)
     }
 
     /// Returns its name in the cache.
@@ -57,14 +87,16 @@ impl Debian {
         match self {
             Debian::Bullseye | Debian::Bookworm => self.suite(),
             Debian::BookwormWithSelinux => "bookworm-selinux",
+            Debian::BullseyeAsRhel => "bullseye-as-rhel",
+            Debian::BookwormAsRhel => "bookworm-as-rhel",
         }
     }
 
     /// Returns its number.
     pub fn number(self) -> u8 {
         match self {
-            Debian::Bullseye => 11,
-            Debian::Bookworm | Debian::BookwormWithSelinux => 12,
+            Debian::Bullseye | Debian::BullseyeAsRhel => 11,
+            Debian::Bookworm | Debian::BookwormWithSelinux | Debian::BookwormAsRhel => 12,
         }
     }
 
@@ -76,6 +108,12 @@ impl Debian {
         let source = format!("deb http://deb.debian.org/debian {suite} main");
         let mut inputs = vec![suite, &packages, &source];
         inputs.extend(GUEST_FILES);
+        let mut options = Vec::new();
+        if self.is_of_rhels_shape() {
+            inputs.extend(RHEL_FILES);
+            inputs.extend(RHEL_OPTIONS);
+            options.extend(RHEL_OPTIONS);
+        }
         let what = format!(
             "a root file system of Debian {} (takes minutes)",
             self.number()
@@ -87,6 +125,7 @@ impl Debian {
                 .arg(&log)
                 .args(["--variant=minbase", "--mode=root", "--format=tar"])
                 .arg(format!("--include={packages}"))
+                .args(&options)
                 .args([
                     "--aptopt=Acquire::Languages \"none\"",
                     "--aptopt=Acquire::Retries \"5\"",

@@ -1,0 +1,16 @@
+//! The metadata of a volume group: no byte of a disk is in two places.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use va_upgrade::source::fuzzing::volume_group;
+
+/// The physical volumes of the seeds.
+const UUIDS: [&str; 2] = [
+    "wUERAJF7Mrj6dREhemelZc8tB1mP0U5I",
+    "2INIrPZI7iqQSYAjsM0YqkNb3bbt6zxG",
+];
+
+fuzz_target!(|text: &str| {
+    let _ = volume_group(text, &UUIDS, 60 << 20);
+});
