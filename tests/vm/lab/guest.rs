@@ -81,7 +81,7 @@ impl Guest {
 
     /// Has the system shut down, and waits until the machine is off.
     pub fn power_off(&mut self) -> Result<()> {
-        self.ask("systemctl poweroff --no-block")?;
+        self.ask("systemctl poweroff --no-block", FIRST_LIMIT)?;
         let end = Instant::now() + PATIENCE;
         while self.running()?.alive()? {
             ensure!(Instant::now() < end, self.failure("it does not switch off"));

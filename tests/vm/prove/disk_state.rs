@@ -137,7 +137,7 @@ impl DiskState {
             let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| run[at + n]));
             for sector in word(0)..word(0) + word(8) {
                 let at = sector * SECTOR_BYTES;
-                let mut held = [0; SECTOR_BYTES as usize];
+                let mut held = [0; 512];
                 self.read(at, &mut held)?;
                 if held.starts_with(&content[..content.len().min(held.len())]) {
                     return Ok(Some(at));
