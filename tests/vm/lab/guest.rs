@@ -283,7 +283,7 @@ impl Guest {
                 "-qmp",
                 format!("unix:{},server=on,wait=off", monitor.display()),
             ),
-            ("-blockdev", self.system_disk()),
+            self.system_disk(),
             ("-device", "virtio-blk-pci,drive=system,bootindex=0".into()),
             (
                 "-drive",
@@ -322,20 +322,19 @@ impl Guest {
     }
 
     /// Describes the system's disk to QEMU.
-    fn system_disk(&self) -> String {
-        let image = |path: &Path| json!({"driver": "file", "filename": path, "discard": "unmap"});
-        let disk = json!({
-            "driver": "qcow2", "discard": "unmap", "file": image(&self.disk),
-        });
-        let mut node = match &self.write_log {
-            None => disk,
-            Some(log) => json!({
-                "driver": "blklogwrites", "discard": "unmap", "log-sector-size": 512,
-                "file": disk, "log": {"driver": "file", "filename": log},
-            }),
+    fn system_disk(&self) -> (&'static str, String) {
+        let Some(log) = &self.write_log else {
+            let disk = self.disk.display();
+            let plain = format!("if=none,id=system,format=qcow2,discard=unmap,file={disk}");
+            return ("-drive", plain);
         };
-        node["node-name"] = json!("system");
-        node.to_string()
+        let file = |path: &Path| json!({"driver": "file", "filename": path, "discard": "unmap"});
+        let node = json!({
+            "driver": "blklogwrites", "node-name": "system", "discard": "unmap",
+            "log-sector-size": 512, "log": file(log),
+            "file": {"driver": "qcow2", "discard": "unmap", "file": file(&self.disk)},
+        });
+        ("-blockdev", node.to_string())
     }
 
     fn running(&mut self) -> Result<&mut Qemu> {

@@ -9,7 +9,8 @@
 //! - [`replay`]: every moment, with losses
 //! - [`proof_of_judge`]: whether the judge can be believed
 //!
-//! `docs/proof.md` says what is shown and what not.
+//! Shown so far: the judge notices a changed byte in every structure. The whole life has
+//! not been judged from end to end yet.
 
 mod disk_state;
 mod grub_view;
