@@ -123,6 +123,31 @@ impl Appliance {
         Ok(appliance)
     }
 
+    /// Returns an appliance that was started from the raw disk `base`, which is not
+    /// written.
+    pub fn of_disk(name: &str, base: &Path) -> Result<Appliance> {
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(base, "raw", &disk)?;
+        let guest = Guest::new(name, disk, payload()?, Hardware::default())?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        Ok(appliance)
+    }
+
+    /// Returns a running appliance whose disk begins as `base` and whose every write is
+    /// written down in `log`.
+    pub fn recorded(name: &str, base: &Path, log: &Path) -> Result<Appliance> {
+        let dir = disk_dir()?;
+        let disk = dir.path().join("disk.qcow2");
+        overlay(base, "raw", &disk)?;
+        let mut guest = Guest::new(name, disk, payload()?, Hardware::default())?;
+        guest.record_writes(log)?;
+        let mut appliance = Appliance { guest, _disk: dir };
+        appliance.power_on()?;
+        Ok(appliance)
+    }
+
     /// Returns a running old appliance of the RHEL family's shape, which enforces
     /// SELinux, with bundles of the first so many of [`RHEL_RELEASES`].
     pub fn of_rhels_shape(name: &str) -> Result<Appliance> {

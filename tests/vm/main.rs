@@ -22,6 +22,7 @@ mod machine;
 mod migrate;
 mod migrate_in_ram;
 mod power_cut;
+mod prove;
 mod refuse;
 mod rhel;
 mod rollback;

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
+use serde_json::json;
 use tempfile::TempDir;
 use va_upgrade::system::{Cmd, System};
 
@@ -33,6 +34,7 @@ pub struct Guest {
     console: PathBuf,
     firmware_log: PathBuf,
     sockets: TempDir,
+    write_log: Option<PathBuf>,
     qemu: Option<Qemu>,
     channel: Option<Channel>,
     boot_id: String,
@@ -56,6 +58,7 @@ impl Guest {
             firmware_log,
             // The name of a socket must be short.
             sockets: tempfile::Builder::new().prefix("va-lab").tempdir()?,
+            write_log: None,
             qemu: None,
             channel: None,
             boot_id: String::new(),
@@ -66,6 +69,25 @@ impl Guest {
     pub fn power_on(&mut self) -> Result<()> {
         self.start(&[])?;
         self.wait_for_boot()
+    }
+
+    /// Has every write, flush and discard of the system's disk written down in `log`,
+    /// from the next start on. No snapshot can be made of such a machine.
+    pub fn record_writes(&mut self, log: &Path) -> Result<()> {
+        fs::write(log, "").with_context(|| format!("making {}", log.display()))?;
+        self.write_log = Some(log.to_owned());
+        Ok(())
+    }
+
+    /// Has the system shut down, and waits until the machine is off.
+    pub fn power_off(&mut self) -> Result<()> {
+        self.ask("systemctl poweroff --no-block", FIRST_LIMIT)?;
+        let end = Instant::now() + PATIENCE;
+        while self.running()?.alive()? {
+            ensure!(Instant::now() < end, self.failure("it does not switch off"));
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.cut_power()
     }
 
     /// Goes on where [`Guest::save`] saved the running machine.
@@ -261,13 +283,7 @@ impl Guest {
                 "-qmp",
                 format!("unix:{},server=on,wait=off", monitor.display()),
             ),
-            (
-                "-drive",
-                format!(
-                    "if=none,id=system,format=qcow2,discard=unmap,file={}",
-                    self.disk.display()
-                ),
-            ),
+            self.system_disk(),
             ("-device", "virtio-blk-pci,drive=system,bootindex=0".into()),
             (
                 "-drive",
@@ -303,6 +319,22 @@ impl Guest {
         self.qemu = Some(qemu);
         self.channel = Some(channel);
         Ok(())
+    }
+
+    /// Describes the system's disk to QEMU.
+    fn system_disk(&self) -> (&'static str, String) {
+        let Some(log) = &self.write_log else {
+            let disk = self.disk.display();
+            let plain = format!("if=none,id=system,format=qcow2,discard=unmap,file={disk}");
+            return ("-drive", plain);
+        };
+        let file = |path: &Path| json!({"driver": "file", "filename": path, "discard": "unmap"});
+        let node = json!({
+            "driver": "blklogwrites", "node-name": "system", "discard": "unmap",
+            "log-sector-size": 512, "log": file(log),
+            "file": {"driver": "qcow2", "discard": "unmap", "file": file(&self.disk)},
+        });
+        ("-blockdev", node.to_string())
     }
 
     fn running(&mut self) -> Result<&mut Qemu> {
