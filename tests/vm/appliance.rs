@@ -102,11 +102,7 @@ impl Appliance {
         };
         build_bundles(files.path(), &[release])?;
         let payload = make_payload(files.path(), "selinux-payload.raw")?;
-        let dir = disk_dir()?;
-        let disk = dir.path().join("disk.qcow2");
-        overlay(&images::appliance_with_policy()?, "raw", &disk)?;
-        let guest = Guest::new(name, disk, &payload, Hardware::default())?;
-        let mut appliance = Appliance { guest, _disk: dir };
+        let mut appliance = Appliance::on(name, &images::appliance_with_policy()?, &payload)?;
         appliance.power_on()?;
         appliance.install_program()?;
         // Without a policy the kernel shows no file system as one that has labels,
@@ -126,11 +122,7 @@ impl Appliance {
     /// Returns an appliance that was started from the raw disk `base`, which is not
     /// written.
     pub fn of_disk(name: &str, base: &Path) -> Result<Appliance> {
-        let dir = disk_dir()?;
-        let disk = dir.path().join("disk.qcow2");
-        overlay(base, "raw", &disk)?;
-        let guest = Guest::new(name, disk, payload()?, Hardware::default())?;
-        let mut appliance = Appliance { guest, _disk: dir };
+        let mut appliance = Appliance::on(name, base, payload()?)?;
         appliance.power_on()?;
         Ok(appliance)
     }
@@ -138,14 +130,19 @@ impl Appliance {
     /// Returns a running appliance whose disk begins as `base` and whose every write is
     /// written down in `log`.
     pub fn recorded(name: &str, base: &Path, log: &Path) -> Result<Appliance> {
+        let mut appliance = Appliance::on(name, base, payload()?)?;
+        appliance.record_writes(log)?;
+        appliance.power_on()?;
+        Ok(appliance)
+    }
+
+    /// Describes an appliance that is switched off, whose disk begins as `base`.
+    fn on(name: &str, base: &Path, payload: &Path) -> Result<Appliance> {
         let dir = disk_dir()?;
         let disk = dir.path().join("disk.qcow2");
         overlay(base, "raw", &disk)?;
-        let mut guest = Guest::new(name, disk, payload()?, Hardware::default())?;
-        guest.record_writes(log)?;
-        let mut appliance = Appliance { guest, _disk: dir };
-        appliance.power_on()?;
-        Ok(appliance)
+        let guest = Guest::new(name, disk, payload, Hardware::default())?;
+        Ok(Appliance { guest, _disk: dir })
     }
 
     /// Returns a running old appliance of the RHEL family's shape, which enforces
@@ -158,11 +155,7 @@ impl Appliance {
             build_bundles(files.path(), &RHEL_RELEASES[..count])?;
             make_payload(files.path(), "rhel-payload.raw")
         })?;
-        let dir = disk_dir()?;
-        let disk = dir.path().join("disk.qcow2");
-        overlay(&images::old_rhel_appliance()?, "raw", &disk)?;
-        let guest = Guest::new(name, disk, payload, Hardware::default())?;
-        let mut appliance = Appliance { guest, _disk: dir };
+        let mut appliance = Appliance::on(name, &images::old_rhel_appliance()?, payload)?;
         appliance.power_on()?;
         appliance.install_program()?;
         Ok(appliance)
