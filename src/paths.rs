@@ -69,6 +69,10 @@ pub const BANNER_FILE: &str = "/run/va-upgrade.banner";
 /// than its deadline: seconds since the kernel started.
 pub const TRIAL_UNTIL_FILE: &str = "/run/va-upgrade.until";
 
+/// Is there while the disk holds no system: from the point of no return of a migration
+/// to its end. Whatever runs then must not restart the machine.
+pub const NO_RETURN_FILE: &str = "/run/va-upgrade.no-return";
+
 /// Where a slot is mounted while it is written.
 pub const TARGET_MOUNT: &str = "/run/va-upgrade/slot";
 

@@ -38,7 +38,7 @@ const DRIVERS: &str = "virtio_pci virtio_mmio virtio_blk virtio_scsi vmw_pvscsi 
 
 /// The tools that the program runs there.
 const TOOLS: &str = "lvm blkid blockdev mke2fs mkfs.ext4 mkfs.xfs e2fsck xfs_repair wipefs partx \
-                     sgdisk sfdisk chroot mount umount stat sync udevadm fsfreeze";
+                     sgdisk sfdisk chroot cp losetup mount umount stat sync udevadm fsfreeze";
 
 /// What initramfs-tools is told besides; the image's own settings are for its own disk.
 const SETTINGS: &str = "MODULES=list\nBUSYBOX=auto\nCOMPRESS=gzip\nKEYMAP=n\nRESUME=none\n";

@@ -1,20 +1,15 @@
 //! `boot`: what the boot services run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::Session;
 use super::output::print_done;
-use super::{Session, threads};
-use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
-use crate::failure::{Class, Classify};
 use crate::install::label;
-use crate::migrate::order::Mode;
-use crate::migrate::{environment, in_ram};
+use crate::migrate::{self, environment, in_ram};
 use crate::progress::Progress;
-use crate::system::files;
 use crate::upgrade::first_start::{self, Verdict};
 use crate::upgrade::kernel_update::{self, Adopted, Change};
 use crate::upgrade::trial::{self, LOCK_PATIENCE, Outcome};
@@ -58,14 +53,9 @@ pub struct Args {
     #[arg(long, conflicts_with = "deadline")]
     pub migrate: bool,
 
-    /// Only have the next start rehearse the move of this system to two slots with the bundle
-    /// FILE.vab; the settings are not collected
-    #[arg(long, value_name = "FILE.vab", conflicts_with = "deadline")]
-    pub prepare_rehearsal: Option<PathBuf>,
-
-    /// Only take back what was prepared
+    /// Only collect the settings once more for the move to two slots that the next start begins
     #[arg(long, conflicts_with = "deadline")]
-    pub cancel_migration: bool,
+    pub collect_settings: bool,
 }
 
 impl Args {
@@ -118,13 +108,10 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
     if args.migrate {
         return environment::run(&session.appliance());
     }
-    if let Some(bundle) = &args.prepare_rehearsal {
-        return prepare_rehearsal(session, bundle);
-    }
-    if args.cancel_migration {
-        let text = match in_ram::cancel(&session.appliance())? {
-            true => "the migration is cancelled",
-            false => "no migration was prepared",
+    if args.collect_settings {
+        let text = match in_ram::collect_once_more(&session.appliance(), &migrate::collect)? {
+            true => "the settings are collected once more",
+            false => "no move to two slots is prepared",
         };
         print_done(&format!("{text}\n"));
         return Ok(());
@@ -159,29 +146,6 @@ pub fn run(session: &Session, args: &Args) -> Result<()> {
         Some(Verdict::Healthy(version)) => print_done(&format!("version {version} is healthy\n")),
         Some(Verdict::Unhealthy(why)) => print_done(&format!("not healthy: {why}\n")),
     }
-    Ok(())
-}
-
-/// Has the next start rehearse a migration.
-fn prepare_rehearsal(session: &Session, bundle: &Path) -> Result<()> {
-    let nothing = |_: &Appliance, to: &Path| files::write_atomic(to, b"", 0o600);
-    let bundle = fs::canonicalize(bundle)
-        .with_context(|| format!("looking up {}", bundle.display()))
-        .class(Class::Refused)?;
-    let options = in_ram::Options {
-        bundle: &bundle,
-        mode: Mode::Rehearse,
-        threads: threads(None)?,
-        collect: &nothing,
-    };
-    let prepared = in_ram::prepare(&session.appliance(), &options)?;
-    session.ui.finish();
-    print_done(&format!(
-        "the next start rehearses the move to {} on {}; it takes {} MiB of memory\n",
-        prepared.version,
-        prepared.disk.display(),
-        prepared.need_bytes.div_ceil(1 << 20)
-    ));
     Ok(())
 }
 

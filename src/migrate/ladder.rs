@@ -18,6 +18,8 @@ pub enum Rung {
     InPlace(Box<Plan>),
     /// Everything anew, from memory.
     InRam,
+    /// Something has to be put right first.
+    Neither,
 }
 
 /// Whether a condition of the first rung is met.
@@ -27,6 +29,8 @@ pub enum Fit {
     Fits,
     /// It is in the way.
     Obstacle,
+    /// It is in the way of both ways, and somebody can put it right.
+    Fault,
 }
 
 /// A condition, and what was found.
@@ -59,9 +63,10 @@ impl Choice {
     }
 
     /// Returns what is in the way of the first rung, in words.
-    pub fn obstacles(&self) -> Vec<&str> {
-        let found = self.findings.iter().filter(|f| f.fit == Fit::Obstacle);
-        found.map(|finding| finding.message.as_str()).collect()
+    pub fn obstacles(&self) -> String {
+        let found = self.findings.iter().filter(|f| f.fit != Fit::Fits);
+        let words: Vec<&str> = found.map(|finding| &finding.message[..]).collect();
+        words.join("; ")
     }
 }
 
@@ -69,19 +74,23 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self.rung {
             Rung::InPlace(_) => "fits",
-            Rung::InRam => "does not fit",
+            Rung::InRam | Rung::Neither => "does not fit",
         };
         writeln!(f, "in place: {word}")?;
         for finding in &self.findings {
             let mark = match finding.fit {
                 Fit::Fits => "ok",
-                Fit::Obstacle => "no",
+                Fit::Obstacle | Fit::Fault => "no",
             };
             writeln!(f, "  {mark}  {}: {}", finding.subject, finding.message)?;
         }
         match &self.rung {
             Rung::InPlace(plan) => write!(f, "in RAM: not needed\n\nwould do:\n{plan}"),
-            Rung::InRam => writeln!(f, "in RAM: the way that is left; not built in"),
+            Rung::InRam => writeln!(
+                f,
+                "in RAM: the way that is left; the disk is made anew from memory"
+            ),
+            Rung::Neither => writeln!(f, "in RAM: not before what is in the way is put right"),
         }
     }
 }
@@ -102,8 +111,10 @@ pub fn choose(facts: &Facts, config: &Config) -> Choice {
             Err(short) => findings.push(obstacle("room", short)),
         }
     }
-    let is_clear = findings.iter().all(|finding| finding.fit == Fit::Fits);
+    let is_any = |fit: Fit| findings.iter().any(|finding| finding.fit == fit);
+    let is_clear = !is_any(Fit::Obstacle);
     let rung = match made {
+        _ if is_any(Fit::Fault) => Rung::Neither,
         Some(plan) if is_clear => Rung::InPlace(Box::new(plan)),
         _ => Rung::InRam,
     };
@@ -173,7 +184,7 @@ fn check_group(name: &str, group: &Group) -> Finding {
              belong to this machine"
         ),
     };
-    obstacle("volume group", message)
+    fault("volume group", message)
 }
 
 fn check_names(group: &str, root: &LogicalVolume, found: &Group, config: &Config) -> Finding {
@@ -181,7 +192,7 @@ fn check_names(group: &str, root: &LogicalVolume, found: &Group, config: &Config
     let is_there = |name: &String| found.volumes.iter().any(|volume| volume.name == *name);
     if config.vg == group && is_there(back) && is_there(&config.volumes.root) {
         let message = "this system has two roots already; use `va-upgrade apply`";
-        return obstacle("second root", message.to_owned());
+        return fault("second root", message.to_owned());
     }
     if found.volumes.iter().any(|volume| volume.name == *back) {
         let hint = "set volumes.back in config.yaml to a name that is free";
@@ -189,7 +200,7 @@ fn check_names(group: &str, root: &LogicalVolume, found: &Group, config: &Config
             true => format!("the root itself is called {back}, as the second one would be; {hint}"),
             false => format!("there is a volume {group}/{back} already; {hint}"),
         };
-        return obstacle("second root", message);
+        return fault("second root", message);
     }
     fits("second root", format!("{group}/{back} will be made"))
 }
@@ -206,6 +217,14 @@ fn obstacle(subject: &'static str, message: String) -> Finding {
     Finding {
         subject,
         fit: Fit::Obstacle,
+        message,
+    }
+}
+
+fn fault(subject: &'static str, message: String) -> Finding {
+    Finding {
+        subject,
+        fit: Fit::Fault,
         message,
     }
 }

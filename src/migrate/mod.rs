@@ -5,15 +5,14 @@
 //!    own plan ([`in_place::record`]);
 //! 3. [`ladder`]: the safest way that fits, with its reasons;
 //! 4. every check of an upgrade that needs no second slot; all of it in one report;
-//! 5. the way itself: [`in_place`].
+//! 5. the way itself: [`in_place`] or [`in_ram`].
 //!
 //! Up to step 4 nothing is changed.
 //!
-//! What fits no way in place is to be moved in memory, of which the rehearsal is built:
-//! [`in_ram`] prepares it on the old system, has the old GRUB start the migration
-//! environment once, and takes all of it back; [`environment`] is what runs there. Both
-//! speak through the [`order`]. Nothing calls yet what would follow: [`settings`], what
-//! of the old system comes over, and [`rebuild`], the disk made anew from memory.
+//! What fits no way in place is moved in memory: [`in_ram`] prepares it on the old system,
+//! with what of that comes over ([`settings`]), has the old GRUB start the migration
+//! environment once, and takes all of it back. [`environment`] is what runs there; both
+//! speak through the [`order`]. [`rebuild`] makes the disk anew.
 
 pub mod disk;
 pub mod environment;
@@ -29,15 +28,20 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::in_place::plan::Plan;
 use self::in_place::record::Record;
+use self::in_ram::Prospect;
 use self::ladder::{Choice, Rung};
+use self::order::Mode;
 use crate::appliance::Appliance;
 use crate::appliance::machine::Machine;
+use crate::bundle::{Bundle, Manifest};
+use crate::failure::{Class, Classify};
 use crate::refuse;
 use crate::report::Report;
 use crate::upgrade::apply::{self, Applied, Input, Options as ApplyOptions};
@@ -48,6 +52,9 @@ use crate::upgrade::preflight::{self, Offer};
 pub enum Extent {
     /// Only the checks, and what would be done.
     DryRun,
+    /// As far as what boots stays the same. In place, where nothing is at stake, that is
+    /// the checks.
+    Rehearsal,
     /// All of it, up to the restart.
     Whole,
 }
@@ -74,8 +81,12 @@ pub struct Migrated {
     pub report: Option<Report>,
     /// The version in the bundle.
     pub version: String,
-    /// What was written; `None` where only the checks ran.
+    /// What was written in place; `None` where only the checks ran.
     pub applied: Option<Applied>,
+    /// What the move in memory takes.
+    pub prospect: Option<Prospect>,
+    /// What the next start is prepared for.
+    pub prepared: Option<Mode>,
 }
 
 impl Migrated {
@@ -84,24 +95,22 @@ impl Migrated {
     /// # Errors
     /// Class `Refused`, with every reason.
     pub fn require(&self) -> Result<()> {
-        if self.choice.rung == Rung::InRam {
-            refuse!(
-                "this system cannot be migrated in place, and no other way is built in: {}",
-                self.choice.obstacles().join("; ")
-            );
+        if self.choice.rung == Rung::Neither {
+            refuse!("{}", self.choice.obstacles());
         }
         self.report.as_ref().map_or(Ok(()), Report::require)
     }
 }
 
-/// Runs the checks, and unless told otherwise, makes the running system the slot
-/// `root`, writes the bundle to `back` and arms its trial.
+/// Runs the checks, and unless told otherwise, goes the safest way that fits: makes the
+/// running system the slot `root`, writes the bundle to `back` and arms its trial; or has
+/// the next start make the disk anew.
 ///
 /// # Errors
 /// `Refused` and `BadBundle` before anything is changed; `Undone` when a later
 /// step failed and everything is as before; `Stuck` when undoing failed.
 pub fn migrate(appliance: &Appliance, options: &Options) -> Result<Migrated> {
-    let mut bundle = apply::open(
+    let bundle = apply::open(
         appliance,
         Input::File(options.bundle.clone()),
         options.allow_unsigned,
@@ -115,29 +124,38 @@ pub fn migrate(appliance: &Appliance, options: &Options) -> Result<Migrated> {
             appliance.config,
         ),
     };
-    let mut migrated = Migrated {
+    let migrated = Migrated {
         choice,
         report: None,
         version: manifest.version.clone(),
         applied: None,
+        prospect: None,
+        prepared: None,
     };
-    let Rung::InPlace(plan) = migrated.choice.rung.clone() else {
-        return match options.extent {
-            Extent::DryRun => Ok(migrated),
-            Extent::Whole => migrated.require().map(|()| migrated),
-        };
-    };
+    match migrated.choice.rung.clone() {
+        Rung::InPlace(plan) => go_in_place(appliance, options, bundle, &plan, begun, migrated),
+        Rung::InRam => go_in_ram(appliance, options, &manifest, migrated),
+        Rung::Neither if options.extent == Extent::DryRun => Ok(migrated),
+        Rung::Neither => migrated.require().map(|()| migrated),
+    }
+}
+
+fn go_in_place(
+    appliance: &Appliance,
+    options: &Options,
+    mut bundle: Bundle,
+    plan: &Plan,
+    begun: Option<Record>,
+    mut migrated: Migrated,
+) -> Result<Migrated> {
+    let manifest = bundle.manifest().clone();
     let config = plan.config(appliance.config);
     let named = Appliance {
         config: &config,
         ..*appliance
     };
-    let offer = Offer {
-        manifest: &manifest,
-        allow_downgrade: options.allow_downgrade,
-    };
-    migrated.report = Some(check(&named, &plan, offer)?);
-    if options.extent == Extent::DryRun {
+    migrated.report = Some(check(&named, plan, options.offer(&manifest))?);
+    if options.extent != Extent::Whole {
         return Ok(migrated);
     }
     migrated.require()?;
@@ -151,8 +169,66 @@ pub fn migrate(appliance: &Appliance, options: &Options) -> Result<Migrated> {
         stage: false,
         threads: options.threads,
     };
-    migrated.applied = Some(in_place::run(&named, &plan, begun, apply)?);
+    migrated.applied = Some(in_place::run(&named, plan, begun, apply)?);
     Ok(migrated)
+}
+
+fn go_in_ram(
+    appliance: &Appliance,
+    options: &Options,
+    manifest: &Manifest,
+    mut migrated: Migrated,
+) -> Result<Migrated> {
+    let report = preflight::check_single_root(appliance, options.offer(manifest));
+    migrated.report = Some(report);
+    if options.extent != Extent::DryRun {
+        migrated.require()?;
+    }
+    let mode = match options.extent {
+        Extent::Whole => Mode::Migrate,
+        Extent::DryRun | Extent::Rehearsal => Mode::Rehearse,
+    };
+    let bundle = fs::canonicalize(&options.bundle)
+        .with_context(|| format!("looking up {}", options.bundle.display()))
+        .class(Class::Refused)?;
+    let ways = in_ram::Options {
+        bundle: &bundle,
+        mode,
+        threads: options.threads,
+        collect: &collect,
+    };
+    let prospect = match options.extent {
+        Extent::DryRun => in_ram::check(appliance, &ways),
+        Extent::Rehearsal | Extent::Whole => {
+            migrated.prepared = Some(mode);
+            in_ram::prepare(appliance, &ways)
+        }
+    };
+    let prospect = prospect.with_context(|| {
+        format!(
+            "this system cannot be migrated in place ({}), and not in memory either",
+            migrated.choice.obstacles()
+        )
+    })?;
+    migrated.prospect = Some(prospect);
+    Ok(migrated)
+}
+
+/// Collects what is the customer's for a move in memory.
+///
+/// # Errors
+/// Those of [`settings::collect`].
+pub fn collect(appliance: &Appliance, to: &Path) -> Result<()> {
+    settings::collect(appliance, to).map(drop)
+}
+
+impl Options {
+    fn offer<'a>(&self, manifest: &'a Manifest) -> Offer<'a> {
+        Offer {
+            manifest,
+            allow_downgrade: self.allow_downgrade,
+        }
+    }
 }
 
 /// Runs every check that needs no second slot.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,17 @@ pub struct Memory {
     pub machine_bytes: u64,
     /// The most of it that was in use at a time, the kernel included.
     pub peak_bytes: u64,
+}
+
+impl StepTime {
+    /// Rounds to milliseconds.
+    pub fn new(code: &str, step: &str, time: Duration) -> StepTime {
+        StepTime {
+            code: code.to_owned(),
+            step: step.to_owned(),
+            seconds: (time.as_secs_f64() * 1000.0).round() / 1000.0,
+        }
+    }
 }
 
 impl Outcome {

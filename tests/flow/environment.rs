@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use va_upgrade::failure::{Class, class_of};
 use va_upgrade::migrate::environment;
 use va_upgrade::migrate::in_ram::{self, Last};
 use va_upgrade::migrate::order::Mode;
 use va_upgrade::migrate::outcome::Outcome;
+use va_upgrade::paths::{MEMORY_MOUNT, NO_RETURN_FILE};
 
 use crate::single_root::{SingleRoot, Spoil};
 
@@ -57,7 +59,9 @@ fn a_rehearsal_does_everything_and_changes_nothing() {
     let steps: Vec<&str> = outcome.steps.iter().map(|it| &*it.code).collect();
     assert_eq!(
         steps,
-        ["M01", "M02", "M03", "M04", "M05", "M06", "M07", "M08"]
+        [
+            "M01", "M02", "M03", "M04", "M05", "M06", "M07", "M08", "M11", "M12", "M13", "M14"
+        ]
     );
     assert!(outcome.memory.peak_bytes > 0);
     assert!(outcome.to_string().contains("came to its end"));
@@ -87,7 +91,7 @@ fn an_order_is_never_followed_twice() {
 
 #[test]
 fn whatever_fails_the_old_system_starts_again_and_knows_why() {
-    let faults: [(Spoil, &str); 9] = [
+    let faults: [(Spoil, &str); 11] = [
         (|it| fs::write(it.at("/dev/sda"), [0; 1024]).unwrap(), "M02"),
         (
             |it| it.write("/proc/meminfo", "MemTotal: 1 kB\nMemAvailable: 90000 kB\n"),
@@ -100,7 +104,12 @@ fn whatever_fails_the_old_system_starts_again_and_knows_why() {
             "M04",
         ),
         (
-            |it| it.write("/root/new.vab.settings", "What the customer has set"),
+            |it| {
+                let path = it.at("/root/new.vab.settings");
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[0] ^= 1;
+                fs::write(&path, bytes).unwrap();
+            },
             "M05",
         ),
         (
@@ -112,6 +121,8 @@ fn whatever_fails_the_old_system_starts_again_and_knows_why() {
             |it| it.write("/proc/swaps", "Filename\n/dev/sda2 partition\n"),
             "M08",
         ),
+        (|it| it.fail_on("lvm lvcreate"), "M13"),
+        (|it| it.fail_on("blockdev --rereadpt"), "M14"),
     ];
     for (spoil, code) in faults {
         let (machine, _) = started(Mode::Migrate);
@@ -163,4 +174,43 @@ fn without_an_order_the_machine_only_restarts() {
     machine.with_appliance(environment::run).unwrap();
     assert!(machine.read("/proc/sysrq-trigger").ends_with('b'));
     assert_eq!(machine.snapshot(), before);
+}
+
+#[test]
+fn a_table_that_the_kernel_does_not_take_is_put_back_and_the_old_system_knows() {
+    let (machine, _) = started(Mode::Migrate);
+    let before = machine.snapshot();
+    // The first look of the kernel is at the old table.
+    machine.fail_on_later("blockdev --rereadpt", 1);
+    let outcome = run(&machine).unwrap();
+    let failure = outcome.failure.unwrap();
+    assert_eq!(failure.code, "M21", "{failure:?}");
+    let disk = machine.at("/dev/sda");
+    assert_eq!(machine.snapshot()[&disk], before[&disk]);
+    assert!(!machine.at(NO_RETURN_FILE).exists());
+}
+
+#[test]
+fn a_disk_that_holds_no_system_is_not_started_and_what_is_in_memory_stays() {
+    let (machine, _) = started(Mode::Migrate);
+    for name in ["hung_task_panic", "softlockup_panic", "panic"] {
+        machine.write(&format!("/proc/sys/kernel/{name}"), "10");
+    }
+    for part in ["sda1", "sda2", "sda3"] {
+        let file = fs::File::create(machine.at(&format!("/dev/{part}"))).unwrap();
+        file.set_len(9 << 30).unwrap();
+    }
+    // The twin needs one of each, too.
+    machine.fail_on_later("lvm pvcreate", 1);
+    machine.write("/proc/sysrq-trigger", "");
+    let error = machine.with_appliance(environment::run).unwrap_err();
+    assert_eq!(class_of(&error), Class::Stuck, "{error:#}");
+    assert!(error.to_string().contains("M23"), "{error:#}");
+    assert_eq!(machine.read("/proc/sysrq-trigger"), "");
+    assert!(machine.at(NO_RETURN_FILE).exists());
+    assert_eq!(machine.read("/proc/sys/kernel/panic"), "0");
+    for name in ["bundle.vab", "settings"] {
+        let path = machine.at(MEMORY_MOUNT).join(name);
+        assert!(path.exists(), "{name}");
+    }
 }

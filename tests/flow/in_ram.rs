@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use anyhow::bail;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::migrate::in_ram;
 use va_upgrade::migrate::order::{Mode, Order};
+use va_upgrade::sha::Sha;
 
-use crate::single_root::{SETTINGS, SingleRoot, Spoil, UUID};
+use crate::single_root::{SingleRoot, Spoil, UUID, settings};
 
 const DIR: &str = "/boot/grub/va-migrate";
 
@@ -22,7 +24,8 @@ fn everything_that_the_environment_needs_is_where_grub_and_it_find_it() {
     let order = Order::load(&machine.at(&format!("{DIR}/order.json"))).unwrap();
     assert_eq!(order.bundle.file_system, UUID);
     assert_eq!(order.disk.id, "deadbeef");
-    assert_eq!(machine.read("/root/new.vab.settings"), SETTINGS);
+    let collected = fs::read(machine.at("/root/new.vab.settings")).unwrap();
+    assert_eq!(collected, settings());
     assert_eq!(machine.read(&format!("{DIR}/vmlinuz")), "new kernel");
     let initramfs = machine.read(&format!("{DIR}/initramfs.img"));
     assert!(
@@ -161,4 +164,60 @@ fn a_bundle_that_is_damaged_or_unknown_is_refused() {
         assert_eq!(class_of(&error), Class::BadBundle, "{spoil}: {error:#}");
         assert_eq!(machine.snapshot(), before);
     }
+}
+
+#[test]
+fn only_looking_tells_what_it_would_be_and_leaves_nothing() {
+    let machine = SingleRoot::new();
+    let before = machine.snapshot();
+    let prospect = machine.check().unwrap();
+    assert_eq!(prospect.version, "9.4.1");
+    assert_eq!(prospect.settings_bytes, settings().len() as u64);
+    assert_eq!(machine.snapshot(), before);
+}
+
+#[test]
+fn what_was_set_before_the_restart_comes_over_too() {
+    let machine = SingleRoot::new();
+    let before = machine.snapshot();
+    let again = |content: &'static str| {
+        machine.with_appliance(|appliance| {
+            in_ram::collect_once_more(appliance, &|_, to| Ok(fs::write(to, content)?))
+        })
+    };
+    assert!(!again("of nobody").unwrap());
+    machine.prepare(Mode::Migrate).unwrap();
+    let unit = machine.read("/run/systemd/system/va-upgrade-settings.service");
+    assert!(unit.contains("/usr/sbin/va-upgrade boot --collect-settings"));
+    // The system may be told to go down twice.
+    for content in ["changed", "changed again"] {
+        assert!(again(content).unwrap());
+        let order = Order::load(&machine.at(&format!("{DIR}/order.json"))).unwrap();
+        let path = order.settings.path.to_str().unwrap().to_owned();
+        assert_eq!(machine.read(&path), content);
+        assert_eq!(order.settings.sha256, Sha::of(content.as_bytes()));
+        assert_eq!(order.settings.size_bytes, content.len() as u64);
+    }
+    assert!(cancel(&machine));
+    assert_eq!(machine.snapshot(), before);
+    assert!(
+        !machine
+            .at("/run/systemd/system/va-upgrade-settings.service")
+            .exists()
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_collected_when_the_system_goes_down_take_the_move_back() {
+    let machine = SingleRoot::new();
+    machine.prepare(Mode::Migrate).unwrap();
+    let error = machine
+        .with_appliance(|appliance| {
+            in_ram::collect_once_more(appliance, &|_, _| bail!("the disk is full"))
+        })
+        .unwrap_err();
+    assert!(format!("{error:#}").contains("taken back"), "{error:#}");
+    assert!(!machine.at("/boot/grub/custom.cfg").exists());
+    let last = machine.with_appliance(in_ram::last).unwrap().unwrap();
+    assert!(last.to_string().contains("the disk is full"), "{last}");
 }

@@ -16,7 +16,7 @@ use va_upgrade::bundle::{Sealed, Trust, load_signing_key, sign_bundle};
 use va_upgrade::config::Config;
 use va_upgrade::disk::log_area;
 use va_upgrade::failure::{Class, class_of};
-use va_upgrade::migrate::rebuild::{self, Payload, plan::Plan};
+use va_upgrade::migrate::rebuild::{self, Payload, Reporter, plan::Plan};
 use va_upgrade::progress::Silent;
 use va_upgrade::slot::Slot;
 use va_upgrade::system::System;
@@ -123,7 +123,9 @@ impl InRam {
             config: &config,
             progress: &Silent,
         };
-        rebuild::run(&appliance, &self.payload)
+        let reporter = Reporter::new(sys, &Silent);
+        let prepared = rebuild::prepare(&appliance, &self.payload, &reporter)?;
+        rebuild::run(&appliance, &self.payload, &prepared, &reporter)
     }
 
     fn plan(&self) -> Plan {

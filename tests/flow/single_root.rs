@@ -5,25 +5,40 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use va_upgrade::appliance::Appliance;
 use va_upgrade::bundle::{PackOptions, load_signing_key};
 use va_upgrade::config::Config;
-use va_upgrade::migrate::in_ram::{self, Options, Prepared};
+use va_upgrade::migrate::in_ram::{self, Options, Prospect};
 use va_upgrade::migrate::order::Mode;
 use va_upgrade::progress::Silent;
 use va_upgrade::system::{Cmd, Mount, Restart, System};
 
 use crate::machine::scratch;
 use crate::release::{make_tree, pack};
+use crate::settings::{collect, old_system};
 
 pub const UUID: &str = "5c6b7d0e-1a2b-4c3d-8e4f-0123456789ab";
 pub const BUNDLE: &str = "/root/new.vab";
-pub const SETTINGS: &str = "what the customer has set";
+pub const DISK_BYTES: u64 = 8 << 30;
+
+/// Of a disk, what is compared at either end.
+const EDGE_BYTES: usize = 2 << 20;
+
+/// Returns an archive of what a customer has set.
+pub fn settings() -> &'static [u8] {
+    static ARCHIVE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let dir = scratch();
+        let path = dir.path().join("settings");
+        collect(&old_system(), &path).unwrap();
+        fs::read(path).unwrap()
+    });
+    &ARCHIVE
+}
 
 /// What a test does to a machine.
 pub type Spoil = fn(&SingleRoot);
@@ -38,8 +53,11 @@ pub struct SingleRoot {
 struct Calls {
     log: Vec<String>,
     fail_at: Option<usize>,
-    fail_on: Option<&'static str>,
+    /// Every call with these words fails, but for so many of them.
+    fail_on: Option<(&'static str, usize)>,
     mounts: Vec<PathBuf>,
+    /// The lines of lvs(8).
+    volumes: Vec<String>,
     is_hung: bool,
 }
 
@@ -99,6 +117,7 @@ impl SingleRoot {
         let disk = fs::File::create(machine.at("/dev/sda")).unwrap();
         disk.write_all_at(&[0xef, 0xbe, 0xad, 0xde], 440).unwrap();
         disk.write_all_at(&[0x55, 0xaa], 510).unwrap();
+        disk.set_len(DISK_BYTES).unwrap();
         machine.make_bundle(true);
         machine
     }
@@ -128,16 +147,29 @@ impl SingleRoot {
         })
     }
 
-    /// Has the next start rehearse the move.
-    pub fn prepare(&self, mode: Mode) -> Result<Prepared> {
-        let collect = |_: &Appliance, to: &Path| Ok(fs::write(to, SETTINGS)?);
+    /// Has the next start rehearse the move, or do it.
+    pub fn prepare(&self, mode: Mode) -> Result<Prospect> {
+        self.with_options(mode, in_ram::prepare)
+    }
+
+    /// Only runs the checks.
+    pub fn check(&self) -> Result<Prospect> {
+        self.with_options(Mode::Migrate, in_ram::check)
+    }
+
+    fn with_options(
+        &self,
+        mode: Mode,
+        work: fn(&Appliance, &Options) -> Result<Prospect>,
+    ) -> Result<Prospect> {
+        let collect = |_: &Appliance, to: &Path| Ok(fs::write(to, settings())?);
         let options = Options {
             bundle: Path::new(BUNDLE),
             mode,
             threads: 1,
             collect: &collect,
         };
-        self.with_appliance(|appliance| in_ram::prepare(appliance, &options))
+        self.with_appliance(|appliance| work(appliance, &options))
     }
 
     /// Lets GRUB start the environment: it knows no mounts, and its kernel has the words
@@ -179,7 +211,8 @@ impl SingleRoot {
                 if path.is_dir() {
                     todo.push(path);
                 } else {
-                    found.insert(path.clone(), fs::read(&path).unwrap());
+                    let content = content(&path);
+                    found.insert(path, content);
                 }
             }
         }
@@ -191,7 +224,12 @@ impl SingleRoot {
     }
 
     pub fn fail_on(&self, words: &'static str) {
-        self.calls.lock().unwrap().fail_on = Some(words);
+        self.fail_on_later(words, 0);
+    }
+
+    /// Lets so many calls with these words pass first.
+    pub fn fail_on_later(&self, words: &'static str, passed: usize) {
+        self.calls.lock().unwrap().fail_on = Some((words, passed));
     }
 
     /// Lets every limit pass at once.
@@ -207,16 +245,55 @@ impl SingleRoot {
         self.calls.lock().unwrap().mounts.clone()
     }
 
+    /// Knows of volumes what was made of them last.
+    fn lvm(&self, text: &str) -> String {
+        let mut calls = self.calls.lock().unwrap();
+        let value = |name: &str| {
+            let mut words = text.split_whitespace();
+            words.find_map(|word| word.strip_prefix(name)).unwrap()
+        };
+        match text.split_whitespace().nth(1).unwrap() {
+            "vgcreate" => calls.volumes.clear(),
+            "lvcreate" => {
+                let bytes = value("--extents=").parse::<u64>().unwrap() << 22;
+                let line = format!("  {}|{bytes}|linear\n", value("--name="));
+                calls.volumes.push(line);
+            }
+            "lvs" => return calls.volumes.concat(),
+            _ => {}
+        }
+        String::new()
+    }
+
     fn step(&self, what: String) -> Result<()> {
         let mut calls = self.calls.lock().unwrap();
-        let hit = calls.fail_on.is_some_and(|words| what.contains(words))
-            || calls.fail_at == Some(calls.log.len());
+        let mut hit = calls.fail_at == Some(calls.log.len());
+        if let Some((words, passed)) = &mut calls.fail_on
+            && what.contains(*words)
+        {
+            hit |= *passed == 0;
+            *passed = passed.saturating_sub(1);
+        }
         calls.log.push(what.clone());
         if hit {
             bail!("{what}: made to fail");
         }
         Ok(())
     }
+}
+
+/// Returns what is in a file; of a disk, what is at its ends.
+fn content(path: &Path) -> Vec<u8> {
+    let size = path.metadata().unwrap().len();
+    if size != DISK_BYTES {
+        return fs::read(path).unwrap();
+    }
+    let disk = fs::File::open(path).unwrap();
+    let mut found = vec![0; 2 * EDGE_BYTES];
+    let (first, last) = found.split_at_mut(EDGE_BYTES);
+    disk.read_exact_at(first, 0).unwrap();
+    disk.read_exact_at(last, size - EDGE_BYTES as u64).unwrap();
+    found
 }
 
 impl System for SingleRoot {
@@ -233,7 +310,11 @@ impl System for SingleRoot {
             "blkid" if text.contains("TYPE") => "ext4\n".into(),
             "blkid" => format!("{UUID}\n"),
             "stat" => "4096 100000 100000 90000\n".into(),
-            "sync" | "lvm" | "mkfs.ext4" => String::new(),
+            "sh" => "mke2fs 1.47.0\n".into(),
+            "losetup" if text.contains("--show") => "/dev/loop0\n".into(),
+            "lvm" => self.lvm(&text),
+            "sync" | "mkfs.ext4" | "blockdev" | "chroot" | "cp" | "fsfreeze" | "losetup"
+            | "udevadm" | "systemctl" => String::new(),
             _ => bail!("the fake machine does not know {text}"),
         })
     }

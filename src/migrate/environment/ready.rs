@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +19,7 @@ use crate::migrate::in_ram::place::ORDER;
 use crate::migrate::in_ram::words::WORD;
 use crate::migrate::order::{Mode, Order};
 use crate::migrate::outcome::{Memory, StepTime};
+use crate::migrate::rebuild::{self, Payload};
 use crate::paths::{MEMORY_MOUNT, REVOKED_FILE, TRUSTED_DIR};
 use crate::sha::Sha;
 use crate::system::{Cmd, Mount, Mounted, files};
@@ -27,8 +27,9 @@ use crate::system::{Cmd, Mount, Mounted, files};
 /// What has to stay free beside the copies, for the program and the tools.
 const WORK_BYTES: u64 = 96 << 20;
 
-/// Room for what is made beside the copies.
-const SPARE_BYTES: u64 = 16 << 20;
+/// Room for what is made beside the copies: the edges of the disk, its sparse twin, and
+/// what small files take more than their content.
+const SPARE_BYTES: u64 = 48 << 20;
 
 /// How much is copied between two looks at the memory.
 const STEP_BYTES: u64 = 16 << 20;
@@ -37,24 +38,13 @@ const STEP_BYTES: u64 = 16 << 20;
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Every tool that is run later, with what has it only tell its version.
-const TOOLS: [(&str, &str); 3] = [("lvm", "version"), ("mkfs.ext4", "-V"), ("blkid", "-V")];
-
 /// Tools that only some systems have.
 const OPTIONAL_TOOLS: [(&str, &str); 1] = [("mkfs.xfs", "-V")];
 
 /// All that is needed, and the disk.
 pub struct Ready<'a> {
-    /// The bundle, in memory.
-    pub bundle: PathBuf,
-    /// The archive of settings, in memory.
-    pub settings: PathBuf,
-    /// The disk that nobody holds.
-    pub disk: PathBuf,
-    /// The directory with the trusted keys.
-    pub trusted: PathBuf,
-    /// A directory in memory.
-    pub work: PathBuf,
+    /// What lies in memory, and the disk that nobody holds.
+    pub payload: Payload,
     _memory: Mounted<'a>,
 }
 
@@ -100,11 +90,13 @@ impl<'a> Journey<'a> {
         self.take(Step::Release, || self.release(&disk))?;
         fs::create_dir(&work).with_context(|| format!("making {}", work.display()))?;
         Ok(Ready {
-            bundle,
-            settings,
-            disk,
-            trusted: self.appliance.at(TRUSTED_DIR),
-            work,
+            payload: Payload {
+                bundle,
+                settings,
+                disk,
+                trusted: self.appliance.at(TRUSTED_DIR),
+                work,
+            },
             _memory: memory,
         })
     }
@@ -127,6 +119,11 @@ impl<'a> Journey<'a> {
     /// Returns how long each step took.
     pub fn times(&self) -> Vec<StepTime> {
         self.times.borrow().clone()
+    }
+
+    /// Looks how much memory is in use.
+    pub fn look(&self) {
+        self.meter.look();
     }
 
     /// Returns what it took of the memory.
@@ -152,11 +149,8 @@ impl<'a> Journey<'a> {
         let started = Instant::now();
         let outcome = work();
         self.meter.look();
-        self.times.borrow_mut().push(StepTime {
-            code: step.code().to_owned(),
-            step: step.name().to_owned(),
-            seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-        });
+        let time = StepTime::new(step.code(), step.name(), started.elapsed());
+        self.times.borrow_mut().push(time);
         outcome
     }
 
@@ -181,10 +175,9 @@ impl<'a> Journey<'a> {
 
     /// Mounts a file system in memory that holds the copies, if they leave enough.
     fn make_room(&self, order: &Order) -> Result<Mounted<'a>> {
-        let copies = order
-            .bundle
-            .size_bytes
-            .checked_add(order.settings.size_bytes);
+        // The settings are opened beside their archive.
+        let settings = order.settings.size_bytes.checked_mul(2);
+        let copies = settings.and_then(|it| it.checked_add(order.bundle.size_bytes));
         let size = copies.and_then(|it| it.checked_add(SPARE_BYTES));
         let size = size.context("the order has impossible sizes")?;
         let free = self
@@ -239,9 +232,7 @@ impl<'a> Journey<'a> {
     fn check_bundle(&self, path: &Path) -> Result<()> {
         let appliance = self.appliance;
         let keyring = Keyring::load(&appliance.at(TRUSTED_DIR), &appliance.at(REVOKED_FILE))?;
-        let (mut bundle, key) = Sealed::open(path)?.authenticate(Trust::Signed(&keyring))?;
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        bundle.verify(threads, appliance.progress)?;
+        let (bundle, key) = Sealed::open(path)?.authenticate(Trust::Signed(&keyring))?;
         let manifest = bundle.manifest();
         let key = key
             .map(|key| format!(", signed by {key}"))
@@ -251,7 +242,7 @@ impl<'a> Journey<'a> {
     }
 
     fn try_tools(&self) -> Result<()> {
-        for (tool, arg) in TOOLS {
+        for (tool, arg) in rebuild::TOOLS {
             self.appliance.sys.run(&Cmd::new(tool).arg(arg))?;
         }
         for (tool, arg) in OPTIONAL_TOOLS {

@@ -13,7 +13,7 @@ pub enum Step {
     Copy,
     /// Their digests are compared.
     Digest,
-    /// The bundle's signature and every chunk are checked.
+    /// The bundle's signature is checked.
     Signature,
     /// Each tool is run once.
     Tools,

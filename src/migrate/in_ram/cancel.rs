@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::one_shot;
 use super::place::{self, Here};
+use super::{once_more, one_shot};
 use crate::appliance::Appliance;
 use crate::system::files;
 
@@ -27,11 +27,13 @@ pub(super) fn remove(appliance: &Appliance) -> Result<bool> {
     if was_there {
         place::flush(appliance)?;
     }
+    once_more::call_off(appliance)?;
     for dir in dirs {
         // Of a record that was not whole nothing else had been written.
         if let Ok(Some(here)) = Here::load(&dir) {
-            place::remove_file(&appliance.at(&here.settings))?;
-            place::remove_file(&appliance.at(&here.log))?;
+            for path in [&here.settings, &here.last_settings, &here.log] {
+                place::remove_file(&appliance.at(path))?;
+            }
         }
         files::remove_tree(&dir)?;
         if let Some(grub) = dir.parent() {

@@ -2,7 +2,8 @@
 //!
 //! [`prepare()`] checks, then writes, in this order:
 //!
-//! 1. the settings that come over, beside the bundle;
+//! 1. the settings that come over, beside the bundle; [`once_more`] has them collected
+//!    again when the system goes down;
 //! 2. kernel and initramfs of the migration environment, from the bundle, and the
 //!    [`order`](super::order), to a directory of ours in GRUB's ([`place`]);
 //! 3. the environment block that says `armed`, then the lines that have the old GRUB
@@ -14,6 +15,7 @@
 
 pub mod cancel;
 pub mod need;
+pub mod once_more;
 pub mod one_shot;
 pub mod place;
 pub mod prepare;
@@ -21,7 +23,8 @@ pub mod script;
 pub mod words;
 
 pub use cancel::cancel;
-pub use prepare::{Options, Prepared, prepare};
+pub use once_more::collect_once_more;
+pub use prepare::{Options, Prospect, check, prepare};
 
 use std::fmt;
 

@@ -15,9 +15,10 @@ pub const ENVIRONMENT_BYTES: u64 = 256 << 20;
 /// What making file systems takes for each TiB of a disk: their bitmaps, twice.
 const DISK_SHARE: u64 = (1 << 40) / (64 << 20);
 
-/// Returns how much memory a machine needs, in bytes.
+/// Returns how much memory a machine needs, in bytes. The settings are there twice: as
+/// they came, and unpacked.
 pub fn bytes(bundle_bytes: u64, settings_bytes: u64, disk_bytes: u64) -> u64 {
-    let carried = bundle_bytes.saturating_add(settings_bytes);
+    let carried = bundle_bytes.saturating_add(settings_bytes.saturating_mul(2));
     carried
         .saturating_add(ENVIRONMENT_BYTES)
         .saturating_add(disk_bytes / DISK_SHARE)
@@ -58,8 +59,8 @@ mod tests {
     #[test]
     fn a_large_disk_takes_more() {
         const MIB: u64 = 1 << 20;
-        assert_eq!(bytes(1700 * MIB, 44 * MIB, 0), 2000 * MIB);
-        assert_eq!(bytes(1700 * MIB, 44 * MIB, 2 << 40), 2128 * MIB);
+        assert_eq!(bytes(1700 * MIB, 22 * MIB, 0), 2000 * MIB);
+        assert_eq!(bytes(1700 * MIB, 22 * MIB, 2 << 40), 2128 * MIB);
         assert_eq!(bytes(u64::MAX, 1, 1), u64::MAX);
     }
 

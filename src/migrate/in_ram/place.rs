@@ -79,6 +79,8 @@ pub fn grubs(appliance: &Appliance) -> Vec<PathBuf> {
 pub struct Here {
     /// The settings that come over.
     pub settings: PathBuf,
+    /// The same, collected once more when the old system went down.
+    pub last_settings: PathBuf,
     /// What became of the order.
     pub log: PathBuf,
 }

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::place::{self, Here, INITRAMFS, KERNEL, ORDER};
-use super::{cancel, need, one_shot, words};
+use super::{cancel, need, once_more, one_shot, words};
 use crate::appliance::Appliance;
 use crate::boot::appended;
 use crate::boot::newc::{self, Entry};
@@ -21,6 +21,7 @@ use crate::linux::initramfs;
 use crate::migrate::disk::Disk;
 use crate::migrate::located::Located;
 use crate::migrate::order::{BundleFile, LogFile, Mode, Order, SettingsFile};
+use crate::migrate::rebuild;
 use crate::paths::{CONFIG_FILE, REVOKED_FILE, TRUSTED_DIR};
 use crate::refuse;
 use crate::sha::Sha;
@@ -35,6 +36,7 @@ const MAX_SETTING_BYTES: u64 = 1 << 20;
 
 /// What the names of the files beside the bundle end with.
 const SETTINGS_END: &str = ".settings";
+const LAST_SETTINGS_END: &str = ".last-settings";
 const LOG_END: &str = ".migration.json";
 
 /// Writes the settings that come over to a file.
@@ -52,12 +54,14 @@ pub struct Options<'a> {
     pub collect: &'a Collect<'a>,
 }
 
-/// What was prepared.
-pub struct Prepared {
+/// What the move will be.
+pub struct Prospect {
     /// The version that the machine is moved to.
     pub version: String,
     /// The memory that the move takes at most.
     pub need_bytes: u64,
+    /// The archive of what comes over.
+    pub settings_bytes: u64,
     /// The disk, such as `/dev/sda`.
     pub disk: PathBuf,
 }
@@ -74,22 +78,30 @@ struct Facts {
     here: Here,
 }
 
+/// Checks all that [`prepare()`] would, but for the content of the bundle, and writes
+/// nothing that stays.
+///
+/// # Errors
+/// Class `Refused` or `BadBundle`.
+pub fn check(appliance: &Appliance, options: &Options) -> Result<Prospect> {
+    let bundle = open(appliance, options.bundle)?;
+    let facts = look(appliance, options)?;
+    foresee(appliance, options, &facts, bundle)
+}
+
 /// Prepares one start of the environment. Writes to GRUB's directory and beside the
 /// bundle; what an earlier order has left there goes first.
 ///
 /// # Errors
 /// Class `Refused` or `BadBundle` before anything is written, `Undone` when a write
 /// failed and everything is as before, `Stuck` when undoing failed.
-pub fn prepare(appliance: &Appliance, options: &Options) -> Result<Prepared> {
+pub fn prepare(appliance: &Appliance, options: &Options) -> Result<Prospect> {
     let _lock = appliance.lock()?;
+    let facts = look(appliance, options)?;
+    foresee(appliance, options, &facts, open(appliance, options.bundle)?)?;
     let mut bundle = open(appliance, options.bundle)?;
     let manifest = bundle.manifest().clone();
-    let facts = look(appliance, options)?;
-    check_initramfs(&bundle, &manifest, options.bundle)?;
     let size_bytes = fs::metadata(appliance.at(options.bundle))?.len();
-    // The settings are not collected yet; what they take is small beside the rest.
-    need::check(appliance, need::bytes(size_bytes, 0, facts.disk.size_bytes))?;
-    check_room(appliance, &facts, &manifest)?;
     bundle.verify(options.threads, appliance.progress)?;
     let sha256 = Sha::of_file(&appliance.at(options.bundle))?;
     cancel::remove(appliance)?;
@@ -115,6 +127,36 @@ fn open(appliance: &Appliance, path: &Path) -> Result<Bundle<'static>> {
         );
     }
     Ok(bundle)
+}
+
+/// Tells what the move would be, and refuses one that cannot end well.
+fn foresee(
+    appliance: &Appliance,
+    options: &Options,
+    facts: &Facts,
+    bundle: Bundle,
+) -> Result<Prospect> {
+    let manifest = bundle.manifest().clone();
+    check_initramfs(&bundle, &manifest, options.bundle)?;
+    check_room(appliance, facts, &manifest)?;
+    let scratch = ScratchDir::new()?;
+    let archive = scratch.path().join("settings");
+    (options.collect)(appliance, &archive).context("collecting the settings")?;
+    let settings_bytes = archive.metadata()?.len();
+    let bundle_bytes = fs::metadata(appliance.at(options.bundle))?.len();
+    let need_bytes = need::bytes(bundle_bytes, settings_bytes, facts.disk.size_bytes);
+    need::check(appliance, need_bytes)?;
+    let disk = rebuild::plan::Disk {
+        size_bytes: facts.disk.size_bytes,
+        logical_sector_bytes: facts.disk.logical_sector_bytes,
+    };
+    rebuild::divide(appliance, bundle, settings_bytes, disk, scratch.path())?;
+    Ok(Prospect {
+        version: manifest.version,
+        need_bytes,
+        settings_bytes,
+        disk: Path::new("/dev").join(&facts.boot.disk),
+    })
 }
 
 fn look(appliance: &Appliance, options: &Options) -> Result<Facts> {
@@ -150,6 +192,7 @@ fn look(appliance: &Appliance, options: &Options) -> Result<Facts> {
     Ok(Facts {
         here: Here {
             settings: beside(SETTINGS_END),
+            last_settings: beside(LAST_SETTINGS_END),
             log: beside(LOG_END),
         },
         disk: Disk::look(appliance.sys, &boot.disk).class(Class::Refused)?,
@@ -196,7 +239,7 @@ fn check_room(appliance: &Appliance, facts: &Facts, manifest: &Manifest) -> Resu
 
 /// Refuses to replace what is not ours.
 fn refuse_others(appliance: &Appliance, here: &Here) -> Result<()> {
-    for path in [&here.settings, &here.log] {
+    for path in [&here.settings, &here.last_settings, &here.log] {
         if appliance.at(path).symlink_metadata().is_ok() {
             refuse!("{} is there already; move it away", path.display());
         }
@@ -214,7 +257,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&self, bundle: Bundle) -> Result<Prepared> {
+    fn run(&self, bundle: Bundle) -> Result<Prospect> {
         let error = match self.write(bundle) {
             Ok(prepared) => return Ok(prepared),
             Err(error) => error.context("preparing the migration"),
@@ -230,14 +273,17 @@ impl Job<'_> {
         }
     }
 
-    fn write(&self, bundle: Bundle) -> Result<Prepared> {
+    fn write(&self, bundle: Bundle) -> Result<Prospect> {
         let (appliance, facts) = (self.appliance, &self.facts);
         let dir = appliance.at(&facts.grub).join(place::DIR);
         fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
         facts.here.save(&dir)?;
-        let settings = self.collect()?;
+        let collect = self.options.collect;
+        let inside = with_end(&facts.bundle.inside, SETTINGS_END);
+        let settings = collect_to(appliance, &facts.here.settings, inside, collect)?;
+        let settings_bytes = settings.size_bytes;
         let (bundle_bytes, disk_bytes) = (self.bundle.0, facts.disk.size_bytes);
-        let need_bytes = need::bytes(bundle_bytes, settings.size_bytes, disk_bytes);
+        let need_bytes = need::bytes(bundle_bytes, settings_bytes, disk_bytes);
         need::check(appliance, need_bytes)?;
         self.copy_environment(bundle, &dir)?;
         self.order(settings)?.save(&dir.join(ORDER))?;
@@ -245,26 +291,15 @@ impl Job<'_> {
             .context("reading the kernel command line")?;
         let inside = facts.boot.inside.join(place::DIR);
         let args = words::arguments(&cmdline, &facts.boot.uuid, &inside);
+        once_more::arrange(appliance)?;
         place::flush(appliance)?;
         one_shot::arm(&appliance.at(&facts.grub), &args)?;
         place::flush(appliance)?;
-        Ok(Prepared {
+        Ok(Prospect {
             version: self.manifest.version.clone(),
             need_bytes,
+            settings_bytes,
             disk: Path::new("/dev").join(&facts.boot.disk),
-        })
-    }
-
-    /// Collects the settings beside the bundle.
-    fn collect(&self) -> Result<SettingsFile> {
-        let path = self.appliance.at(&self.facts.here.settings);
-        (self.options.collect)(self.appliance, &path).context("collecting the settings")?;
-        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-        file.sync_all()?;
-        Ok(SettingsFile {
-            path: with_end(&self.facts.bundle.inside, SETTINGS_END),
-            size_bytes: file.metadata()?.len(),
-            sha256: Sha::of_file(&path)?,
         })
     }
 
@@ -372,6 +407,27 @@ impl Job<'_> {
             created: created.unwrap_or_default().as_secs(),
         })
     }
+}
+
+/// Collects the settings to `path`, which is `inside` of its file system.
+///
+/// # Errors
+/// When that fails.
+pub(super) fn collect_to(
+    appliance: &Appliance,
+    path: &Path,
+    inside: PathBuf,
+    collect: &Collect,
+) -> Result<SettingsFile> {
+    let path = appliance.at(path);
+    collect(appliance, &path).context("collecting the settings")?;
+    let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    file.sync_all()?;
+    Ok(SettingsFile {
+        path: inside,
+        size_bytes: file.metadata()?.len(),
+        sha256: Sha::of_file(&path)?,
+    })
 }
 
 /// Adds `end` to the last name of `path`.

@@ -18,6 +18,7 @@
 
 mod edges;
 mod inherit;
+mod no_return;
 mod payload;
 pub mod plan;
 mod prepare;
@@ -32,7 +33,6 @@ use std::time::Duration;
 use anyhow::{Error, Result, anyhow};
 
 use self::edges::Edges;
-use self::reporter::Reporter;
 use self::system::Build;
 use self::target::Target;
 use crate::appliance::Appliance;
@@ -40,7 +40,8 @@ use crate::failure::{Class, with_class};
 use crate::install::settle::Carrying;
 
 pub use self::payload::Payload;
-pub use self::prepare::{divide, measure};
+pub use self::prepare::{Prepared, divide, measure, prepare};
+pub use self::reporter::Reporter;
 pub use self::step::Step;
 
 /// How often a step is tried.
@@ -49,35 +50,40 @@ pub const ATTEMPTS: u32 = 3;
 /// Between two attempts: a device that is still held, or storage that stalls.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// What is called of the system that it runs in, and `mkfs.xfs` for volumes of XFS.
-pub const TOOLS: [&str; 11] = [
-    "blkid",
-    "blockdev",
-    "chroot",
-    "cp",
-    "fsfreeze",
-    "losetup",
-    "lvm",
-    "mkfs.ext4",
-    "sh",
-    "sync",
-    "udevadm",
+/// What is called of the system that it runs in, with what has each only tell its
+/// version; and `mkfs.xfs` for volumes of XFS.
+pub const TOOLS: [(&str, &str); 10] = [
+    ("blkid", "-V"),
+    ("blockdev", "--version"),
+    ("chroot", "--version"),
+    ("cp", "--version"),
+    ("fsfreeze", "--version"),
+    ("losetup", "--version"),
+    ("lvm", "version"),
+    ("mkfs.ext4", "-V"),
+    ("sync", "--version"),
+    ("udevadm", "--version"),
 ];
 
-/// Makes the disk anew. On success the machine is to be restarted.
+/// Makes the disk anew that [`prepare()`] found everything ready for. On success the
+/// machine is to be restarted.
 ///
 /// # Errors
-/// By their class, see the module. Class `Stuck` says what a person must do.
-pub fn run(appliance: &Appliance, payload: &Payload) -> Result<()> {
-    let reporter = Reporter::new(appliance.sys, appliance.progress);
-    let prepared = prepare::prepare(appliance, payload, &reporter)?;
+/// Class `Undone` or `Stuck`, see the module; the latter says what a person must do.
+pub fn run(
+    appliance: &Appliance,
+    payload: &Payload,
+    prepared: &Prepared,
+    reporter: &Reporter,
+) -> Result<()> {
     let job = Job {
         run: reporter::now(appliance.sys),
-        reporter: &reporter,
+        reporter,
         target: &prepared.target,
-        build: Build::new(appliance, payload, &prepared),
+        build: Build::new(appliance, payload, prepared),
         edges: &prepared.edges,
     };
+    no_return::declare(appliance)?;
     job.undoable()?;
     job.through()
 }
@@ -101,6 +107,7 @@ impl Job<'_> {
         self.reporter.close_log();
         match self.edges.restore() {
             Ok(()) => {
+                no_return::withdraw(&self.target.appliance);
                 // The machine restarts anyway; until then, what the kernel knows of
                 // the disk is as old as it may be.
                 let _ = self.target.reread();
@@ -130,7 +137,10 @@ impl Job<'_> {
         let mut failures = vec![0; steps.len()];
         let mut at = 0;
         while let Some(step) = steps.get(at).copied() {
-            let Err(error) = self.step(step, failures[at]) else {
+            self.reporter.begin(step);
+            let outcome = self.step(step, failures[at]);
+            self.reporter.end();
+            let Err(error) = outcome else {
                 self.reporter.say(step, "done");
                 at += 1;
                 continue;

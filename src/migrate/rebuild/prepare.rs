@@ -1,6 +1,5 @@
 //! What goes before the point of no return: everything is proved, planned and tried.
 
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -137,9 +136,8 @@ pub fn prepare<'a>(
     payload: &Payload,
     reporter: &Reporter,
 ) -> Result<Prepared<'a>> {
-    let at = Cell::new(Step::Prove);
-    let begin = |step| at.set(step);
     let prepare = || -> Result<Prepared<'a>> {
+        reporter.begin(Step::Prove);
         let mut bundle = open(payload)?;
         bundle.verify(threads(), &Silent)?;
         let manifest = bundle.manifest().clone();
@@ -152,7 +150,7 @@ pub fn prepare<'a>(
             &format!("version {} is whole", manifest.version),
         );
 
-        begin(Step::Plan);
+        reporter.begin(Step::Plan);
         let disk = measure(appliance, &payload.disk)?;
         let settings_bytes = payload.settings.metadata()?.len();
         let plan = divide(appliance, bundle, settings_bytes, disk, &payload.work)?;
@@ -162,12 +160,12 @@ pub fn prepare<'a>(
             reporter.say(Step::Plan, &format!("{} {mib} MiB", volume.name));
         }
 
-        begin(Step::Twin);
+        reporter.begin(Step::Twin);
         let config = appliance.config;
         twin::try_out(appliance.sys, &plan, &config.vg, &payload.work)?;
         reporter.say(Step::Twin, "the layout can be made");
 
-        begin(Step::Hold);
+        reporter.begin(Step::Hold);
         let edges = Edges::save(&appliance.at(&payload.disk), disk.size_bytes)?;
         let target = Target::new(appliance, &payload.disk, plan);
         // The kernel does so only while nobody uses a partition.
@@ -183,13 +181,16 @@ pub fn prepare<'a>(
             edges,
         })
     };
-    prepare().map_err(|error| {
-        reporter.say(at.get(), &format!("failed, nothing was changed: {error:#}"));
+    let prepared = prepare();
+    reporter.end();
+    prepared.map_err(|error| {
+        let step = reporter.step().unwrap_or(Step::Prove);
+        reporter.say(step, &format!("failed, nothing was changed: {error:#}"));
         let class = match class_of(&error) {
             Class::BadBundle => Class::BadBundle,
             _ => Class::Refused,
         };
-        with_class(class, error.context(at.get().to_string()))
+        with_class(class, error.context(step.to_string()))
     })
 }
 

@@ -1,11 +1,12 @@
 //! What is told of the steps: a short line each, for the console and the log area.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::step::Step;
 use crate::disk::log_area::LogArea;
+use crate::migrate::outcome::StepTime;
 use crate::progress::Progress;
 use crate::system::System;
 
@@ -14,8 +15,11 @@ use crate::system::System;
 pub struct Reporter<'a> {
     sys: &'a dyn System,
     progress: &'a dyn Progress,
+    step: Cell<Option<Step>>,
+    began: Cell<Option<Instant>>,
     /// All lines, with their times.
     lines: RefCell<Vec<(u64, String)>>,
+    times: RefCell<Vec<StepTime>>,
     area: RefCell<Option<LogArea>>,
 }
 
@@ -25,15 +29,49 @@ impl<'a> Reporter<'a> {
         Reporter {
             sys,
             progress,
+            step: Cell::default(),
+            began: Cell::default(),
             lines: RefCell::default(),
+            times: RefCell::default(),
             area: RefCell::default(),
         }
+    }
+
+    /// Begins a step, which ends the one before.
+    pub fn begin(&self, step: Step) {
+        self.end();
+        self.step.set(Some(step));
+        self.began.set(Some(Instant::now()));
+    }
+
+    /// Ends the step.
+    pub fn end(&self) {
+        if let (Some(step), Some(began)) = (self.step.get(), self.began.take()) {
+            let time = StepTime::new(step.code(), step.id(), began.elapsed());
+            self.times.borrow_mut().push(time);
+        }
+    }
+
+    /// Returns the step that is being taken, or was last; `None` before the first.
+    pub fn step(&self) -> Option<Step> {
+        self.step.get()
+    }
+
+    /// Returns all that was told.
+    pub fn lines(&self) -> Vec<String> {
+        let lines = self.lines.borrow();
+        lines.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// Returns how long each step took that has ended.
+    pub fn times(&self) -> Vec<StepTime> {
+        self.times.borrow().clone()
     }
 
     /// Tells something about a step.
     pub fn say(&self, step: Step, text: &str) {
         let line = format!("{step}: {text}");
-        self.progress.note(&line);
+        self.progress.note(&format!("va-upgrade {line}"));
         let time = now(self.sys);
         self.write(time, &line);
         self.lines.borrow_mut().push((time, line));

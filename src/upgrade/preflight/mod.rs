@@ -81,6 +81,16 @@ pub fn check_without_slot(appliance: &Appliance, machine: &Machine, offer: Offer
     run(appliance, machine, Some(offer), Inactive::ToBeMade).0
 }
 
+/// Runs every check that needs no slots at all: of a system with one root.
+pub fn check_single_root(appliance: &Appliance, offer: Offer) -> Report {
+    let mut report = start(appliance);
+    add_release(&mut report, appliance, offer);
+    add_moment(&mut report, appliance, Some(offer.manifest));
+    report.add("sync rules", system::check_rules(appliance));
+    cards::check(appliance, &mut report);
+    report
+}
+
 /// Runs every check on the machine, and on a bundle when there is one.
 ///
 /// Returns the report, and what was found when nothing was in the way.
@@ -98,28 +108,16 @@ fn run(
     offer: Option<Offer>,
     inactive: Inactive,
 ) -> (Report, Option<Facts>) {
-    let mut report = Report::new(&appliance.config.checks);
-    if !appliance.config.checks.is_empty() {
-        report.add("configuration", check_policies(appliance));
-    }
+    let mut report = start(appliance);
     let target = machine.booted.other();
     let manifest = offer.map(|offer| offer.manifest);
-    if let Some(offer) = &offer {
-        let manifest = offer.manifest;
-        report.add("product", release::check_product(appliance, manifest));
-        report.add("version", release::check_version(appliance, offer));
-        report.add("processor", release::check_processor(appliance, manifest));
+    if let Some(offer) = offer {
+        add_release(&mut report, appliance, offer);
     }
     report.add("boot state", system::check_boot_state(appliance, machine));
     report.add("tools", system::check_tools(appliance, machine));
     report.add("firmware", system::check_firmware(appliance));
-    report.add("memory", moment::check_memory(appliance));
-    report.add("packages", moment::check_packages(appliance));
-    let remedy = Hypervisor::of(appliance).set_clock();
-    let now = appliance.sys.now();
-    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, now, remedy)) {
-        report.warn("clock", fault);
-    }
+    add_moment(&mut report, appliance, manifest);
     report.add("sync rules", system::check_rules(appliance));
     report.add("selinux", system::check_selinux(appliance));
     let volume = match inactive {
@@ -178,6 +176,34 @@ fn run(
         _ => None,
     };
     (report, facts)
+}
+
+/// Begins a report by the policies in the settings.
+fn start(appliance: &Appliance) -> Report {
+    let mut report = Report::new(&appliance.config.checks);
+    if !appliance.config.checks.is_empty() {
+        report.add("configuration", check_policies(appliance));
+    }
+    report
+}
+
+/// Adds what is to be said of the release that is offered.
+fn add_release(report: &mut Report, appliance: &Appliance, offer: Offer) {
+    let manifest = offer.manifest;
+    report.add("product", release::check_product(appliance, manifest));
+    report.add("version", release::check_version(appliance, &offer));
+    report.add("processor", release::check_processor(appliance, manifest));
+}
+
+/// Adds whether this is a good moment.
+fn add_moment(report: &mut Report, appliance: &Appliance, manifest: Option<&Manifest>) {
+    report.add("memory", moment::check_memory(appliance));
+    report.add("packages", moment::check_packages(appliance));
+    let remedy = Hypervisor::of(appliance).set_clock();
+    let now = appliance.sys.now();
+    if let Some(fault) = manifest.and_then(|it| moment::clock_fault(it.created, now, remedy)) {
+        report.warn("clock", fault);
+    }
 }
 
 /// Looks whether the settings name checks that there are.
