@@ -64,7 +64,7 @@ pub fn configuration(sys: &dyn System, dir: &Path) -> Result<Vec<(String, String
 
 /// Reads a line of `rpm --dump` (rpm(8)): a path, ten fields behind it, of which
 /// the third is the digest.
-fn parse_dumped(line: &str) -> Option<(String, String)> {
+pub fn parse_dumped(line: &str) -> Option<(String, String)> {
     let mut fields: Vec<&str> = line.rsplitn(11, ' ').collect();
     fields.reverse();
     let [path, _size, _mtime, digest, ..] = fields[..] else {
@@ -92,7 +92,8 @@ fn query(dir: &Path) -> Cmd {
         .interruptible()
 }
 
-fn parse_line(line: &str) -> Option<Package> {
+/// Reads a line of [`packages`], whose columns a tab parts.
+pub fn parse_line(line: &str) -> Option<Package> {
     let mut fields = line.split('\t');
     Some(Package {
         name: fields.next()?.to_owned(),
@@ -101,8 +102,8 @@ fn parse_line(line: &str) -> Option<Package> {
     })
 }
 
-/// Leaves out what rpm says of packages without files.
-fn parse_list(text: &str) -> Vec<String> {
+/// Reads what `rpm --list` prints, but for what it says of packages without files.
+pub fn parse_list(text: &str) -> Vec<String> {
     let paths = text.lines().filter_map(|line| line.strip_prefix('/'));
     paths.map(str::to_owned).collect()
 }

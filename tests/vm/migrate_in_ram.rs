@@ -1,4 +1,5 @@
-//! The migration environment, started once by the GRUB of an early appliance.
+//! An early appliance is moved in memory: its own GRUB starts the migration environment
+//! once, for a rehearsal, or to make the disk anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,15 +82,16 @@ fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> R
     let before = guest.ok(FINGERPRINT)?;
     let boots = guest.firmware_boots();
 
-    let said = guest.ok("va-upgrade boot --prepare-rehearsal /root/new.vab")?;
+    let said = guest.ok("va-upgrade migrate --rehearse /root/new.vab")?;
+    assert!(said.contains("/dev/vda is made anew"), "{said}");
     assert!(
-        said.contains("rehearses the move to 9.4.2 on /dev/vda"),
+        said.contains("rehearses the move to version 9.4.2"),
         "{said}"
     );
-    guest.ok("va-upgrade boot --cancel-migration && test ! -e /boot/grub/va-migrate")?;
+    guest.ok("va-upgrade migrate --cancel && test ! -e /boot/grub/va-migrate")?;
     assert_eq!(guest.ok(FINGERPRINT)?, before, "cancelling");
 
-    guest.ok("va-upgrade boot --prepare-rehearsal /root/new.vab")?;
+    guest.ok("va-upgrade migrate --rehearse /root/new.vab")?;
     guest.reboot()?;
     assert_eq!(guest.firmware_boots(), boots + 2, "{}", guest.console());
     let starts = guest.command_lines();
@@ -100,7 +102,7 @@ fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> R
     let report: Value = serde_json::from_str(&text).context("parsing the report")?;
     assert_eq!(report["failure"], json!(null), "{text}");
     assert_eq!(report["mode"], "rehearse");
-    assert_eq!(report["steps"].as_array().map(Vec::len), Some(8), "{text}");
+    assert_eq!(report["steps"].as_array().map(Vec::len), Some(12), "{text}");
     let number = |name: &str| report["memory"][name].as_u64().unwrap_or_default();
     let size: u64 = guest.ok("stat -c %s /root/new.vab")?.parse()?;
     assert!(number("peak_bytes") > size, "{text}");
@@ -116,7 +118,7 @@ fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> R
     // It was started once, and is not again.
     guest.reboot()?;
     assert_eq!(guest.firmware_boots(), boots + 3);
-    guest.ok("va-upgrade boot --cancel-migration")?;
+    guest.ok("va-upgrade status | grep 'came to its end' && va-upgrade migrate --cancel")?;
     guest.ok(&format!("test ! -e {REPORT} -a ! -e /boot/grub/va-migrate"))?;
     assert_eq!(guest.ok(FINGERPRINT)?, before);
     Ok(())
@@ -129,7 +131,7 @@ fn a_system_on_lvm_with_a_menu_made_by_hand_is_given_up_and_starts_again() -> Re
     let base = images::old_appliance()?;
     let mut guest = started("lvm-rehearsal", &base, &dir.path().join("disk.qcow2"))?;
     let before = guest.ok(FINGERPRINT)?;
-    guest.ok("va-upgrade boot --prepare-rehearsal /root/new.vab")?;
+    guest.ok("va-upgrade migrate --rehearse /root/new.vab")?;
     // This menu reads no other file.
     guest.ok("grep -q va-migrate /boot/grub/grub.cfg && test ! -e /boot/grub/custom.cfg")?;
     guest.reboot()?;
@@ -201,5 +203,76 @@ fn an_environment_made_by_dracut_runs_the_program_and_restarts_without_an_order(
         "{text}"
     );
     assert!(text.contains("Resetting"), "{text}");
+    Ok(())
+}
+
+/// What a customer does to an appliance.
+const LIVE_IN: &str = r#"set -e
+    echo gw-oslo >/etc/hostname; hostname gw-oslo
+    mkdir -p /etc/cron.d /root/.ssh /etc/strange
+    echo '1 2 * * * root true' >/etc/cron.d/own
+    echo 'ssh-ed25519 AAAA own' >/root/.ssh/authorized_keys
+    echo 'b=2' >/etc/strange/own.conf
+    useradd -m -u 1000 -s /bin/sh admin
+    echo 'admin:own-password' | chpasswd
+    sync"#;
+
+/// What of that is to be there afterwards, as one answer.
+const LOOK: &str = r#"set -e
+    hostname
+    cat /etc/cron.d/own /etc/cron.d/late /root/.ssh/authorized_keys /etc/machine-id
+    id admin; getent passwd admin; getent shadow admin"#;
+
+/// Prints the log of the move, with the times.
+const LOG: &str = "cat /data/va-upgrade/migrations/*.log";
+
+#[test]
+#[ignore = "starts virtual machines"]
+fn a_system_on_a_plain_partition_gets_two_slots_with_nobody_there() -> Result<()> {
+    let dir = disk_dir()?;
+    let base = single_disk::early_appliance()?;
+    let mut guest = started("moved", &base, &dir.path().join("disk.qcow2"))?;
+    guest.ok(LIVE_IN)?;
+    let plan = guest.ok("va-upgrade migrate --dry-run /root/new.vab")?;
+    assert!(plan.contains("in RAM: the way that is left"), "{plan}");
+    guest.ok("test ! -e /boot/grub/va-migrate")?;
+    guest.ok("va-upgrade migrate /root/new.vab")?;
+    guest.ok("echo '3 4 * * * root true' >/etc/cron.d/late")?;
+    let lived_in = guest.ok(LOOK)?;
+    let boots = guest.firmware_boots();
+    guest.start_reboot()?;
+    guest.wait_for_boot_of("/dev/mapper/VA-")?;
+    assert_eq!(guest.firmware_boots(), boots + 2, "{}", guest.console());
+
+    assert_eq!(guest.ok("findmnt -no SOURCE /")?, "/dev/mapper/VA-root");
+    assert_eq!(guest.ok(". /etc/os-release; echo $VERSION_ID")?, "12");
+    assert_eq!(guest.ok(LOOK)?, lived_in);
+    guest.wait_until("ls /usr/lib/va-upgrade; echo .", |found| {
+        !found.contains("first-start.yaml") && found.contains('.')
+    })?;
+    let status: Value = serde_json::from_str(&guest.ok("va-upgrade status --json")?)?;
+    assert_eq!(status["committed"], "root", "{status}");
+    assert_eq!(status["slots"][1]["state"], "empty", "{status}");
+    guest.ok("test ! -e /etc/strange && ls /data/va-upgrade/migrations/*.settings.tar")?;
+    let log = guest.ok(LOG)?;
+    assert!(
+        log.contains("M20 table") && log.contains("M32 start: done"),
+        "{log}"
+    );
+    say(&log);
+
+    // From now on it is like any other.
+    guest.ok("set -e; mount -o ro /dev/disk/by-id/virtio-payload /mnt
+        va-upgrade apply /mnt/new.vab")?;
+    guest.start_reboot()?;
+    guest.wait_for_boot_of("/dev/mapper/VA-back")?;
+    guest.wait_until("va-upgrade status --json", |text| {
+        serde_json::from_str(text).is_ok_and(|status: Value| status["committed"] == "back")
+    })?;
+    assert_eq!(guest.ok(LOOK)?, lived_in);
+    guest.ok("va-upgrade rollback")?;
+    guest.start_reboot()?;
+    guest.wait_for_boot_of("/dev/mapper/VA-root")?;
+    assert_eq!(guest.ok(LOOK)?, lived_in);
     Ok(())
 }

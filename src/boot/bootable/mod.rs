@@ -3,7 +3,7 @@
 //! Looks only; every path is resolved inside the tree. `build` asks it about
 //! an image, `apply` about the slot it has unpacked.
 
-mod elf;
+pub mod elf;
 mod grub;
 mod kernel;
 mod tree;
