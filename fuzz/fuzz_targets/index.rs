@@ -5,8 +5,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use va_upgrade::bundle::{Codec, FilesReader, Index, Payload};
+use va_upgrade_fuzz::held::bounded;
 
-fuzz_target!(|body: &[u8]| {
+fuzz_target!(|body: &[u8]| bounded(body.len(), || feed(body)));
+
+fn feed(body: &[u8]) {
     if let Ok(mut reader) = FilesReader::new(body) {
         while let Ok(Some(_)) = reader.next_line() {}
     }
@@ -32,4 +35,4 @@ fuzz_target!(|body: &[u8]| {
     let text = index.render().expect("what was accepted is legal");
     let again = Index::parse(&text, &payload).expect("what is written is read");
     assert_eq!(again, index);
-});
+}

@@ -11,13 +11,16 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use va_upgrade::bundle::{Keyring, Signedness, load_signing_key};
 use va_upgrade::failure::{Class, class_of};
+use va_upgrade_fuzz::held::bounded;
 
 fn private(path: &Path, content: &[u8]) {
     fs::write(path, content).expect("writing to memory");
     fs::set_permissions(path, Permissions::from_mode(0o600)).expect("its own file");
 }
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| bounded(bytes.len(), || feed(bytes)));
+
+fn feed(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else {
         return;
     };
@@ -55,4 +58,4 @@ fuzz_target!(|bytes: &[u8]| {
         }
     };
     assert_eq!(class_of(&refused), Class::Usage, "{refused:#}");
-});
+}

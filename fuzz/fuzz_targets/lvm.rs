@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use va_upgrade::source::fuzzing::volume_group;
+use va_upgrade_fuzz::held::bounded;
 
 /// The physical volumes of the seeds.
 const UUIDS: [&str; 2] = [
@@ -11,6 +12,8 @@ const UUIDS: [&str; 2] = [
     "2INIrPZI7iqQSYAjsM0YqkNb3bbt6zxG",
 ];
 
-fuzz_target!(|text: &str| {
+fuzz_target!(|text: &str| bounded(text.len(), || feed(text)));
+
+fn feed(text: &str) {
     let _ = volume_group(text, &UUIDS, 60 << 20);
-});
+}

@@ -5,8 +5,11 @@
 use libfuzzer_sys::fuzz_target;
 use va_upgrade::bundle::Manifest;
 use va_upgrade_fuzz::checksum_line;
+use va_upgrade_fuzz::held::bounded;
 
-fuzz_target!(|body: &[u8]| {
+fuzz_target!(|body: &[u8]| bounded(body.len(), || feed(body)));
+
+fn feed(body: &[u8]) {
     // As it is, it has the wrong checksum or none.
     let _ = Manifest::parse(body);
     let mut text = body.to_vec();
@@ -24,4 +27,4 @@ fuzz_target!(|body: &[u8]| {
     };
     let again = Manifest::parse(rendered.as_bytes()).expect("what is written is read");
     assert_eq!(again, manifest);
-});
+}

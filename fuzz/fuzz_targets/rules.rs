@@ -10,11 +10,20 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use va_upgrade::appliance::pristine::Pristine;
 use va_upgrade::sync::Rules;
+use va_upgrade_fuzz::held::bounded;
 
 /// Paths of every depth and kind that rules are asked for.
-const PATHS: [&str; 5] = ["etc", "etc/hosts", "etc/ssh/sshd_config", "a/b/c/d/e/f", "\u{1b}[2J"];
+const PATHS: [&str; 5] = [
+    "etc",
+    "etc/hosts",
+    "etc/ssh/sshd_config",
+    "a/b/c/d/e/f",
+    "\u{1b}[2J",
+];
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| bounded(bytes.len(), || feed(bytes)));
+
+fn feed(bytes: &[u8]) {
     let root = TempDir::new().expect("a directory in memory");
     let dir = root.path().join("etc/va-upgrade/sync.d");
     fs::create_dir_all(&dir).expect("in memory");
@@ -30,4 +39,4 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(dir.is_relative() && rule.is_for(dir), "{rule:?}");
         }
     }
-});
+}

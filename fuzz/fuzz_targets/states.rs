@@ -12,8 +12,11 @@ use va_upgrade::boot::bootable::elf;
 use va_upgrade::boot::record::SlotRecord;
 use va_upgrade::boot::state::{State, grubenv};
 use va_upgrade::packages::rpm;
+use va_upgrade_fuzz::held::bounded;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| bounded(bytes.len(), || feed(bytes)));
+
+fn feed(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else {
         return;
     };
@@ -55,4 +58,4 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-});
+}

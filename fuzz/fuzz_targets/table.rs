@@ -7,13 +7,16 @@ use std::os::unix::fs::FileExt;
 
 use libfuzzer_sys::fuzz_target;
 use va_upgrade::source::fuzzing::table;
+use va_upgrade_fuzz::held::bounded;
 
 /// The disk goes on with zeros.
 const DISK_BYTES: u64 = 4 << 20;
 const HEADER: usize = 512;
 const ENTRIES: std::ops::Range<usize> = 1024..1024 + 128 * 128;
 
-fuzz_target!(|start: &[u8]| {
+fuzz_target!(|start: &[u8]| bounded(start.len(), || feed(start)));
+
+fn feed(start: &[u8]) {
     read(start);
     let mut start = start.to_vec();
     if start.len() >= ENTRIES.end {
@@ -24,7 +27,7 @@ fuzz_target!(|start: &[u8]| {
         start[HEADER + 16..HEADER + 20].copy_from_slice(&sum.to_le_bytes());
         read(&start);
     }
-});
+}
 
 fn read(start: &[u8]) {
     let disk: File = tempfile::tempfile().expect("a temporary file");

@@ -12,8 +12,11 @@ use va_upgrade::linux::os_release::OsRelease;
 use va_upgrade::linux::{fstab, mountinfo};
 use va_upgrade::packages::dpkg::{self, Database, Role};
 use va_upgrade::tree::glob::Glob;
+use va_upgrade_fuzz::held::bounded;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| bounded(bytes.len(), || feed(bytes)));
+
+fn feed(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else {
         return;
     };
@@ -50,4 +53,4 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-});
+}

@@ -2,6 +2,7 @@
 //! archive, however it comes.
 
 pub mod bundle;
+pub mod held;
 pub mod members;
 
 use va_upgrade::bundle::fuzzing::{Archive, SeenMember, parse};

@@ -191,7 +191,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let class = class_of(&error);
+            let class = match class_of(&error) {
+                // What the caller named could not be read to its end; that is no mistake.
+                Class::Usage if signals::check().is_err() => Class::Unexpected,
+                class => class,
+            };
             let message = printable(&format!("{error:#}"));
             if is_json {
                 let error = serde_json::json!({ "class": class.name(), "message": message });
