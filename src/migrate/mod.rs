@@ -214,12 +214,12 @@ fn go_in_ram(
     Ok(migrated)
 }
 
-/// Collects what is the customer's for a move in memory.
+/// Collects what is the customer's for a move in memory, without the files `left_out`.
 ///
 /// # Errors
 /// Those of [`settings::collect`].
-pub fn collect(appliance: &Appliance, to: &Path) -> Result<()> {
-    settings::collect(appliance, to).map(drop)
+pub fn collect(appliance: &Appliance, to: &Path, left_out: &[&Path]) -> Result<()> {
+    settings::collect(appliance, to, left_out).map(drop)
 }
 
 impl Options {

@@ -1,6 +1,7 @@
 //! Preparing a move in memory on the old system, and taking it back.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::bail;
 use va_upgrade::failure::{Class, class_of};
@@ -182,7 +183,10 @@ fn what_was_set_before_the_restart_comes_over_too() {
     let before = machine.snapshot();
     let again = |content: &'static str| {
         machine.with_appliance(|appliance| {
-            in_ram::collect_once_more(appliance, &|_, to| Ok(fs::write(to, content)?))
+            in_ram::collect_once_more(appliance, &|_, to, left_out| {
+                assert_eq!(left_out[0], Path::new("/root/new.vab"));
+                Ok(fs::write(to, content)?)
+            })
         })
     };
     assert!(!again("of nobody").unwrap());
@@ -213,7 +217,7 @@ fn settings_that_cannot_be_collected_when_the_system_goes_down_take_the_move_bac
     machine.prepare(Mode::Migrate).unwrap();
     let error = machine
         .with_appliance(|appliance| {
-            in_ram::collect_once_more(appliance, &|_, _| bail!("the disk is full"))
+            in_ram::collect_once_more(appliance, &|_, _, _| bail!("the disk is full"))
         })
         .unwrap_err();
     assert!(format!("{error:#}").contains("taken back"), "{error:#}");

@@ -41,7 +41,7 @@ pub fn old_system() -> Machine {
 }
 
 pub fn collect(machine: &Machine, to: &Path) -> Result<Digest> {
-    machine.with_appliance(|appliance| settings::collect(appliance, to))
+    machine.with_appliance(|appliance| settings::collect(appliance, to, &[]))
 }
 
 /// Collects and opens; returns the directory.
@@ -96,6 +96,21 @@ fn with_packages(machine: &Machine) {
     machine.write("/opt/app/delivered", "as it came");
     machine.write("/usr/local/bin/tool", "as it came");
     machine.write("/home/demo/.profile", "as it came");
+}
+
+#[test]
+fn what_is_no_setting_stays_behind_wherever_it_lies() {
+    let (machine, dir) = (old_system(), scratch());
+    machine.write("/root/new.vab", "large");
+    machine.write("/root/old.vab", "the customer's");
+    let archive = dir.path().join("settings.tar");
+    let collected = machine.with_appliance(|appliance| {
+        settings::collect(appliance, &archive, &[Path::new("/root/new.vab")])
+    });
+    let opened = dir.path().join("opened");
+    settings::open(&archive, &collected.unwrap().sha256, &opened).unwrap();
+    assert!(opened.join("root/old.vab").exists());
+    assert!(!opened.join("root/new.vab").exists());
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl SingleRoot {
         mode: Mode,
         work: fn(&Appliance, &Options) -> Result<Prospect>,
     ) -> Result<Prospect> {
-        let collect = |_: &Appliance, to: &Path| Ok(fs::write(to, settings())?);
+        let collect = |_: &Appliance, to: &Path, _: &[&Path]| Ok(fs::write(to, settings())?);
         let options = Options {
             bundle: Path::new(BUNDLE),
             mode,
@@ -313,8 +313,8 @@ impl System for SingleRoot {
             "sh" => "mke2fs 1.47.0\n".into(),
             "losetup" if text.contains("--show") => "/dev/loop0\n".into(),
             "lvm" => self.lvm(&text),
-            "sync" | "mkfs.ext4" | "blockdev" | "chroot" | "cp" | "fsfreeze" | "losetup"
-            | "udevadm" | "systemctl" => String::new(),
+            "sync" | "modprobe" | "mkfs.ext4" | "blockdev" | "chroot" | "cp" | "fsfreeze"
+            | "losetup" | "udevadm" | "systemctl" => String::new(),
             _ => bail!("the fake machine does not know {text}"),
         })
     }

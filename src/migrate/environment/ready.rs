@@ -38,6 +38,9 @@ const STEP_BYTES: u64 = 16 << 20;
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Drivers that nothing loads by itself.
+const DRIVERS: [&str; 2] = ["loop", "dm_mod"];
+
 /// Tools that only some systems have.
 const OPTIONAL_TOOLS: [(&str, &str); 1] = [("mkfs.xfs", "-V")];
 
@@ -242,6 +245,8 @@ impl<'a> Journey<'a> {
     }
 
     fn try_tools(&self) -> Result<()> {
+        let load = Cmd::new("modprobe").arg("-a").args(DRIVERS);
+        self.appliance.sys.run(&load)?;
         for (tool, arg) in rebuild::TOOLS {
             self.appliance.sys.run(&Cmd::new(tool).arg(arg))?;
         }

@@ -84,7 +84,7 @@ fn renew(appliance: &Appliance, dir: &Path, here: &Here, collect: &Collect) -> R
     place::remove_file(&appliance.at(&here.last_settings))?;
     let name = here.last_settings.file_name().context("no name")?;
     let inside = order.settings.path.with_file_name(name);
-    order.settings = collect_to(appliance, &here.last_settings, inside, collect)?;
+    order.settings = collect_to(appliance, here, &here.last_settings, inside, collect)?;
     let (bundle, settings) = (order.bundle.size_bytes, order.settings.size_bytes);
     need::check(
         appliance,

@@ -77,6 +77,8 @@ pub fn grubs(appliance: &Appliance) -> Vec<PathBuf> {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Here {
+    /// The bundle, which is the customer's.
+    pub bundle: PathBuf,
     /// The settings that come over.
     pub settings: PathBuf,
     /// The same, collected once more when the old system went down.
@@ -87,6 +89,11 @@ pub struct Here {
 
 impl Here {
     const FILE: &'static str = "here.yaml";
+
+    /// Returns what is no setting, wherever the bundle was put.
+    pub fn left_out(&self) -> [&Path; 4] {
+        [&self.bundle, &self.settings, &self.last_settings, &self.log].map(PathBuf::as_path)
+    }
 
     /// Writes the record to our directory `dir`.
     ///

@@ -39,8 +39,8 @@ const SETTINGS_END: &str = ".settings";
 const LAST_SETTINGS_END: &str = ".last-settings";
 const LOG_END: &str = ".migration.json";
 
-/// Writes the settings that come over to a file.
-pub type Collect<'a> = dyn Fn(&Appliance, &Path) -> Result<()> + 'a;
+/// Writes the settings that come over to a file; some files are none.
+pub type Collect<'a> = dyn Fn(&Appliance, &Path, &[&Path]) -> Result<()> + 'a;
 
 /// What to prepare.
 pub struct Options<'a> {
@@ -141,7 +141,8 @@ fn foresee(
     check_room(appliance, facts, &manifest)?;
     let scratch = ScratchDir::new()?;
     let archive = scratch.path().join("settings");
-    (options.collect)(appliance, &archive).context("collecting the settings")?;
+    let left_out = facts.here.left_out();
+    (options.collect)(appliance, &archive, &left_out).context("collecting the settings")?;
     let settings_bytes = archive.metadata()?.len();
     let bundle_bytes = fs::metadata(appliance.at(options.bundle))?.len();
     let need_bytes = need::bytes(bundle_bytes, settings_bytes, facts.disk.size_bytes);
@@ -191,6 +192,7 @@ fn look(appliance: &Appliance, options: &Options) -> Result<Facts> {
     let beside = |end: &str| with_end(&bundle.mount_point.join(inside), end);
     Ok(Facts {
         here: Here {
+            bundle: bundle.mount_point.join(inside),
             settings: beside(SETTINGS_END),
             last_settings: beside(LAST_SETTINGS_END),
             log: beside(LOG_END),
@@ -280,7 +282,13 @@ impl Job<'_> {
         facts.here.save(&dir)?;
         let collect = self.options.collect;
         let inside = with_end(&facts.bundle.inside, SETTINGS_END);
-        let settings = collect_to(appliance, &facts.here.settings, inside, collect)?;
+        let settings = collect_to(
+            appliance,
+            &facts.here,
+            &facts.here.settings,
+            inside,
+            collect,
+        )?;
         let settings_bytes = settings.size_bytes;
         let (bundle_bytes, disk_bytes) = (self.bundle.0, facts.disk.size_bytes);
         let need_bytes = need::bytes(bundle_bytes, settings_bytes, disk_bytes);
@@ -415,12 +423,13 @@ impl Job<'_> {
 /// When that fails.
 pub(super) fn collect_to(
     appliance: &Appliance,
+    here: &Here,
     path: &Path,
     inside: PathBuf,
     collect: &Collect,
 ) -> Result<SettingsFile> {
     let path = appliance.at(path);
-    collect(appliance, &path).context("collecting the settings")?;
+    collect(appliance, &path, &here.left_out()).context("collecting the settings")?;
     let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
     file.sync_all()?;
     Ok(SettingsFile {

@@ -51,19 +51,20 @@ pub struct Digest {
     pub sha256: Sha,
 }
 
-/// Writes the archive of the running system to `to`, whole or not at all.
+/// Writes the archive of the running system to `to`, whole or not at all, without the
+/// files `left_out`.
 ///
 /// # Errors
 /// Class `Refused` when something of the customer's would be lost. Else when
 /// something cannot be read or written.
-pub fn collect(appliance: &Appliance, to: &Path) -> Result<Digest> {
+pub fn collect(appliance: &Appliance, to: &Path, left_out: &[&Path]) -> Result<Digest> {
     let facts = Facts::gather(appliance)?;
     let root = appliance.at("/");
     let delivered = pristine::delivered(appliance, &root)?;
     let rules = Rules::load(&root, &delivered, None)?;
     let mount_points = customer::mount_points(appliance)?;
     let plan = plan::plan(&root, &delivered, &rules, &mount_points)?;
-    let selected = select::select(&root, &plan)?;
+    let selected = select::select(&root, &plan, left_out)?;
 
     let told = ScratchDir::new()?;
     let dir = told.path().join(MOVED_DIR.trim_start_matches('/'));

@@ -37,18 +37,20 @@ impl Selected {
 }
 
 /// Selects from the system at `root` what `plan` would carry or knows no rule for,
-/// and all of `/etc`.
+/// and all of `/etc`, but for the files `left_out`.
 ///
 /// # Errors
 /// Class `Refused`, naming the largest, when it does not fit.
-pub fn select(root: &Path, plan: &Plan) -> Result<Selected> {
+pub fn select(root: &Path, plan: &Plan, left_out: &[&Path]) -> Result<Selected> {
     let mut selected = Selected {
         paths: BTreeSet::new(),
         deleted: BTreeSet::new(),
     };
     let mut sizes: Vec<(u64, PathBuf)> = Vec::new();
     let mut too_large = false;
-    for item in &plan.items {
+    let is_left_out = |path: &Path| left_out.contains(&&*Path::new("/").join(path));
+    let items = plan.items.iter();
+    for item in items.filter(|item| !is_left_out(&item.path)) {
         let path = item.path.as_os_str().as_bytes();
         if item.change == Some(What::Deleted) {
             selected.deleted.insert(path.to_vec());
