@@ -76,11 +76,12 @@ pub fn run(session: &Session, args: Args) -> Result<()> {
     };
     let foreseen = migrate::migrate(&session.appliance(), &options)?;
     session.ui.finish();
-    tell_choice(&foreseen)?;
-    foreseen.require()?;
     if extent == Extent::DryRun {
-        return Ok(());
+        tell_choice(&foreseen)?;
+        return foreseen.require();
     }
+    foreseen.require()?;
+    tell_choice(&foreseen)?;
     if extent == Extent::Whole {
         args.question
             .agree(&session.ui, question(&foreseen.choice))?;

@@ -179,10 +179,9 @@ fn go_in_ram(
     manifest: &Manifest,
     mut migrated: Migrated,
 ) -> Result<Migrated> {
-    let report = preflight::check_single_root(appliance, options.offer(manifest));
-    migrated.report = Some(report);
+    let mut report = preflight::check_single_root(appliance, options.offer(manifest));
     if options.extent != Extent::DryRun {
-        migrated.require()?;
+        report.require()?;
     }
     let mode = match options.extent {
         Extent::Whole => Mode::Migrate,
@@ -197,20 +196,21 @@ fn go_in_ram(
         threads: options.threads,
         collect: &collect,
     };
-    let prospect = match options.extent {
-        Extent::DryRun => in_ram::check(appliance, &ways),
-        Extent::Rehearsal | Extent::Whole => {
-            migrated.prepared = Some(mode);
-            in_ram::prepare(appliance, &ways)
-        }
-    };
-    let prospect = prospect.with_context(|| {
+    let neither = || {
         format!(
             "this system cannot be migrated in place ({}), and not in memory either",
             migrated.choice.obstacles()
         )
-    })?;
-    migrated.prospect = Some(prospect);
+    };
+    if options.extent == Extent::DryRun {
+        let found = in_ram::check(appliance, &ways).with_context(neither);
+        let found = found.map(|prospect| (prospect, "this machine can be moved".to_owned()));
+        migrated.prospect = report.add("move in memory", found);
+    } else {
+        migrated.prospect = Some(in_ram::prepare(appliance, &ways).with_context(neither)?);
+        migrated.prepared = Some(mode);
+    }
+    migrated.report = Some(report);
     Ok(migrated)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::place::{self, Here};
-use super::{once_more, one_shot};
+use super::{one_shot, unit};
 use crate::appliance::Appliance;
 use crate::system::files;
 
@@ -27,7 +27,7 @@ pub(super) fn remove(appliance: &Appliance) -> Result<bool> {
     if was_there {
         place::flush(appliance)?;
     }
-    once_more::call_off(appliance)?;
+    unit::forget(appliance)?;
     for dir in dirs {
         // Of a record that was not whole nothing else had been written.
         if let Ok(Some(here)) = Here::load(&dir) {

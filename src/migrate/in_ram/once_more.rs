@@ -1,61 +1,23 @@
 //! The settings, collected once more when the old system goes down: what was changed
 //! since the move was prepared comes over, too.
 //!
-//! A unit that lives only until the next start has this done. A fresh archive gets a
+//! A [unit](super::unit) has this done. A fresh archive gets a
 //! name of its own, and the order is replaced whole, so at every moment the order names
 //! an archive that is whole. What fails takes the move back: nothing of the customer's
 //! may be lost, and the old system starts as ever.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::last::{Last, last};
 use super::place::{self, Here, ORDER};
 use super::prepare::{Collect, collect_to};
-use super::{Last, last, need, one_shot};
+use super::{need, one_shot};
 use crate::appliance::Appliance;
 use crate::migrate::order::Order;
 use crate::migrate::outcome::{Failure, Memory, Outcome};
-use crate::paths::PROGRAM;
-use crate::system::{Cmd, files};
 use crate::upgrade::trial::LOCK_PATIENCE;
-
-const UNIT: &str = "va-upgrade-settings.service";
-const UNIT_TEXT: &str = include_str!("../../../packaging/va-upgrade-settings.service");
-
-/// Units that are gone with the next start (systemd.unit(5)).
-const UNITS_DIR: &str = "/run/systemd/system";
-
-/// Starts the unit that collects when it is stopped.
-///
-/// # Errors
-/// When the service manager does not take it.
-pub(super) fn arrange(appliance: &Appliance) -> Result<()> {
-    // Nothing is installed here; this program may be anywhere.
-    let program = fs::read_link(appliance.at("/proc/self/exe"));
-    let program = program.unwrap_or_else(|_| PROGRAM.into());
-    let program = program.to_str().context("this program has no plain name")?;
-    let text = UNIT_TEXT.replace(PROGRAM, program);
-    let path = unit_path(appliance);
-    let dir = path.parent().context("a unit without a directory")?;
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    files::write_atomic(&path, text.as_bytes(), 0o644)?;
-    for args in [&["daemon-reload"][..], &["start", UNIT]] {
-        appliance.sys.run(&Cmd::new("systemctl").args(args))?;
-    }
-    Ok(())
-}
-
-/// Has the service manager forget the unit at its next look. It is not stopped: that
-/// would have it collect, and without an order it does nothing.
-pub(super) fn call_off(appliance: &Appliance) -> Result<()> {
-    place::remove_file(&unit_path(appliance)).map(drop)
-}
-
-fn unit_path(appliance: &Appliance) -> PathBuf {
-    appliance.at(UNITS_DIR).join(UNIT)
-}
 
 /// Collects for the order that is prepared; returns whether there is one.
 ///

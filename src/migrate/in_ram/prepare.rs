@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::place::{self, Here, INITRAMFS, KERNEL, ORDER};
-use super::{cancel, need, once_more, one_shot, words};
+use super::{cancel, need, one_shot, unit, words};
 use crate::appliance::Appliance;
 use crate::boot::appended;
 use crate::boot::newc::{self, Entry};
@@ -299,7 +299,7 @@ impl Job<'_> {
             .context("reading the kernel command line")?;
         let inside = facts.boot.inside.join(place::DIR);
         let args = words::arguments(&cmdline, &facts.boot.uuid, &inside);
-        once_more::arrange(appliance)?;
+        unit::start(appliance)?;
         place::flush(appliance)?;
         one_shot::arm(&appliance.at(&facts.grub), &args)?;
         place::flush(appliance)?;
