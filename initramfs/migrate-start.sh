@@ -3,11 +3,10 @@
 # init-premount, sourced by dracut with pre-mount. The program restarts the machine,
 # unless the disk holds no system; one that could not run at all is made up for here.
 if [ "${1:-}" != prereqs ]; then
-  PATH=/sbin:/usr/sbin:/bin:/usr/bin /usr/sbin/va-upgrade boot --migrate \
-    </dev/null >/dev/kmsg 2>&1
+  export PATH=/sbin:/usr/sbin:/bin:/usr/bin
+  /usr/sbin/va-upgrade boot --migrate </dev/null >/dev/kmsg 2>&1
   while [ -e /run/va-upgrade.no-return ]; do
     echo 'va-upgrade: this disk starts no system; do not restart this machine' >/dev/console
-    PATH=/sbin:/usr/sbin:/bin:/usr/bin
     setsid -c sh -i </dev/console >/dev/console 2>&1 || sh -i </dev/console >/dev/console 2>&1
     sleep 1
   done

@@ -17,6 +17,7 @@ use va_upgrade::config::Config;
 use va_upgrade::disk::log_area;
 use va_upgrade::failure::{Class, class_of};
 use va_upgrade::migrate::rebuild::{self, Payload, Reporter, plan::Plan};
+use va_upgrade::paths::NO_RETURN_FILE;
 use va_upgrade::progress::Silent;
 use va_upgrade::slot::Slot;
 use va_upgrade::system::System;
@@ -183,6 +184,7 @@ impl InRam {
         assert_eq!(state.phase(Slot::Back), Phase::Empty);
         assert_eq!(state.trial(), None);
         assert!(machine.mounts().is_empty());
+        assert!(!machine.at(NO_RETURN_FILE).exists());
         let root = "/devices/VA-root";
         assert_eq!(machine.read(&format!("{root}/etc/hostname")), "gateway-7\n");
     }

@@ -1,10 +1,9 @@
 //! The settings, collected once more when the old system goes down: what was changed
 //! since the move was prepared comes over, too.
 //!
-//! A [unit](super::unit) has this done. A fresh archive gets a
-//! name of its own, and the order is replaced whole, so at every moment the order names
-//! an archive that is whole. What fails takes the move back: nothing of the customer's
-//! may be lost, and the old system starts as ever.
+//! A [unit](super::unit) has this done. The archive gets a name of its own, then the order
+//! is replaced whole. An order that a cut has left with an archive of another digest
+//! comes to nothing, and what fails takes the move back: the old system starts as ever.
 
 use std::path::Path;
 

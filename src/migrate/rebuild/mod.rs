@@ -85,7 +85,9 @@ pub fn run(
     };
     no_return::declare(appliance)?;
     job.undoable()?;
-    job.through()
+    job.through()?;
+    no_return::withdraw(appliance);
+    Ok(())
 }
 
 /// The steps that change the disk.

@@ -31,7 +31,7 @@ pub fn declare(appliance: &Appliance) -> Result<()> {
     files::write_atomic(&appliance.at(NO_RETURN_FILE), b"", 0o600)
 }
 
-/// Takes it back: the disk holds the old system.
+/// Takes it back: the disk holds a system, the old one or the new one.
 pub fn withdraw(appliance: &Appliance) {
     let path = appliance.at(NO_RETURN_FILE);
     if let Err(error) = fs::remove_file(&path) {
