@@ -202,5 +202,17 @@ fn what_would_be_lost_is_refused_by_name() {
     let error = collect(&machine, &archive).unwrap_err();
     assert_eq!(class_of(&error), Class::Refused, "{error:#}");
     assert!(format!("{error:#}").contains("/home"), "{error:#}");
+    machine.write(
+        "/proc/self/mountinfo",
+        "1 0 8:1 / / rw - ext4 /dev/vda1 rw\n",
+    );
+    let error = collect(&machine, &archive).unwrap_err();
+    assert_eq!(class_of(&error), Class::Refused, "{error:#}");
+    assert!(
+        format!("{error:#}").contains("/dev/vda2 holds ext4 that is not mounted"),
+        "{error:#}"
+    );
     assert!(!archive.exists());
+    machine.fail_on("/dev/vda2");
+    collect(&machine, &archive).unwrap();
 }

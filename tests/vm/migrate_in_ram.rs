@@ -53,18 +53,18 @@ fn build(tree: &Path, dir: &Path) -> Result<()> {
 }
 
 /// Returns a disk with that bundle, and what an appliance needs to take it.
-fn payload() -> Result<PathBuf> {
+fn payload(name: &str) -> Result<PathBuf> {
     let dir = disk_dir()?;
     fs::copy(program()?, dir.path().join("va-upgrade"))?;
     build(&images::next_release_tree()?, dir.path())?;
-    make_payload(dir.path(), "migration-payload.raw")
+    make_payload(dir.path(), &format!("{name}-payload.raw"))
 }
 
 /// Returns a running machine with the disk `base` that has the program, the key and the
 /// bundle.
 fn started(name: &str, base: &Path, disk: &Path) -> Result<Guest> {
     overlay(base, "raw", disk)?;
-    let mut guest = Guest::new(name, disk.to_owned(), &payload()?, Hardware::default())?;
+    let mut guest = Guest::new(name, disk.to_owned(), &payload(name)?, Hardware::default())?;
     guest.power_on()?;
     guest.ok("set -e; mount -o ro /dev/disk/by-id/virtio-payload /mnt
         install -m 755 /mnt/va-upgrade /usr/sbin/va-upgrade
@@ -124,12 +124,21 @@ fn a_rehearsal_is_started_once_by_the_old_grub_and_leaves_only_its_report() -> R
     Ok(())
 }
 
+/// Leaves an appliance one root, and no room for another.
+const ONE_ROOT: &str = "set -e
+    umount /data /image
+    sed -i '/VA-data\\|VA.data\\|VA.image/d' /etc/fstab
+    systemctl daemon-reload
+    for name in back data image; do lvremove -y VA/$name; done
+    lvcreate -y -n filler -l 100%FREE VA";
+
 #[test]
 #[ignore = "starts virtual machines"]
 fn a_system_on_lvm_with_a_menu_made_by_hand_is_given_up_and_starts_again() -> Result<()> {
     let dir = disk_dir()?;
     let base = images::old_appliance()?;
     let mut guest = started("lvm-rehearsal", &base, &dir.path().join("disk.qcow2"))?;
+    guest.ok(ONE_ROOT)?;
     let before = guest.ok(FINGERPRINT)?;
     guest.ok("va-upgrade migrate --rehearse /root/new.vab")?;
     // This menu reads no other file.

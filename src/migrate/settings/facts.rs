@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::appliance::release::ReleaseRecord;
 use crate::appliance::{Appliance, disks, machine};
+use crate::disk::blkid::{self, Tag};
 use crate::linux::fstab::{self, Owner};
 use crate::linux::mountinfo::{self, MountEntry};
 use crate::refuse;
@@ -19,6 +20,9 @@ const FILE: &str = "facts.yaml";
 
 /// The version of this shape.
 const FORMAT: u32 = 1;
+
+/// What blkid(8) finds where no files are.
+const NO_FILES: [&str; 3] = ["LVM2_member", "swap", "swsuspend"];
 
 /// Where the system is mounted, whose own file systems all come anew.
 const OF_SYSTEM: [&str; 4] = ["/", "/boot", "/boot/efi", "/efi"];
@@ -43,13 +47,14 @@ impl Facts {
     /// Looks at the running system.
     ///
     /// # Errors
-    /// Class `Refused` when something is mounted of the disk of the root that is not
-    /// the system's own. Else when something cannot be read.
+    /// Class `Refused` when the disk of the root has a file system, mounted or not, that
+    /// is not the system's own. Else when something cannot be read.
     pub fn gather(appliance: &Appliance) -> Result<Facts> {
         let table = machine::mounts(appliance)?;
         let root = mountinfo::at(&table, Path::new("/")).context("the mount table has no root")?;
         let disks = disks_of(appliance, root);
         refuse_others(appliance, &table, root, &disks)?;
+        refuse_unmounted(appliance, &table, &disks)?;
         let read = |path: &str| {
             let path = appliance.at(path);
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
@@ -111,6 +116,42 @@ fn refuse_others(
                  /etc/fstab",
                 mount.source,
                 mount.mount_point.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what lies on `disks` and nobody has mounted: nothing of it would come over.
+fn refuse_unmounted(
+    appliance: &Appliance,
+    table: &[MountEntry],
+    disks: &BTreeSet<String>,
+) -> Result<()> {
+    let dir = appliance.at("/sys/dev/block");
+    let listed = fs::read_dir(&dir).with_context(|| format!("listing {}", dir.display()))?;
+    for entry in listed {
+        let entry = entry?;
+        let number = entry.file_name().to_string_lossy().into_owned();
+        let is_mounted = table.iter().any(|mount| mount.device_number == number);
+        if is_mounted || disks::of_number(appliance, &number).is_disjoint(disks) {
+            continue;
+        }
+        let node = fs::canonicalize(entry.path())?;
+        let name = node.file_name().unwrap_or_default().to_string_lossy();
+        if disks.contains(&*name) {
+            continue;
+        }
+        let device = Path::new("/dev").join(&*name);
+        // blkid fails on a device that holds nothing.
+        let found = blkid::ask(appliance.sys, &device, Tag::Type).ok().flatten();
+        if let Some(found) = found.filter(|found| !NO_FILES.contains(&&found[..])) {
+            refuse!(
+                "{} holds {found} that is not mounted, on the disk of the root, which is made \
+                 anew, so all that is in it would be lost; move it to another disk or machine, or \
+                 clear it with `wipefs --all {}` if nobody needs it",
+                device.display(),
+                device.display()
             );
         }
     }
